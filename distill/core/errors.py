@@ -1,0 +1,33 @@
+"""Errors for people. Everything that a user can cause is raised as one of these and printed as one paragraph.
+
+Left out on purpose: programming errors. They stay ordinary exceptions and show their traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DistillError(Exception):
+    """The work failed. The message says what was wrong, where, and what to do; the command line exits with status 1."""
+
+    exit_status = 1
+
+
+class UsageError(DistillError):
+    """The call was wrong: an unknown name, key or option, a file that is not there. Exit status 2."""
+
+    exit_status = 2
+
+
+class OutputExistsError(UsageError):
+    """`out` exists and neither --resume nor --overwrite was said."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the names closest to `name`, or lists what is known when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"Known: {shown or 'none'}."

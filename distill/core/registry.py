@@ -1,0 +1,83 @@
+"""One registry per extension point: one file, one decorator. Modules are found at the first look-up, not at import.
+
+A registry names the packages that hold its entries; `pkgutil` imports their modules when somebody first asks. Third
+parties register through the entry-point group `distill.plugins` (each entry point is a module to import).
+"""
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from distill.core.errors import UsageError, nearest
+
+T = TypeVar("T")
+_plugins_loaded = False
+
+
+def _load_plugins() -> None:
+    global _plugins_loaded
+    if not _plugins_loaded:
+        _plugins_loaded = True
+        for entry in importlib.metadata.entry_points(group="distill.plugins"):
+            entry.load()
+
+
+class Registry(Generic[T]):
+    """A mapping from public name to entry, filled by `@registry.register("name")`.
+
+    Args:
+        noun: what an entry is, for messages ("teacher").
+        packages: dotted packages whose modules register entries when imported.
+    """
+
+    def __init__(self, noun: str, packages: tuple[str, ...]) -> None:
+        self.noun = noun
+        self._packages = packages
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator; also usable as a call, `register("x")(entry)`. Raises ValueError when the name is taken."""
+
+        def add(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self.noun} {name!r} is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for package_name in self._packages:
+            package = importlib.import_module(package_name)
+            for module in pkgutil.iter_modules(package.__path__, package_name + "."):
+                importlib.import_module(module.name)
+        _load_plugins()
+
+    def get(self, name: str) -> T:
+        """The entry called `name`. Raises UsageError with the nearest known name."""
+        self._load()
+        if name not in self._entries:
+            raise UsageError(f"Unknown {self.noun} {name!r}. {nearest(name, self._entries)}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._entries)
+
+    def items(self) -> list[tuple[str, T]]:
+        """All (name, entry) pairs, sorted by name."""
+        return [(name, self._entries[name]) for name in self]

@@ -1,0 +1,96 @@
+"""Strict settings: frozen pydantic models, unknown keys refused with the near key named, TOML in, `--set key=value`.
+
+TOML because `1e-3` is a number there and because it needs no schema of its own.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from distill.core.errors import UsageError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same parser under its older name
+    import tomli as tomllib
+
+
+class Strict(BaseModel):
+    """Base of every settings class: frozen, unknown keys are errors, defaults are validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+M = TypeVar("M", bound=Strict)
+
+
+def parse(model: type[M], values: dict[str, Any], where: str) -> M:
+    """`values` as a `model`. Raises UsageError with one sentence per wrong key; `where` names the file or flag."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{where}: " + " ".join(_sentence(model, item) for item in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], item: Any) -> str:
+    location = [part for part in item["loc"]]
+    key = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key!r}. {nearest(str(location[-1]), _keys_at(model, location[:-1]))}"
+    if item["type"] == "missing":
+        return f"key {key!r} is missing."
+    return f"key {key!r}: {item['msg'][:1].lower() + item['msg'][1:]} (got {item['input']!r})."
+
+
+def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and part in getattr(current, "model_fields", {}):
+            annotation = current.model_fields[part].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return list(getattr(current, "model_fields", {}))
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file. Raises UsageError when it is missing, unreadable or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no recipe {str(path)!r}. Give the path of a .toml file; see recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The recipe {str(path)!r} cannot be read ({error}). It must be a UTF-8 TOML file.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The recipe {str(path)!r} is not valid TOML: {error}. Mend that line and call again.") from None
+
+
+def apply_sets(values: dict[str, Any], sets: list[str]) -> dict[str, Any]:
+    """A copy of `values` with each `a.b=value` of `sets` applied; the value is TOML, or a bare string."""
+    result = _copy(values)
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {item!r}: write key=value, for example --set train.lr=1e-3.")
+        *parents, last = key.strip().split(".")
+        table = result
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"--set {item!r}: {parent!r} is a value, not a table of keys.")
+        table[last] = _toml_value(text.strip())
+    return result
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,36 @@
+"""The one place that mends torchvision beside a CPU-only torch.
+
+Why: the registry's torchvision wheel for Linux is built for CUDA. Beside a CPU torch its native library does not load, so
+the operators `torchvision::nms` and `torchvision::qnms` are never declared, and `import torchvision` fails with
+"operator torchvision::nms does not exist" when it registers their Python fakes. timm and open_clip import torchvision,
+so they fail too. Declaring the two schemas first makes the import succeed; calling `nms` itself still raises, and
+nothing here calls it. Where torchvision's library loads, nothing is touched.
+"""
+
+import importlib.util
+from pathlib import Path
+
+_libraries: list[object] = []  # torch drops the schemas when the Library object dies
+
+
+def ensure_torchvision() -> None:
+    """Make `import torchvision` work beside a CPU torch. Call before the first import of timm, open_clip or torchvision."""
+    import sys
+
+    if _libraries or "torchvision" in sys.modules:
+        return
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    for native in Path(spec.origin).parent.glob("_C.*"):
+        try:
+            torch.ops.load_library(str(native))
+        except OSError:
+            break
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)

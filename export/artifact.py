@@ -1,0 +1,87 @@
+"""What an export leaves behind: `ExportArtifact`, `ParityReport`, `LatencyProfile`. JSON in and out; no torch."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The exported file against the eager student on the same inputs.
+
+    Attributes:
+        checked_by: how, in words for the report ("executorch runtime", "onnxruntime", "MIL program run in torch, not
+            Core ML itself", ...), or "not checked: <reason>".
+        cosine_min, cosine_mean: over samples, between exported and eager embeddings; None when not checked.
+        top1_agreement: share of samples whose nearest embedding of the other tower is the same; None when not checked.
+        samples: how many real images or captions were run.
+    """
+
+    checked_by: str
+    cosine_min: float | None
+    cosine_mean: float | None
+    top1_agreement: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """One latency, with its source. `measured` carries figures; `not measured` carries none, only the reason.
+
+    Attributes:
+        source: "measured" | "transferred" | "predicted" | "uncalibrated" | "not measured".
+        p50_ms, p90_ms, p99_ms: milliseconds per call at batch 1.
+        threads: intra-op threads of the runtime.
+        runs, warmup_runs, rounds: how it was measured; rounds of the compared runtimes alternate.
+        note: what the reader must know ("no phone is attached").
+    """
+
+    device: str
+    runtime: str
+    tower: str
+    source: Literal["measured", "transferred", "predicted", "uncalibrated", "not measured"]
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    threads: int | None = None
+    runs: int = 0
+    warmup_runs: int = 0
+    rounds: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ExportArtifact:
+    """One exported tower.
+
+    Attributes:
+        target, precision, tower: "executorch-xnnpack" | "coreml" | "onnx"; "fp32" | "fp16"; "image" | "text".
+        file: path relative to the artifact's folder.
+        sha256: of the file (of the sorted content hashes for a package folder, ids made at random left out).
+        inputs: name -> shape and dtype, for example {"image": "float32[1,3,64,64] RGB in [0, 1]"}.
+        output: name, shape, meaning.
+        versions: package -> version that made it.
+        licence, provenance: carried from student, teachers and data.
+    """
+
+    target: str
+    precision: str
+    tower: Literal["image", "text"]
+    file: str
+    size_bytes: int
+    sha256: str
+    inputs: dict[str, str]
+    output: dict[str, str]
+    seconds: float
+    versions: dict[str, str]
+    parity: ParityReport
+    licence: str = "unknown"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "ExportArtifact":
+        """The artifact that `to_json` wrote."""
+        return cls(**{**value, "parity": ParityReport(**value["parity"])})

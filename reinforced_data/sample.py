@@ -1,0 +1,82 @@
+"""The types that flow through reinforced data. Importable without torch."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and where it came from: "real", or "synthetic:<captioner>"."""
+
+    text: str
+    source: str = "real"
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One image as found (encoded bytes, undecoded) with its captions; `label` indexes the source's class names."""
+
+    key: str
+    image: bytes
+    captions: tuple[Caption, ...]
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """One stored augmentation, relative to the image: crop box as fractions, then operations in order.
+
+    Attributes:
+        box: (left, top, width, height), each a fraction of the image's width or height.
+        ops: (operation name, magnitude) pairs, see `reinforced_data.views`.
+    """
+
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    ops: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class ReinforcedSample:
+    """A stored sample: A views, C captions, and per teacher its [A, D_t] image and [C, D_t] text embeddings."""
+
+    key: str
+    image: bytes
+    image_sha256: str
+    captions: tuple[Caption, ...]
+    views: tuple[View, ...]
+    image_embeds: "dict[str, np.ndarray]" = field(default_factory=dict)
+    text_embeds: "dict[str, np.ndarray]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ZeroShotTask:
+    """A zero-shot classification set: encoded images, a label each, class names, prompt templates with one `{}`."""
+
+    name: str
+    images: tuple[bytes, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+@dataclass
+class Batch:
+    """b pairs on this rank, ready for a student.
+
+    Attributes:
+        images: [b, 3, H, W] float32, RGB in [0, 1]. (Features [b, F] when towers' heads are aligned.)
+        texts: b captions. (Features [b, F] as a tensor when towers' heads are aligned.)
+        teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.
+        teacher_text: the same for the captions.
+        keys: b sample keys, for messages and the exact-resume tests.
+    """
+
+    images: "Tensor"
+    texts: Any
+    teacher_image: "dict[str, Tensor]"
+    teacher_text: "dict[str, Tensor]"
+    keys: list[str]

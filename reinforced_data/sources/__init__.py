@@ -1,0 +1,1 @@
+"""One module per kind of source; each registers an opener under the scheme or suffix that names it."""

@@ -1,0 +1,1 @@
+"""Small trainable CLIPs: towers, tokenizers, weight inheritance, reparameterization, checkpoints in and out."""

@@ -1,0 +1,42 @@
+"""`TeacherSpec`: the facts that travel with a teacher's weights. Importable without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distill.core.registry import Registry
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """One named teacher.
+
+    Attributes:
+        name: registry name, for example "dfn-vitl14"; also the key of its embeddings everywhere.
+        loader: which loader in `teachers.load.LOADERS` builds it: "open_clip", "folder" or "towers".
+        source: what the loader needs: "MODEL/TAG" for open_clip, a path for a folder.
+        width: D, embedding width.
+        image_size: pixels, square.
+        logit_scale: multiplies cosine similarity, already exponentiated; None = the checkpoint's own.
+        kind: "softmax" (CLIP) or "sigmoid" (SigLIP, which also has a logit_bias in its checkpoint).
+        licence: SPDX id, or the words of the weights' own terms.
+        commercial: whether that licence allows commercial use.
+        hub: the Hugging Face repository that holds the weights, "" for none.
+        file: checkpoint file name inside `hub`, "" for none.
+        imagenet_top1: published zero-shot ImageNet-1k top-1 in percent, None when unpublished.
+    """
+
+    name: str
+    loader: str
+    source: str
+    width: int
+    image_size: int
+    logit_scale: float | None
+    kind: Literal["softmax", "sigmoid"]
+    licence: str
+    commercial: bool
+    hub: str = ""
+    file: str = ""
+    imagenet_top1: float | None = None
+
+
+TEACHERS: Registry[TeacherSpec] = Registry("teacher", ("teachers.zoo",))

@@ -1,0 +1,1 @@
+"""One module per family of teachers; each registers specs. Nothing heavy is imported when these modules load."""
