@@ -1,0 +1,34 @@
+"""open_clip's own models on LAION-2B and DataComp-1B (arXiv:2212.07143, arXiv:2304.14108) and CoCa (arXiv:2205.01917), all MIT.
+
+`datacomp-vitl14` is the permissively licensed teacher to start with. Accuracies: open_clip docs/openclip_results.csv.
+Left out: what a larger or later model of the same family replaces.
+"""
+
+from teachers.spec import TEACHERS, TeacherSpec
+
+FILE = "open_clip_model.safetensors"
+BIN = "open_clip_pytorch_model.bin"
+
+for spec in (
+    TeacherSpec(
+        "datacomp-vitb16", "open_clip", "ViT-B-16/datacomp_xl_s13b_b90k", 512, 224, None, "softmax", "MIT", True,
+        "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", FILE, 73.49,
+    ),
+    TeacherSpec(
+        "datacomp-vitl14", "open_clip", "ViT-L-14/datacomp_xl_s13b_b90k", 768, 224, None, "softmax", "MIT", True,
+        "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", FILE, 79.21,
+    ),
+    TeacherSpec(
+        "laion-vitb32", "open_clip", "ViT-B-32/laion2b_s34b_b79k", 512, 224, None, "softmax", "MIT", True,
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", FILE, 66.56,
+    ),
+    TeacherSpec(
+        "laion-vith14", "open_clip", "ViT-H-14/laion2b_s32b_b79k", 1024, 224, None, "softmax", "MIT", True,
+        "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", FILE, 77.96,
+    ),
+    TeacherSpec(
+        "coca-vitl14", "open_clip", "coca_ViT-L-14/laion2b_s13b_b90k", 768, 224, None, "softmax", "MIT", True,
+        "laion/CoCa-ViT-L-14-laion2B-s13B-b90k", BIN, 75.61,
+    ),
+):  # fmt: skip
+    TEACHERS.register(spec.name)(spec)

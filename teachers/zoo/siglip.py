@@ -1,0 +1,30 @@
+"""SigLIP (Zhai et al. 2023, arXiv:2303.15343) and SigLIP 2 (arXiv:2502.14786), Apache-2.0, with a sigmoid loss and a bias.
+
+Their tokenizers are on the Hub beside the weights. Accuracies: open_clip docs/openclip_results.csv; those of SigLIP 2 are
+not in it and are left unsaid.
+"""
+
+from teachers.spec import TEACHERS, TeacherSpec
+
+FILE = "open_clip_model.safetensors"
+LICENCE = "Apache-2.0"
+
+for spec in (
+    TeacherSpec(
+        "siglip-b16", "open_clip", "ViT-B-16-SigLIP/webli", 768, 224, None, "sigmoid", LICENCE, True,
+        "timm/ViT-B-16-SigLIP", FILE, 76.04,
+    ),
+    TeacherSpec(
+        "siglip-so400m", "open_clip", "ViT-SO400M-14-SigLIP/webli", 1152, 224, None, "sigmoid", LICENCE, True,
+        "timm/ViT-SO400M-14-SigLIP", FILE, 82.03,
+    ),
+    TeacherSpec(
+        "siglip2-b16", "open_clip", "ViT-B-16-SigLIP2/webli", 768, 224, None, "sigmoid", LICENCE, True,
+        "timm/ViT-B-16-SigLIP2", FILE, None,
+    ),
+    TeacherSpec(
+        "siglip2-so400m", "open_clip", "ViT-SO400M-14-SigLIP2/webli", 1152, 224, None, "sigmoid", LICENCE, True,
+        "timm/ViT-SO400M-14-SigLIP2", FILE, None,
+    ),
+):  # fmt: skip
+    TEACHERS.register(spec.name)(spec)
