@@ -149,7 +149,7 @@ def _texture(tile: "Image.Image", group: Group, side: int, scale: float) -> None
             draw.line(ends, fill=ink, width=round(0.45 * period))
         return
     if group.texture == "dotted":
-        period = max(4.2, group.extent / 4.2) * scale
+        period = max(4.8, group.extent / 3.8) * scale
         radius = 0.29 * period
         steps = math.ceil(side / period / 2)
         for i in range(-steps, steps + 1):

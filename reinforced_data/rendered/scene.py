@@ -24,8 +24,8 @@ COLOURS: dict[str, RGB] = {
     "yellow": (245, 215, 40),
     "green": (35, 150, 60),
     "cyan": (40, 200, 215),
-    "blue": (40, 80, 215),
-    "purple": (130, 50, 170),
+    "blue": (25, 98, 220),
+    "purple": (140, 40, 160),
     "pink": (245, 120, 185),
     "brown": (120, 72, 40),
 }
@@ -171,8 +171,8 @@ def _kinds(rng: random.Random, tint: str, split: str) -> tuple[_Kind, ...]:
 
 def _texture(rng: random.Random, shape: str, size: str) -> str:
     """A texture that can still be told from the others on so small or thin a shape."""
-    if size == "small" and shape in _THIN:
-        return rng.choice(("solid", "striped"))
+    if size == "small":
+        return rng.choice(("solid", "striped") if shape in _THIN else ("solid", "striped", "checkered", "outlined"))
     if size == "medium" and shape == "crescent":
         return rng.choice(("solid", "striped", "dotted", "checkered"))
     return rng.choice(TEXTURES)
