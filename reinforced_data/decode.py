@@ -1,0 +1,123 @@
+"""Encoded bytes to an upright RGB image, or one error that names the sample. Views and resizing live in `views`.
+
+Only formats whose decoders run inside Pillow are opened (no PostScript, no external program). Transparent pixels are
+laid over white, because the colours hidden under alpha 0 are arbitrary. Nothing here changes Pillow's global limits.
+"""
+
+import io
+import threading
+import warnings
+from typing import TYPE_CHECKING
+
+from distill.core.errors import DistillError
+from reinforced_data.sample import View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 100_000_000  # above this a file is taken for a decompression bomb
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_ORIENTATION = 0x0112  # the EXIF tag
+_warnings_lock = threading.Lock()  # warnings.catch_warnings is not safe in threads by itself
+
+
+class BadImageError(DistillError):
+    """One image cannot be used. The message names its key and what is wrong; `reason` is the latter alone."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"The image of sample {key!r} cannot be used: {reason}. Mend or remove that file.")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
+        return BadImageError, (self.key, self.reason)
+
+
+def decode_rgb(data: bytes, key: str) -> "Image":
+    """`data` as an upright 8-bit RGB image: EXIF rotation applied, first frame of an animation, white under alpha.
+
+    Raises BadImageError naming `key` when the bytes are empty, truncated, no image, or more than `MAX_PIXELS` pixels.
+    """
+    if not data:
+        raise BadImageError(key, "the file is empty (0 bytes)")
+    try:
+        return _decode(data, key)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen types on damaged files; each costs one sample, not a run
+        words = str(error).split("<_io")[0].strip() or type(error).__name__
+        raise BadImageError(key, f"it does not decode ({type(error).__name__}: {words})") from error
+
+
+def _decode(data: bytes, key: str) -> "Image":
+    from PIL import Image
+
+    with _warnings_lock, warnings.catch_warnings():
+        # Size warnings come before our own limit applies, and damaged metadata is no reason to print or to reject.
+        warnings.simplefilter("ignore")
+        try:
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.UnidentifiedImageError:
+            raise BadImageError(key, "it is not an image in a known format") from None
+        except Image.DecompressionBombError:
+            raise BadImageError(key, f"it has more than {MAX_PIXELS // 10**6} million pixels") from None
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise BadImageError(key, f"it has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million")
+        orientation = _orientation(image)
+    image.load()
+    return _upright(_to_rgb(image, key), orientation)
+
+
+def _orientation(image: "Image") -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+
+
+def _upright(image: "Image", orientation: int) -> "Image":
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _to_rgb(image: "Image", key: str) -> "Image":
+    from PIL import Image
+
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy() if image.__class__ is not Image.Image else image  # drops the decoder and its file
+    if image.mode == "F":
+        raise BadImageError(key, "its pixels are floating-point numbers of unknown range")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: "Image") -> "Image":
+    """Grey images of 16 (or, from old files, 32) bits, scaled to 8; Pillow's own conversion clips them to white."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    scaled = np.clip((values * 255 + 32767) // 65535, 0, 255).astype(np.uint8)
+    return Image.fromarray(scaled).convert("RGB")
+
+
+def square_view(width: int, height: int) -> View:
+    """The centred square of a width x height image, as fractions of it."""
+    side = min(width, height)
+    return View(box=((width - side) / 2 / width, (height - side) / 2 / height, side / width, side / height))

@@ -1,0 +1,106 @@
+"""Random access to the rows of Parquet files: one row group is read at a time and a bounded number are kept.
+
+Used for tables that users bring and for our own shards. Rows are numbered through the files in the order given. Picklable
+(open files and kept groups are dropped), so that data loader workers may take a copy.
+"""
+
+import bisect
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import DistillError
+
+BUDGET_BYTES = 256 << 20  # decoded row groups kept in memory per reader
+_OPEN_FILES = 64
+
+
+def open_parquet(path: Path) -> Any:
+    """A pyarrow ParquetFile, memory-mapped. Raises DistillError naming the file when it is no whole Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DistillError(
+            f"The file {str(path)!r} cannot be read as Parquet ({error}). It may be cut short; copy or make it again."
+        ) from error
+
+
+class RowGroups:
+    """The rows of `files`, of which `columns` (None = all) are read.
+
+    Raises DistillError when a file cannot be read.
+    """
+
+    def __init__(self, files: list[Path], columns: list[str] | None = None, budget_bytes: int = BUDGET_BYTES) -> None:
+        self.files = files
+        self._columns = columns
+        self._budget = budget_bytes
+        self._starts: list[int] = []  # first row of every row group of every file
+        self._where: list[tuple[int, int]] = []  # (file, row group) of the same
+        rows = 0
+        for number, file in enumerate(files):
+            with open_parquet(file) as parquet:
+                for group in range(parquet.metadata.num_row_groups):
+                    self._starts.append(rows)
+                    self._where.append((number, group))
+                    rows += parquet.metadata.row_group(group).num_rows
+        self._rows = rows
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept_bytes = 0
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_kept", "_kept_bytes", "_open"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+    def find(self, row: int) -> tuple[Any, int]:
+        """(table of the row group that holds `row`, the row's place in it). Raises IndexError outside the table."""
+        if not 0 <= row < self._rows:
+            raise IndexError(row)
+        index = bisect.bisect_right(self._starts, row) - 1  # of groups that share a start only the last has rows
+        return self._group(index), row - self._starts[index]
+
+    def _group(self, index: int) -> Any:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        number, group = self._where[index]
+        table = self._read(number, group)
+        self._kept[index] = table
+        self._kept_bytes += table.nbytes
+        while self._kept_bytes > self._budget and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= dropped.nbytes
+        return table
+
+    def _read(self, number: int, group: int) -> Any:
+        import pyarrow as pa
+
+        if number not in self._open:
+            self._open[number] = open_parquet(self.files[number])
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(number)
+        try:
+            # One chunk per column, so that a cell is found by offset alone.
+            return self._open[number].read_row_group(group, columns=self._columns, use_threads=False).combine_chunks()
+        except (pa.ArrowException, OSError) as error:
+            raise DistillError(
+                f"Row group {group} of {str(self.files[number])!r} cannot be read ({error}). The file is damaged; "
+                "copy or make it again."
+            ) from error

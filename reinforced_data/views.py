@@ -1,0 +1,202 @@
+"""Views: drawing crop boxes and colour operations, and replaying them exactly. Decoding lives in `decode`.
+
+A view is stored relative to its image: the crop box as fractions, translations as fractions of the crop, everything else in
+units of its own, so that a resized copy of the image replays the same view at any output size. Replay uses Pillow and
+no random numbers: with the same Pillow version it gives the same bytes.
+
+The preset "mobileclip" is that of MobileCLIP's released recipe (RandomResizedCrop with scale 0.08-1, then RandAugment
+with 2 operations of magnitude 9 of 30; arXiv 2311.17049, Cubuk et al. arXiv 1909.13719), with torchvision's operation
+semantics, which the tests check against torchvision. No horizontal flip, as published.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import UsageError, nearest
+from reinforced_data.decode import square_view
+from reinforced_data.sample import View
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class ViewPreset:
+    """How views are drawn.
+
+    Attributes:
+        scale: least and greatest share of the image's area in the crop; None = always the centred square.
+        ratio: least and greatest width / height of the crop.
+        ops: how many RandAugment operations follow.
+        magnitude: their strength, 0 to 30.
+    """
+
+    scale: tuple[float, float] | None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ops: int = 0
+    magnitude: int = 0
+
+
+VIEW_PRESETS: dict[str, ViewPreset] = {
+    "none": ViewPreset(scale=None),
+    "light": ViewPreset(scale=(0.6, 1.0)),
+    "mobileclip": ViewPreset(scale=(0.08, 1.0), ops=2, magnitude=9),
+}
+
+
+def view_preset(name: str) -> ViewPreset:
+    """The preset called `name`. Raises UsageError with the nearest known name."""
+    if name not in VIEW_PRESETS:
+        raise UsageError(f"Unknown view preset {name!r}. {nearest(name, VIEW_PRESETS)}")
+    return VIEW_PRESETS[name]
+
+
+def draw_view(preset: str, width: int, height: int, rng: "np.random.Generator") -> View:
+    """A random view of a width x height (pixels) image. Raises UsageError for an unknown preset."""
+    rules = view_preset(preset)
+    if rules.scale is None:
+        return square_view(width, height)
+    box = _draw_box(rules.scale, rules.ratio, width, height, rng)
+    names = sorted(_OPERATIONS)
+    ops = tuple(
+        (name, _MAGNITUDES[name](rules.magnitude / 30, rng))
+        for name in (names[int(rng.integers(len(names)))] for _ in range(rules.ops))
+    )
+    return View(box=box, ops=ops)
+
+
+def _draw_box(
+    scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: "np.random.Generator"
+) -> tuple[float, float, float, float]:
+    """(left, top, width, height) as fractions: uniform area share, log-uniform shape, ten tries, else the centre."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = math.sqrt(area * shape) / width, math.sqrt(area / shape) / height
+        if w <= 1.0 and h <= 1.0:
+            return (float(rng.uniform(0.0, 1.0 - w)), float(rng.uniform(0.0, 1.0 - h)), w, h)
+    shape = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(1.0, height * shape / width), min(1.0, width / shape / height)
+    return ((1.0 - w) / 2, (1.0 - h) / 2, w, h)
+
+
+def crop_square(image: "Image", view: View, size: int) -> "Image":
+    """The view's box of an RGB image, resized to size x size with Pillow's antialiased bicubic filter, no operations."""
+    from PIL.Image import Resampling
+
+    left, top, width, height = view.box
+    right, bottom = min(1.0, left + width), min(1.0, top + height)
+    box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    return image.resize((size, size), Resampling.BICUBIC, box=box)
+
+
+def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":
+    """Replay `view` on an RGB image: [size, size, 3] uint8. Exact and deterministic; raises UsageError on an unknown op."""
+    import numpy as np
+
+    result = crop_square(image, view, size)
+    for name, magnitude in view.ops:
+        if name not in _OPERATIONS:
+            raise UsageError(f"Unknown view operation {name!r} in a stored view. {nearest(name, _OPERATIONS)}")
+        result = _OPERATIONS[name](result, magnitude)
+    return np.array(result)  # a copy that may be written to
+
+
+def view_to_plain(view: View) -> dict[str, Any]:
+    """The view as plain columns (see `view_type` in `store`): four fractions and a list of (op, magnitude)."""
+    left, top, width, height = view.box
+    ops = [{"op": name, "magnitude": magnitude} for name, magnitude in view.ops]
+    return {"left": left, "top": top, "width": width, "height": height, "ops": ops}
+
+
+def view_from_plain(value: dict[str, Any]) -> View:
+    """The view that `view_to_plain` wrote."""
+    ops = tuple((str(item["op"]), float(item["magnitude"])) for item in value["ops"])
+    return View(box=(value["left"], value["top"], value["width"], value["height"]), ops=ops)
+
+
+def _affine(image: "Image", matrix: tuple[float, float, float, float, float, float]) -> "Image":
+    from PIL.Image import Resampling, Transform
+
+    return image.transform(image.size, Transform.AFFINE, matrix, Resampling.NEAREST, fillcolor=(0, 0, 0))
+
+
+def _rotate(image: "Image", degrees: float) -> "Image":
+    from PIL.Image import Resampling
+
+    return image.rotate(degrees, Resampling.NEAREST, fillcolor=(0, 0, 0))
+
+
+def _enhance(kind: str) -> "Callable[[Image, float], Image]":
+    def apply(image: "Image", change: float) -> "Image":
+        from PIL import ImageEnhance
+
+        enhanced: Image = getattr(ImageEnhance, kind)(image).enhance(1.0 + change)
+        return enhanced
+
+    return apply
+
+
+def _pixelwise(kind: str) -> "Callable[[Image, float], Image]":
+    def apply(image: "Image", amount: float) -> "Image":
+        from PIL import ImageOps
+
+        if kind == "posterize":
+            return ImageOps.posterize(image, int(amount))
+        if kind == "solarize":
+            return ImageOps.solarize(image, amount)  # type: ignore[arg-type]  # a threshold between two levels is fine
+        return ImageOps.autocontrast(image) if kind == "autocontrast" else ImageOps.equalize(image)
+
+    return apply
+
+
+# Operation -> (image, magnitude) -> image. Magnitudes: shears are slopes, translations fractions of the crop's side
+# (positive moves the content right or down), rotations degrees counter-clockwise, the four enhancements a relative
+# change (0 = none), posterize bits kept, solarize the level from which values are inverted.
+_OPERATIONS: "dict[str, Callable[[Image, float], Image]]" = {
+    "identity": lambda image, _: image,
+    "shear_x": lambda image, slope: _affine(image, (1, -slope, 0, 0, 1, 0)),
+    "shear_y": lambda image, slope: _affine(image, (1, 0, 0, -slope, 1, 0)),
+    "translate_x": lambda image, share: _affine(image, (1, 0, -share * image.width, 0, 1, 0)),
+    "translate_y": lambda image, share: _affine(image, (1, 0, 0, 0, 1, -share * image.height)),
+    "rotate": _rotate,
+    "brightness": _enhance("Brightness"),
+    "color": _enhance("Color"),
+    "contrast": _enhance("Contrast"),
+    "sharpness": _enhance("Sharpness"),
+    "posterize": _pixelwise("posterize"),
+    "solarize": _pixelwise("solarize"),
+    "autocontrast": _pixelwise("autocontrast"),
+    "equalize": _pixelwise("equalize"),
+}
+
+
+def _signed(most: float) -> "Callable[[float, np.random.Generator], float]":
+    return lambda strength, rng: most * strength * (1.0 if rng.integers(2) else -1.0)
+
+
+def _fixed(amount: Callable[[float], float]) -> "Callable[[float, np.random.Generator], float]":
+    return lambda strength, _: amount(strength)
+
+
+# Operation -> (strength in 0..1, rng) -> magnitude. The extremes are torchvision's: 150 pixels of a 331-pixel image for
+# translations, 30 degrees, slope 0.3, change 0.9, four bits fewer, threshold 255 down to 0.
+_MAGNITUDES: "dict[str, Callable[[float, np.random.Generator], float]]" = {
+    "identity": _fixed(lambda _: 0.0),
+    "shear_x": _signed(0.3),
+    "shear_y": _signed(0.3),
+    "translate_x": _signed(150 / 331),
+    "translate_y": _signed(150 / 331),
+    "rotate": _signed(30.0),
+    "brightness": _signed(0.9),
+    "color": _signed(0.9),
+    "contrast": _signed(0.9),
+    "sharpness": _signed(0.9),
+    "posterize": _fixed(lambda strength: 8.0 - round(4 * strength)),
+    "solarize": _fixed(lambda strength: 255.0 * (1.0 - strength)),
+    "autocontrast": _fixed(lambda _: 0.0),
+    "equalize": _fixed(lambda _: 0.0),
+}
