@@ -1,6 +1,7 @@
 """`StudentSpec`: an architecture by name, in open_clip's own configuration words. Importable without torch."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.core.registry import Registry
@@ -15,9 +16,10 @@ class StudentSpec:
         model_cfg: open_clip model configuration (embed_dim, vision_cfg, text_cfg), as in its model_configs/*.json.
         mean, std: of the image normalisation, RGB.
         interpolation: "bilinear" or "bicubic", for resizing to vision_cfg.image_size.
-        bpe_words: None for CLIP's full vocabulary; "rendered" for CLIP's BPE cut to the merges that the words of the
-            rendered set need (every other word still tokenises, in more pieces).
-        published_params: (image tower, text blocks, token embedding) of the published model, None when there is none.
+        vocabulary: None for CLIP's own BPE; else the name of a merges file in students/vocabularies/ that is CLIP's BPE
+            cut to the merges that a corpus needs (every other word still tokenises, in more pieces). Its size is filled
+            into text_cfg when the student is built.
+        published_params: (image tower, text blocks, token embedding) of the published model in millions, None without one.
         note: where the architecture comes from.
     """
 
@@ -26,9 +28,37 @@ class StudentSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     interpolation: str = "bilinear"
-    bpe_words: str | None = None
-    published_params: tuple[int, int, int] | None = None
+    vocabulary: str | None = None
+    published_params: tuple[float, float, float] | None = None
     note: str = ""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels, square."""
+        return int(self.model_cfg["vision_cfg"]["image_size"])
+
+    @property
+    def context_length(self) -> int:
+        """L, tokens."""
+        return int(self.model_cfg["text_cfg"].get("context_length", 77))
+
+    def resized(
+        self, *, image_size: int | None = None, context_length: int | None = None, text_layers: int | None = None
+    ) -> "StudentSpec":
+        """The same architecture with another input size, context length or text depth (None leaves it alone).
+
+        Such a student no longer has the published parameter counts, so they are dropped.
+        """
+        if image_size is None and context_length is None and text_layers is None:
+            return self
+        cfg = copy.deepcopy(self.model_cfg)
+        if image_size is not None:
+            cfg["vision_cfg"]["image_size"] = image_size
+        if context_length is not None:
+            cfg["text_cfg"]["context_length"] = context_length
+        if text_layers is not None:
+            cfg["text_cfg"]["layers"] = text_layers
+        return replace(self, model_cfg=cfg, published_params=None)
 
 
 STUDENTS: Registry[StudentSpec] = Registry("student", ("students.zoo",))

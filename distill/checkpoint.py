@@ -1,0 +1,55 @@
+"""Training checkpoints: a folder per step that is complete when its state.json exists. No pickle is loaded."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.core import atomic
+from distill.core.errors import DistillError
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished checkpoint folder and the number of steps taken when it was written."""
+
+    path: Path
+    step: int
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest complete checkpoint under `folder`, or None."""
+    found = [Checkpoint(p.parent, int(p.parent.name[5:])) for p in folder.glob(f"step-*/{STATE_FILE}")]
+    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> None:
+    """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest."""
+    from safetensors.torch import save_file
+
+    with atomic.staged_dir(folder / f"step-{step:08d}") as path:
+        save_file({k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors"))
+        torch.save(optimizer.state_dict(), path / "optimizer.pt")
+        atomic.write_json(path / STATE_FILE, {"step": step})
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def restore(checkpoint: Checkpoint, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load a checkpoint into task and optimizer. Raises DistillError when it does not fit or is damaged."""
+    from safetensors.torch import load_file
+
+    try:
+        task.load_state_dict(load_file(checkpoint.path / "task.safetensors"))
+        state: dict[str, Any] = torch.load(checkpoint.path / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state)
+    except Exception as error:
+        raise DistillError(
+            f"The checkpoint {str(checkpoint.path)!r} does not load ({error}). Delete that folder and call again with "
+            "--resume: training goes on from the one before it, or from its start."
+        ) from error

@@ -1,0 +1,57 @@
+"""`Embeddings`: one model's view of a batch, and the one gather across ranks. Losses see this and know nothing of ranks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One model's embeddings of the b pairs on this rank and of the B pairs on all ranks.
+
+    Attributes:
+        image, text: [b, D], unit length; pair i is row i of both.
+        all_image, all_text: [B, D], every rank's rows in rank order.
+        logit_scale: [], multiplies cosine similarity, already exponentiated.
+        logit_bias: [], added to the logits (0 for softmax models).
+        first: global index of this rank's first pair.
+        kind: "softmax" or "sigmoid": how this model turns similarities into probabilities.
+    """
+
+    image: Tensor
+    text: Tensor
+    all_image: Tensor
+    all_text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor
+    first: int = 0
+    kind: str = "softmax"
+
+    def image_logits(self) -> Tensor:
+        """[b, B]: this rank's images against all texts."""
+        return self.logit_scale * self.image @ self.all_text.T + self.logit_bias
+
+    def text_logits(self) -> Tensor:
+        """[b, B]: this rank's texts against all images."""
+        return self.logit_scale * self.text @ self.all_image.T + self.logit_bias
+
+
+def gather(local: Tensor) -> Tensor:
+    """[b, D] on each rank -> [B, D] on every rank, differentiable; the tensor itself in a single process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return local
+    if torch.distributed.get_world_size() == 1:
+        return local
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(local))
+
+
+def embeddings(
+    image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None, kind: str = "softmax"
+) -> Embeddings:
+    """Gather [b, D] unit-length image and text rows into an `Embeddings`."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    bias = torch.zeros((), device=image.device) if logit_bias is None else logit_bias
+    return Embeddings(image, text, gather(image), gather(text), logit_scale, bias, rank * image.shape[0], kind)

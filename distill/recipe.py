@@ -1,0 +1,146 @@
+"""The recipe: every setting of a job as one strict table. Defaults here are the embedded default job's own.
+
+Recipe objects stop at the verbs: inside, functions take what they need by name.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from distill.core.errors import UsageError, nearest
+from distill.core.strict import Strict, apply_sets, load_toml, parse
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class StudentRecipe(Strict):
+    """Which student, at which size, and what it starts from."""
+
+    name: str = "nano"
+    image_size: int | None = Field(None, ge=16, description="pixels; None = the architecture's own")
+    context_length: int | None = Field(None, ge=4, description="tokens; None = the architecture's own")
+    text_layers: int | None = Field(None, ge=1, description="text depth; None = the architecture's own")
+    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude, or none")
+    inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
+
+
+class ReinforceRecipe(Strict):
+    """How teacher knowledge is stored."""
+
+    views_per_image: int = Field(2, ge=1)
+    view_preset: str = "light"
+    embed_dtype: Literal["fp16", "fp32"] = "fp16"
+    shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
+    batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    verify: int = Field(16, ge=0, description="stored views re-run through the live teachers afterwards; 0 = none")
+
+
+class TrainRecipe(Strict):
+    """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
+
+    steps: int = Field(60, ge=1)
+    batch_size: int = Field(256, ge=2, description="global batch, over all processes")
+    lr: float = Field(1e-3, gt=0)
+    lr_floor: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(10, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    device: Literal["auto", "cpu"] = "auto"
+    checkpoint_every: int = Field(20, ge=1, description="steps")
+    keep_checkpoints: int = Field(1, ge=1)
+    log_every: int = Field(5, ge=1, description="steps")
+    workers: int = Field(0, ge=0, description="data loading processes")
+    half_weights: bool = Field(False, description="store the finished weights as fp16")
+
+
+class BaselineRecipe(Strict):
+    """The plain student trained beside: same architecture, samples, views and captions, no teacher anywhere."""
+
+    enabled: bool = True
+    objective: str | dict[str, float] = "clip"
+    inherit: str = "none"
+
+
+class EvalRecipe(Strict):
+    """What is measured."""
+
+    limit: int | None = Field(None, ge=2, description="evaluation images; None = all that the data has")
+    data: str | None = Field(None, description="evaluate on other data than the training data's own eval split")
+    zero_shot: str | None = Field(None, description="a labelled set for zero-shot classification, None = the data's own")
+    batch_size: int = Field(128, ge=1)
+
+
+class ExportRecipe(Strict):
+    """Which files are made, and the parity below which an export fails."""
+
+    targets: tuple[str, ...] = ("executorch-xnnpack", "coreml", "onnx")
+    min_cosine: float = Field(0.999, ge=-1, le=1)
+    parity_samples: int = Field(32, ge=1)
+    jobs: int = Field(2, ge=1, description="targets converted side by side")
+
+
+class ProfileRecipe(Strict):
+    """Latency on this host, and the phones asked for."""
+
+    enabled: bool = True
+    devices: tuple[str, ...] = ("host",)
+    threads: int = Field(1, ge=1)
+    warmup_runs: int = Field(5, ge=1)
+    runs: int = Field(20, ge=1, description="timed calls per round")
+    rounds: int = Field(3, ge=1)
+
+
+class Recipe(Strict):
+    """A whole job."""
+
+    teachers: tuple[str, ...] = ("rendered",)
+    data: str = "rendered"
+    limit: int | None = Field(None, ge=2, description="training images; None = all")
+    objective: str | dict[str, float] = "small-batch"
+    seed: int = 0
+    towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
+    student: StudentRecipe = StudentRecipe()
+    reinforce: ReinforceRecipe = ReinforceRecipe()
+    train: TrainRecipe = TrainRecipe()
+    baseline: BaselineRecipe = BaselineRecipe()
+    eval: EvalRecipe = EvalRecipe()
+    export: ExportRecipe = ExportRecipe()
+    profile: ProfileRecipe = ProfileRecipe()
+    rehearse: bool = Field(False, description="random weights, a handful of samples: proves the machine, not the accuracy")
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's path: an existing file, or the name of one that ships in distill/recipes/."""
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    shipped = {file.stem: file for file in RECIPES.glob("*.toml")}
+    if name not in shipped:
+        raise UsageError(f"There is no recipe {name!r}. {nearest(name, shipped)} A path to a .toml file works too.")
+    return shipped[name]
+
+
+def load_recipe(recipe: str | None, sets: list[str], given: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of a call: the file (or the default), then the flags `given`, then each `--set`.
+
+    Args:
+        recipe: a path or a shipped recipe's name; None for the embedded default.
+        sets: `a.b=value` strings.
+        given: dotted key -> value for the flags that were given; None values are dropped.
+    """
+    values = {} if recipe is None else load_toml(find_recipe(recipe))
+    for key, value in (given or {}).items():
+        if value is None:
+            continue
+        table = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = value
+    if isinstance(values.get("student"), str):
+        values["student"] = {"name": values["student"]}
+    return parse(Recipe, apply_sets(values, sets), f"recipe {recipe}" if recipe else "recipe")

@@ -1,0 +1,167 @@
+"""`Student`: a trainable open_clip model that takes pixels in [0, 1], and its folder that open_clip loads too.
+
+The model inside is open_clip's own class, built from open_clip's own configuration words, so that a trained folder needs
+none of our code: `open_clip.create_model_and_transforms("local-dir:FOLDER")`. Left out: losses and training (distill),
+deployment rewrites (export).
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.core import atomic
+from distill.core.errors import DistillError
+from distill.core.torch_compat import ensure_torchvision
+from students.spec import StudentSpec
+from students.tokenizer import BPE_FILE, Tokenizer, load_tokenizer, vocabulary_path
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+
+
+class Student(nn.Module):
+    """An image-text model in training or evaluation.
+
+    Attributes:
+        spec: its architecture and preprocessing.
+        clip: the open_clip module that holds every parameter.
+        merges: the tokenizer's merges file, None for CLIP's own.
+    """
+
+    def __init__(self, spec: StudentSpec, clip: nn.Module, merges: Path | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.clip = clip
+        self.merges = merges
+        self.image_size = spec.image_size
+        self.context_length = spec.context_length
+        self.tokenizer: Tokenizer = load_tokenizer(merges, self.context_length)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """[], already exponentiated; open_clip stores its logarithm."""
+        scale: Tensor = self.clip.logit_scale
+        return scale.exp()
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """b captions -> LongTensor [b, L] with L = context_length; longer captions are cut, the end token kept."""
+        tokens: Tensor = self.tokenizer(captions, context_length=self.context_length)
+        return tokens
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """[b, 3, H, W] RGB in [0, 1] -> [b, D], unit length; resized to the model's input when H, W differ."""
+        size = (self.image_size, self.image_size)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode=self.spec.interpolation, antialias=True).clamp(0, 1)
+        features: Tensor = self.clip.encode_image((pixels - self.mean) / self.std)
+        return F.normalize(features, dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """LongTensor [b, L] -> [b, D], unit length."""
+        features: Tensor = self.clip.encode_text(tokens)
+        return F.normalize(features, dim=-1)
+
+    def save(self, path: Path, card: dict[str, Any], *, half: bool = False) -> None:
+        """Write the folder (atomically): configuration, weights, tokenizer, card. `half` stores fp16 on disk."""
+        from safetensors.torch import save_file
+
+        state = {name: value.detach().to("cpu").contiguous() for name, value in self.clip.state_dict().items()}
+        if half:
+            state = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+        config = {
+            "model_cfg": self.spec.model_cfg,
+            "preprocess_cfg": {
+                "size": [self.image_size, self.image_size],
+                "mean": list(self.spec.mean),
+                "std": list(self.spec.std),
+                "interpolation": self.spec.interpolation,
+                "resize_mode": "shortest",
+            },
+        }
+        with atomic.staged_dir(path) as folder:
+            save_file(state, str(folder / WEIGHTS_FILE))
+            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            if self.merges is not None:
+                shutil.copyfile(self.merges, folder / BPE_FILE)
+            full = {"name": self.spec.name, "kind": "softmax", **card}
+            (folder / CARD_FILE).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+
+
+def build_student(spec: StudentSpec, seed: int) -> Student:
+    """A new student with random weights that depend on `seed` alone (the global random state is left as it was)."""
+    merges = vocabulary_path(spec.vocabulary) if spec.vocabulary else None
+    return _assemble(spec, merges, seed)
+
+
+def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
+    ensure_torchvision()
+    from dataclasses import replace
+
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    cfg = copy.deepcopy(spec.model_cfg)
+    if merges is not None:
+        cfg["text_cfg"]["vocab_size"] = load_tokenizer(merges, spec.context_length).vocab_size
+    spec = replace(spec, model_cfg=cfg)
+    arguments = {key: value for key, value in cfg.items() if key != "custom_text"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = (CustomTextCLIP if cfg.get("custom_text") else CLIP)(**copy.deepcopy(arguments))
+    return Student(spec, clip, merges)
+
+
+def load_student(path: Path) -> Student:
+    """The student in a folder that `save` wrote, in eval mode. Raises DistillError naming the file that is wrong."""
+    from safetensors.torch import load_file
+
+    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+        if not (path / name).is_file():
+            raise DistillError(
+                f"{str(path)!r} is not a student folder: {name} is missing. Give the student/ folder of a finished run."
+            )
+    try:
+        config = atomic.read_json(path / CONFIG_FILE)
+        card = atomic.read_json(path / CARD_FILE)
+        preprocess = config["preprocess_cfg"]
+        spec = StudentSpec(
+            name=card["name"],
+            model_cfg=config["model_cfg"],
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+            interpolation=preprocess["interpolation"],
+        )
+        merges = path / BPE_FILE if (path / BPE_FILE).is_file() else None
+        student = _assemble(spec, merges, seed=0)
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS_FILE).items()}
+        student.clip.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise DistillError(f"The student in {str(path)!r} does not load: {error}. Train it again or restore it.") from error
+    return student.eval()
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a student folder: name, licence, provenance."""
+    card: dict[str, Any] = atomic.read_json(path / CARD_FILE)
+    return card
+
+
+def count_parameters(student: Student) -> dict[str, int]:
+    """The three counts: image tower, text blocks, token embedding (logit scale in none of them)."""
+    counts = {"image": 0, "text": 0, "token_embedding": 0}
+    for name, parameter in student.clip.named_parameters():
+        if name.startswith("visual."):
+            counts["image"] += parameter.numel()
+        elif "token_embedding" in name:
+            counts["token_embedding"] += parameter.numel()
+        elif name not in ("logit_scale", "logit_bias"):
+            counts["text"] += parameter.numel()
+    return counts

@@ -1,0 +1,83 @@
+"""CLIP's byte-pair tokenizer over a merges file, and the cutting of that file to a corpus.
+
+The tokenizer itself is open_clip's `SimpleTokenizer`; this module only chooses and makes the merges it reads. A cut
+vocabulary keeps CLIP's merges that the corpus's words use, in CLIP's order, so those words are split exactly as CLIP
+splits them, and any other word falls back to shorter pieces, down to bytes. The full table is 49,408 rows; a cut one
+saves most of a small model's parameters.
+"""
+
+import gzip
+import importlib.resources
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from distill.core.torch_compat import ensure_torchvision
+
+BPE_FILE = "bpe_merges.txt.gz"
+
+
+class Tokenizer(Protocol):
+    """What open_clip's tokenizers offer and we use."""
+
+    vocab_size: int
+    context_length: int | None
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Any:
+        """Captions -> LongTensor [b, L]: start, pieces, end, zeros."""
+        ...
+
+
+def load_tokenizer(merges: Path | None, context_length: int) -> Tokenizer:
+    """The tokenizer over `merges` (a gzip file in CLIP's format), or CLIP's own when None."""
+    ensure_torchvision()
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    path = default_bpe() if merges is None else str(merges)
+    return SimpleTokenizer(bpe_path=path, context_length=context_length)  # type: ignore[no-any-return]
+
+
+def vocabulary_path(name: str) -> Path:
+    """The merges file of a named vocabulary that ships with the package."""
+    return Path(str(importlib.resources.files("students") / "vocabularies" / f"{name}.txt.gz"))
+
+
+def cut_merges(words: Iterable[str]) -> bytes:
+    """CLIP's merges that `words` (lower case) use when CLIP's BPE splits them, gzipped, in CLIP's format and order.
+
+    The bytes depend on the words alone (no time stamp inside).
+    """
+    ensure_torchvision()
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    full = SimpleTokenizer()
+    used: set[tuple[str, str]] = set()
+    for word in words:
+        for piece in full.pat.findall(word.lower()):
+            used |= _merges_of("".join(full.byte_encoder[byte] for byte in piece.encode("utf-8")), full.bpe_ranks)
+    lines = gzip.open(default_bpe()).read().decode("utf-8").split("\n")
+    kept = [line for line in lines[1 : 49152 - 256 - 2 + 1] if tuple(line.split()) in used]
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
+        file.write("\n".join([lines[0], *kept]).encode("utf-8"))
+    return buffer.getvalue()
+
+
+def _merges_of(token: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
+    """The merges that BPE applies to one token: repeatedly the pair of lowest rank, everywhere it stands."""
+    pieces = [*token[:-1], token[-1] + "</w>"]
+    used = set()
+    while True:
+        pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
+        if not pairs:
+            return used
+        best = min(pairs, key=lambda pair: ranks[pair])
+        used.add(best)
+        merged: list[str] = []
+        for piece in pieces:
+            if merged and (merged[-1], piece) == best:
+                merged[-1] += piece
+            else:
+                merged.append(piece)
+        pieces = merged
