@@ -1,8 +1,9 @@
 """A CLIP folder in the toolkit's shared format as a frozen teacher: a teacher or a student trained here.
 
 The folder holds open_clip_config.json, model.safetensors (fp16 on disk is read as fp32), card.json and perhaps
-bpe_merges.txt.gz; open_clip itself reads the same folder as "local-dir:PATH". Left out: writing such folders
-(`students.student` does) and foreign folders without a card (their licence is reported as unknown).
+bpe_merges.txt.gz; open_clip itself reads the same folder as "local-dir:PATH". A repository of open_clip weights copied
+from the Hub is read too (no card: its licence is reported as unknown). Left out: writing such folders
+(`students.student` does).
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError
-from teachers.open_clip_teacher import OpenClipTeacher, Preprocess
+from teachers.open_clip_teacher import BIN_NAME, SAFE_NAME, OpenClipTeacher, Preprocess
 from teachers.spec import TeacherSpec
 
 CONFIG_FILE = "open_clip_config.json"
@@ -44,13 +45,13 @@ class FolderTeacher(OpenClipTeacher):
         config, own = _read_config(path), folder_spec(path)
         if spec is not None:
             own = replace(spec, width=own.width, image_size=own.image_size, kind=own.kind)
-        tokenizer, tokenizer_name = _tokenizer(path, config["model_cfg"])
+        tokenizer, tokenizer_name = _tokenizer(path, config["model_cfg"], random_weights)
         model = build_clip(config["model_cfg"], seed=seed)
         if random_weights:
             sha256 = "random"
             fill_random(model, seed)
         else:
-            sha256 = _load_weights(model, path / WEIGHTS_FILE)
+            sha256 = _load_weights(model, path)
         super().__init__(own, model, _preprocess(config, own.image_size), tokenizer, tokenizer_name, sha256)
 
 
@@ -113,7 +114,7 @@ def _preprocess(config: dict[str, Any], size: int) -> Preprocess:
     return Preprocess(size, tuple(values["mean"]), tuple(values["std"]), values["interpolation"])
 
 
-def _tokenizer(path: Path, model_cfg: dict[str, Any]) -> tuple[Any, str]:
+def _tokenizer(path: Path, model_cfg: dict[str, Any], stand_in: bool) -> tuple[Any, str]:
     from teachers.open_clip_teacher import import_open_clip
 
     import_open_clip()
@@ -122,7 +123,7 @@ def _tokenizer(path: Path, model_cfg: dict[str, Any]) -> tuple[Any, str]:
     from teachers.open_clip_model import tokenizer_of
 
     if not (path / MERGES_FILE).is_file():
-        return tokenizer_of(model_cfg, stand_in=False, what=f"the tokenizer of {path}")
+        return tokenizer_of(model_cfg, stand_in=stand_in, what=f"the tokenizer of {path}", folder=path)
     length = int(model_cfg["text_cfg"].get("context_length", 77))
     try:
         tokenizer = SimpleTokenizer(bpe_path=str(path / MERGES_FILE), context_length=length)
@@ -131,11 +132,17 @@ def _tokenizer(path: Path, model_cfg: dict[str, Any]) -> tuple[Any, str]:
     return tokenizer, f"{MERGES_FILE} ({sha256_file(path / MERGES_FILE)[:12]})"
 
 
-def _load_weights(model: Any, file: Path) -> str:
+def _load_weights(model: Any, path: Path) -> str:
     """Strictly, fp16 on disk upcast to the model's fp32; returns the file's SHA-256."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from teachers.open_clip_model import load_checkpoint
+
+    file = path / WEIGHTS_FILE
+    for published in (path / SAFE_NAME, path / BIN_NAME):  # a folder copied from the Hub as it is
+        if published.is_file() and not file.is_file():
+            return load_checkpoint(model, published, what=f"the model of {path / CONFIG_FILE}")
     try:
         state = load_file(file)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True)

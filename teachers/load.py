@@ -62,7 +62,9 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
     """
     spec = resolve_teacher(name) if isinstance(name, str) else name
     if spec.loader not in LOADERS:
-        raise UsageError(f"Teacher {spec.name!r} asks for an unknown loader {spec.loader!r}. {nearest(spec.loader, LOADERS)}")
+        raise UsageError(
+            f"Teacher {spec.name!r} asks for an unknown loader {spec.loader!r}. {nearest(spec.loader, LOADERS)}"
+        )
     return LOADERS[spec.loader](spec, random_weights, seed)
 
 
@@ -100,7 +102,7 @@ def _load_folder(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher
     from teachers.folder_teacher import FolderTeacher
 
     if not spec.source.startswith(_PACKAGE):
-        return FolderTeacher(Path(spec.source), random_weights=random_weights, seed=seed)
+        return FolderTeacher(Path(spec.source), spec, random_weights=random_weights, seed=seed)
     inside = files("teachers").joinpath(spec.source[len(_PACKAGE) :])
     if not inside.is_dir():
         raise DistillError(

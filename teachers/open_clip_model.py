@@ -122,8 +122,12 @@ def load_checkpoint(model: nn.Module, path: Path, *, what: str) -> str:
     return sha256_file(path)
 
 
-def tokenizer_of(model_cfg: dict[str, Any], *, stand_in: bool, what: str = "") -> tuple[Any, str]:
+def tokenizer_of(
+    model_cfg: dict[str, Any], *, stand_in: bool, what: str = "", folder: Path | None = None
+) -> tuple[Any, str]:
     """(tokenizer, its name): open_clip's BPE, or the Hugging Face tokenizer that the configuration names.
+
+    The latter is read from `folder` if it holds one, else found by `distill.core.hub`.
 
     With `stand_in`, a Hugging Face tokenizer is replaced by bytes of the right length and vocabulary (rehearsals).
     """
@@ -138,10 +142,12 @@ def tokenizer_of(model_cfg: dict[str, Any], *, stand_in: bool, what: str = "") -
     if stand_in:
         vocabulary = int(text.get("vocab_size", 49408))
         return ByteTokenizer(length, vocabulary), f"stand-in bytes, not {hub_name} (rehearsal)"
-    return _hub_tokenizer(hub_name, length, options, text.get("tokenizer_mode"), what), hub_name
+    return _hub_tokenizer(hub_name, length, options, text.get("tokenizer_mode"), what, folder), hub_name
 
 
-def _hub_tokenizer(name: str, length: int, options: dict[str, Any], mode: str | None, what: str) -> Any:
+def _hub_tokenizer(
+    name: str, length: int, options: dict[str, Any], mode: str | None, what: str, folder: Path | None
+) -> Any:
     try:
         import transformers  # noqa: F401  open_clip's tokenizer needs it, and says so less clearly
     except ImportError:
@@ -150,12 +156,14 @@ def _hub_tokenizer(name: str, length: int, options: dict[str, Any], mode: str | 
         ) from None
     from open_clip.tokenizer import HFTokenizer
 
-    folder = find_weights(name, "tokenizer.json", what=what).parent
-    config = find_weights(name, "tokenizer_config.json", what=what)
-    if config.parent != folder:
-        raise DistillError(
-            f"{what}: tokenizer.json was found in {folder}, tokenizer_config.json in {config.parent}. Put both into one folder."
-        )
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        folder = find_weights(name, "tokenizer.json", what=what).parent
+        config = find_weights(name, "tokenizer_config.json", what=what)
+        if config.parent != folder:
+            raise DistillError(
+                f"Cannot load {what}: tokenizer.json was found in {folder} and tokenizer_config.json in {config.parent}. "
+                "Put both into one folder."
+            )
     return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
 
 

@@ -82,7 +82,9 @@ class OpenClipTeacher:
         import torch
 
         with torch.inference_mode():
-            ready = normalise(resize(pixels.to(self.device), self.preprocess), self.preprocess)
+            ready = normalise(
+                resize(pixels.to(self.device), self.preprocess.size, self.preprocess.interpolation), self.preprocess
+            )
             return unit(self.model.encode_image(ready))
 
     def encode_text(self, captions: list[str]) -> Tensor:
@@ -106,15 +108,14 @@ class OpenClipTeacher:
         }
 
 
-def resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """[b, 3, H, W] -> [b, 3, S, S] in [0, 1]; untouched where the size is right already."""
+def resize(pixels: Tensor, size: int, interpolation: str) -> Tensor:
+    """[b, 3, H, W] -> [b, 3, size, size] in [0, 1]; untouched where the size is right already."""
     import torch
 
-    size = (preprocess.size, preprocess.size)
-    if tuple(pixels.shape[-2:]) == size:
+    if tuple(pixels.shape[-2:]) == (size, size):
         return pixels
     resized = torch.nn.functional.interpolate(
-        pixels, size=size, mode=preprocess.interpolation, align_corners=False, antialias=True
+        pixels, size=(size, size), mode=interpolation, align_corners=False, antialias=True
     )
     return resized.clamp_(0.0, 1.0)  # bicubic overshoots; an 8-bit image could not have
 
@@ -151,7 +152,9 @@ def spec_of(name: str, source: str) -> TeacherSpec:
         licence = f"unknown: read https://huggingface.co/{hub}" if hub else licence
     elif not (path.is_file() and path.suffix in CHECKPOINT_SUFFIXES):
         wanted = ", ".join(CHECKPOINT_SUFFIXES)
-        raise UsageError(f"There is no checkpoint {str(path)!r} ({wanted}). In open_clip:MODEL@PATH, PATH is such a file.")
+        raise UsageError(
+            f"There is no checkpoint {str(path)!r} ({wanted}). In open_clip:MODEL@PATH, PATH is such a file."
+        )
     return TeacherSpec(
         name=name,
         loader="open_clip",
@@ -174,7 +177,9 @@ def split_source(source: str) -> tuple[str, str, Path | None]:
         return model, "", Path(path).expanduser()
     model, slash, tag = source.rpartition("/")
     if not slash:
-        raise UsageError(f"open_clip:{source}: write open_clip:MODEL/TAG, or open_clip:MODEL@CHECKPOINT for a local file.")
+        raise UsageError(
+            f"open_clip:{source}: write open_clip:MODEL/TAG, or open_clip:MODEL@CHECKPOINT for a local file."
+        )
     return model, tag, None
 
 
