@@ -87,7 +87,9 @@ class Labels:
             self._index: dict[Any, int] = dict(zip(range(len(names)), range(len(names)), strict=True))
             self._index.update({name: index for index, name in enumerate(names)})
         else:
-            ordered = sorted(present, key=lambda value: (0, value, "") if isinstance(value, int) else (1, 0, str(value)))
+            ordered = sorted(
+                present, key=lambda value: (0, value, "") if isinstance(value, int) else (1, 0, str(value))
+            )
             self.names = tuple(str(value) for value in ordered)
             self._index = {value: index for index, value in enumerate(ordered)}
         self._values = values
@@ -95,7 +97,6 @@ class Labels:
     def __getitem__(self, row: int) -> int | None:
         value = self._values[row]
         return self._index.get(value) if isinstance(value, int | str) else None
-
 
 
 def class_names_of(schema_metadata: dict[bytes, bytes] | None, column: str) -> list[str] | None:

@@ -5,6 +5,7 @@ laid over white, because the colours hidden under alpha 0 are arbitrary. Nothing
 """
 
 import io
+import re
 import threading
 import warnings
 from typing import TYPE_CHECKING
@@ -44,20 +45,24 @@ def decode_rgb(data: bytes, key: str) -> "Image":
         return _decode(data, key)
     except BadImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise a dozen types on damaged files; each costs one sample, not a run
-        words = str(error).split("<_io")[0].strip() or type(error).__name__
-        raise BadImageError(key, f"it does not decode ({type(error).__name__}: {words})") from error
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise a dozen types on damaged files; each costs one sample, not a run
+        words = re.sub(
+            r"<[^>]*>|0x[0-9a-fA-F]+", "", str(error)
+        ).strip()  # no addresses: reasons are stored and compared
+        raise BadImageError(key, f"it does not decode ({type(error).__name__}: {words[:200]})") from error
 
 
 def _decode(data: bytes, key: str) -> "Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     with _warnings_lock, warnings.catch_warnings():
         # Size warnings come before our own limit applies, and damaged metadata is no reason to print or to reject.
         warnings.simplefilter("ignore")
         try:
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise BadImageError(key, "it is not an image in a known format") from None
         except Image.DecompressionBombError:
             raise BadImageError(key, f"it has more than {MAX_PIXELS // 10**6} million pixels") from None

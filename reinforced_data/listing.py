@@ -28,7 +28,6 @@ class Listing(Protocol):
         name, location, licence: for reports and manifests.
         fingerprint: hex digest of names, sizes and metadata.
         class_names: what labels index; empty when rows have no labels.
-        keys: one per row.
     """
 
     name: str
@@ -36,7 +35,11 @@ class Listing(Protocol):
     licence: str
     fingerprint: str
     class_names: tuple[str, ...]
-    keys: Sequence[str]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """One per row."""
+        ...
 
     def image(self, row: int) -> bytes:
         """Encoded bytes as found. Raises BadImageError when they cannot be read."""
@@ -110,7 +113,9 @@ class ListedSource:
         if limit is not None and limit < len(rows):
             rows = [rows[place * len(rows) // limit] for place in range(limit)]
         if not rows:
-            raise UsageError(f"{listing.location!r} has no samples for split {split!r}. Give a place that holds images.")
+            raise UsageError(
+                f"{listing.location!r} has no samples for split {split!r}. Give a place that holds images."
+            )
         self.name = listing.name
         self.location = listing.location
         self.licence = listing.licence
@@ -167,4 +172,3 @@ def clean_key(key: str) -> str:
 
 def _rows_digest(rows: Sequence[int]) -> str:
     return hashlib.sha256(",".join(map(str, rows)).encode()).hexdigest()
-

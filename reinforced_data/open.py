@@ -32,7 +32,7 @@ def open_source(location: str, split: Split, limit: int | None = None) -> Source
         if path.suffix.lower() in _TABLES:
             return SOURCES.get("table")(location, split, limit)
         raise UsageError(
-            f"The file {location!r} is no table: {', '.join(_TABLES)} are read. Give such a file, or the folder of images."
+            f"The file {location!r} is no table: {', '.join(_TABLES)} are read. Give one, or the folder of images."
         )
     if head in SOURCES and (":" in location or head not in ("folder", "table", "hf")):
         return SOURCES.get(head)(location, split, limit)

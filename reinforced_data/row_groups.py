@@ -1,7 +1,7 @@
 """Random access to the rows of Parquet files: one row group is read at a time and a bounded number are kept.
 
-Used for tables that users bring and for our own shards. Rows are numbered through the files in the order given. Picklable
-(open files and kept groups are dropped), so that data loader workers may take a copy.
+Used for tables that users bring and for our own shards. Rows are numbered through the files in the order given.
+Picklable (open files and kept groups are dropped), so that data loader workers may take a copy.
 """
 
 import bisect

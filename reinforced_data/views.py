@@ -1,8 +1,8 @@
 """Views: drawing crop boxes and colour operations, and replaying them exactly. Decoding lives in `decode`.
 
-A view is stored relative to its image: the crop box as fractions, translations as fractions of the crop, everything else in
-units of its own, so that a resized copy of the image replays the same view at any output size. Replay uses Pillow and
-no random numbers: with the same Pillow version it gives the same bytes.
+A view is stored relative to its image: the crop box as fractions, translations as fractions of the crop, everything
+else in units of its own, so that a resized copy of the image replays the same view at any output size. Replay uses
+Pillow and no random numbers: with the same Pillow version it gives the same bytes.
 
 The preset "mobileclip" is that of MobileCLIP's released recipe (RandomResizedCrop with scale 0.08-1, then RandAugment
 with 2 operations of magnitude 9 of 30; arXiv 2311.17049, Cubuk et al. arXiv 1909.13719), with torchvision's operation
@@ -84,7 +84,7 @@ def _draw_box(
 
 
 def crop_square(image: "Image", view: View, size: int) -> "Image":
-    """The view's box of an RGB image, resized to size x size with Pillow's antialiased bicubic filter, no operations."""
+    """The view's box of an RGB image, resized to size x size (antialiased bicubic), without its operations."""
     from PIL.Image import Resampling
 
     left, top, width, height = view.box
@@ -94,7 +94,7 @@ def crop_square(image: "Image", view: View, size: int) -> "Image":
 
 
 def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":
-    """Replay `view` on an RGB image: [size, size, 3] uint8. Exact and deterministic; raises UsageError on an unknown op."""
+    """Replay `view` on an RGB image: [size, size, 3] uint8, exactly. Raises UsageError for an unknown operation."""
     import numpy as np
 
     result = crop_square(image, view, size)
@@ -147,21 +147,21 @@ def _pixelwise(kind: str) -> "Callable[[Image, float], Image]":
         if kind == "posterize":
             return ImageOps.posterize(image, int(amount))
         if kind == "solarize":
-            return ImageOps.solarize(image, amount)  # type: ignore[arg-type]  # a threshold between two levels is fine
+            return ImageOps.solarize(image, amount)  # type: ignore[arg-type]  # fractions are fine
         return ImageOps.autocontrast(image) if kind == "autocontrast" else ImageOps.equalize(image)
 
     return apply
 
 
 # Operation -> (image, magnitude) -> image. Magnitudes: shears are slopes, translations fractions of the crop's side
-# (positive moves the content right or down), rotations degrees counter-clockwise, the four enhancements a relative
-# change (0 = none), posterize bits kept, solarize the level from which values are inverted.
+# (positive moves the content right or down by whole pixels), rotations degrees counter-clockwise, the four enhancements
+# a relative change (0 = none), posterize bits kept, solarize the level from which values are inverted.
 _OPERATIONS: "dict[str, Callable[[Image, float], Image]]" = {
     "identity": lambda image, _: image,
-    "shear_x": lambda image, slope: _affine(image, (1, -slope, 0, 0, 1, 0)),
-    "shear_y": lambda image, slope: _affine(image, (1, 0, 0, -slope, 1, 0)),
-    "translate_x": lambda image, share: _affine(image, (1, 0, -share * image.width, 0, 1, 0)),
-    "translate_y": lambda image, share: _affine(image, (1, 0, 0, 0, 1, -share * image.height)),
+    "shear_x": lambda image, slope: _affine(image, (1, slope, 0, 0, 1, 0)),
+    "shear_y": lambda image, slope: _affine(image, (1, 0, 0, slope, 1, 0)),
+    "translate_x": lambda image, share: _affine(image, (1, 0, -int(share * image.width), 0, 1, 0)),
+    "translate_y": lambda image, share: _affine(image, (1, 0, 0, 0, 1, -int(share * image.height))),
     "rotate": _rotate,
     "brightness": _enhance("Brightness"),
     "color": _enhance("Color"),

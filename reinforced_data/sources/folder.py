@@ -1,8 +1,8 @@
-"""A folder as data, in the layouts people have: Parquet files, images with captions beside them, one sub-folder per class.
+"""A folder as data, in the layouts people have: Parquet files, images with captions, one sub-folder per class.
 
-Looked for in this order: sub-folders named like splits; Parquet files; a table (metadata.csv, captions.jsonl, train.tsv,
-...) that names image files; images with sidecars of the same name (.txt, one caption a line; .json); class-named
-sub-folders; images alone, whose captions are then missing. Links to folders are not followed.
+Looked for in this order: sub-folders named like splits; Parquet files; a table (metadata.csv, captions.jsonl,
+train.tsv, ...) that names image files; images with sidecars of the same name (.txt, one caption a line; .json);
+class-named sub-folders; images alone, whose captions are then missing. Links to folders are not followed.
 """
 
 import json
@@ -39,7 +39,7 @@ def open_folder(location: str, split: Split, limit: int | None = None) -> Source
     if any(name in TRAIN_NAMES for name in named) and (len(named) > 1 or len(folders) == 1):
         chosen = pick_split(named, split, where)
         only = next(name for name in named if name in TRAIN_NAMES)
-        listing = _listing(folders[chosen or only], root, licence)
+        listing: Listing = _listing(folders[chosen or only], root, licence)
         rows = range(len(listing.keys)) if chosen else held_out_rows(listing.keys, split, where)
         return ListedSource(listing, rows, split, limit)
     tables = _tables(root)
@@ -112,8 +112,8 @@ class ImageListing:
         self.keys: Sequence[str] = [name for name in sizes if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if not self.keys:
             raise UsageError(
-                f"The folder {str(folder)!r} holds no data: looked for Parquet files, metadata.csv or .jsonl, and images "
-                f"({', '.join(IMAGE_SUFFIXES)}) in it and its sub-folders. Give the folder that holds the images."
+                f"The folder {str(folder)!r} holds no data: looked for Parquet files, metadata.csv or .jsonl, and "
+                f"images ({', '.join(IMAGE_SUFFIXES)}) in it and its sub-folders. Give the folder of the images."
             )
         self._sidecars = [
             next((side for suffix in (".txt", ".json") if (side := str(Path(name).with_suffix(suffix))) in sizes), None)
@@ -154,7 +154,7 @@ class ImageListing:
 
 
 def _walk(folder: Path) -> dict[str, int]:
-    """Relative path (with "/") -> size in bytes of every regular file, sorted; hidden ones and linked folders left out."""
+    """Relative path (with "/") -> size in bytes of every regular file, sorted; no hidden ones, no linked folders."""
     found: dict[str, int] = {}
     for directory, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))

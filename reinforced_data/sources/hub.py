@@ -48,8 +48,8 @@ def _load(name: str, config: str | None, location: str) -> Any:
         reached = "; the hub does not answer" if offline else ""
         raise DistillError(
             f"The data set {location!r} is not to be had: wanted {name!r} from the Hugging Face hub or from the local "
-            f"cache {datasets.config.HF_DATASETS_CACHE} ({type(error).__name__}: {words}{reached}). Check the name and the "
-            "network, or download it elsewhere, copy its Parquet files into a folder and give that folder instead."
+            f"cache {datasets.config.HF_DATASETS_CACHE} ({type(error).__name__}: {words}{reached}). Check the name and "
+            "the network, or download it elsewhere, copy its Parquet files into a folder and give that folder instead."
         ) from error
 
 

@@ -153,12 +153,13 @@ def _footer_sha256(file: Path) -> str:
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a CSV, TSV or JSONL file. Raises DistillError naming file and line when it cannot be read."""
-    line = 1
+    line = 0
     rows: list[dict[str, Any]] = []
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             if file.suffix.lower() == ".jsonl":
-                for line, text in enumerate(stream, 1):
+                for text in stream:
+                    line += 1
                     row = json.loads(text) if text.strip() else {}
                     if not isinstance(row, dict):
                         raise ValueError("not a JSON object")
@@ -171,8 +172,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
             return rows
     except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
         raise DistillError(
-            f"The table {str(file)!r} cannot be read at or after line {line} ({error}). It must be UTF-8, with a header "
-            "line (CSV, TSV) or one JSON object a line (JSONL)."
+            f"The table {str(file)!r} cannot be read at or after line {line} ({error}). It must be UTF-8, with a "
+            "header line (CSV, TSV) or one JSON object a line (JSONL)."
         ) from error
 
 
