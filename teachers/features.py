@@ -1,4 +1,4 @@
-"""Features of frozen towers, computed once: `cache_features` for a source, `class_name_pairs` from Lite0's own classifier.
+"""Features of frozen towers, computed once: `cache_features` for a source, `class_name_pairs` from Lite0's classifier.
 
 What aligned heads are trained on (`teachers.heads`). Left out: decoding of images (the caller passes `decode`), the
 choice of caption per step and the training itself.

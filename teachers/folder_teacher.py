@@ -8,7 +8,7 @@ from the Hub is read too (no card: its licence is reported as unknown). Left out
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError
@@ -61,7 +61,7 @@ def is_clip_folder(path: Path) -> bool:
 
 
 def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:
-    """The facts in a folder's configuration and card; reads no weights. `name` defaults to the card's, then the folder's."""
+    """The facts in a folder's configuration and card; reads no weights. `name` defaults to the card's."""
     config = _read_config(path)
     card = _read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
     model_cfg = config["model_cfg"]
@@ -79,7 +79,7 @@ def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:
         width=width,
         image_size=int(size[0] if isinstance(size, list) else size),
         logit_scale=None,
-        kind=kind,
+        kind=cast(Literal["softmax", "sigmoid"], kind),
         licence=str(card.get("licence", "unknown: the folder has no card")),
         commercial=bool(card.get("commercial", False)),
     )

@@ -1,7 +1,7 @@
-"""`AlignmentHeads`: two small trainable heads that bring frozen image and text features into one space, and their folder.
+"""`AlignmentHeads`: small trainable heads that bring frozen image and text features into one space; their folder.
 
-The idea is SAIL's (Zhang et al. 2024, arXiv:2412.04616): keep strong unimodal towers frozen, train little on cached
-features. Left out: the training (`distill train` does it, with its contrastive loss) and the towers (`teachers.towers`).
+The idea is SAIL's (arXiv:2412.04616): keep strong unimodal towers frozen, train little on cached features.
+Left out: the training (`distill train` does it, with its contrastive loss) and the towers (`teachers.towers`).
 """
 
 import math
@@ -137,14 +137,12 @@ def read_heads_info(path: Path) -> dict[str, Any]:
             "sail-lite0-minilm` wrote."
         ) from None
     if not complete:
-        raise DistillError(
-            f"{path / INFO_FILE} is of another version (format {manifest.get('format')!r}). Train it again."
-        )
+        raise DistillError(f"{path / INFO_FILE} is of another version ({manifest.get('format')!r}). Train it again.")
     return dict(manifest)
 
 
 def load_heads(path: Path) -> AlignmentHeads:
-    """The heads in a folder that `save_heads_teacher` wrote, in eval mode. Raises DistillError when they are damaged."""
+    """The heads in a folder that `save_heads_teacher` wrote, in eval mode. Raises DistillError when damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -37,8 +37,8 @@ def resolve_teacher(name: str) -> TeacherSpec:
         return _folder(path)
     if path.is_file():
         raise UsageError(
-            f"{name!r} is a single file; which architecture does it belong to? Write open_clip:MODEL@{name}, for example "
-            f"open_clip:ViT-B-16@{name}."
+            f"{name!r} is a single file; which architecture does it belong to? Write open_clip:MODEL@{name}, for "
+            f"example open_clip:ViT-B-16@{name}."
         )
     looks_like_path = "/" in name or "\\" in name or path.suffix in (".safetensors", ".pt", ".bin")
     missing = f" There is no file or folder {str(path)!r} either." if looks_like_path else ""
@@ -77,8 +77,8 @@ def _folder(path: Path) -> TeacherSpec:
     if is_towers_folder(path):
         return towers_spec(path)
     raise UsageError(
-        f"The folder {str(path)!r} is no teacher: it holds neither {CONFIG_FILE} (a CLIP) nor {HEADS_FILE} (aligned heads). "
-        "Give the student/ or teacher/ folder of a finished run."
+        f"The folder {str(path)!r} is no teacher: it holds neither {CONFIG_FILE} (a CLIP) nor {HEADS_FILE} (aligned "
+        "heads). Give the student/ or teacher/ folder of a finished run."
     )
 
 
@@ -106,8 +106,9 @@ def _load_folder(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher
     inside = files("teachers").joinpath(spec.source[len(_PACKAGE) :])
     if not inside.is_dir():
         raise DistillError(
-            f"The weights of teacher {spec.name!r} are not in this installation (teachers/{spec.source[len(_PACKAGE) :]}). "
-            "Install the package anew, or name another teacher: --teacher PATH or a name of `distill list teachers`."
+            f"The weights of teacher {spec.name!r} are not in this installation "
+            f"(teachers/{spec.source[len(_PACKAGE) :]}). Install the package anew, "
+            "or name another teacher: --teacher PATH or a name of `distill list teachers`."
         )
     with as_file(inside) as path:
         return FolderTeacher(path, spec, random_weights=random_weights, seed=seed)

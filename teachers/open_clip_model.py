@@ -33,7 +33,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class _SkipLargeFills(TorchFunctionMode):
-    """Leaves large tensors unfilled while a model is built: they are overwritten next, and filling them takes seconds."""
+    """Leaves large tensors unfilled while a model is built: filling them takes seconds, for nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         target = args[0] if args else (kwargs or {}).get("tensor")
@@ -80,7 +80,7 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int = 0, device: str | None =
             raise
         raise DistillError(
             f"The text tower {hf_text} of this model is described only on the Hugging Face Hub, and cannot be had here "
-            f"({' '.join(str(error).split())[:160]}). Connect once, or choose a teacher whose text tower is open_clip's own."
+            f"({' '.join(str(error).split())[:160]}). Connect once, or choose a teacher with a text tower of open_clip."
         ) from None
 
 
@@ -111,13 +111,13 @@ def load_checkpoint(model: nn.Module, path: Path, *, what: str) -> str:
         load(model, str(path), strict=True, weights_only=True)
     except pickle.UnpicklingError:
         raise DistillError(
-            f"{path} holds more than tensors (a pickle or a TorchScript archive), and such files are never loaded here. "
+            f"{path} holds more than tensors (a pickle or a TorchScript archive), and such files are never loaded. "
             "Save its state dict as .safetensors and name that file."
         ) from None
     except Exception as error:  # safetensors, zip and shape errors have no common base
         detail = " ".join(str(error).split())
         raise DistillError(
-            f"{path} cannot be loaded as {what}: {detail[:300]}. Check that the file is whole and belongs to this model."
+            f"{path} cannot be loaded as {what}: {detail[:300]}. Check that the file is whole and of this model."
         ) from None
     return sha256_file(path)
 
@@ -161,14 +161,14 @@ def _hub_tokenizer(
         config = find_weights(name, "tokenizer_config.json", what=what)
         if config.parent != folder:
             raise DistillError(
-                f"Cannot load {what}: tokenizer.json was found in {folder} and tokenizer_config.json in {config.parent}. "
+                f"Cannot load {what}: tokenizer.json was found in {folder}, tokenizer_config.json in {config.parent}. "
                 "Put both into one folder."
             )
     return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
 
 
 class ByteTokenizer:
-    """UTF-8 bytes as tokens, cut or padded with 0 to `context_length`: for rehearsals, where meaning does not matter."""
+    """UTF-8 bytes as tokens, cut or padded with 0 to `context_length`: for rehearsals only."""
 
     def __init__(self, context_length: int, vocab_size: int) -> None:
         self.context_length = context_length

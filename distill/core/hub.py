@@ -1,8 +1,8 @@
 """Where weights come from: folders the user names, then the Hugging Face cache, then (and only then) the network.
 
-Offline is normal: the refusal comes within 30 s, says which file is wanted, every place looked at and the ways to supply
-it, and leaves nothing half-written. Left out: what is inside the files (each loader checks its own), and mirrors other
-than the one that `HF_ENDPOINT` names (huggingface_hub honours it).
+Offline is normal: the refusal comes within 30 s, says which file is wanted, every place looked at and the ways to
+supply it, and leaves nothing half-written. Left out: what is inside the files (each loader checks its own), and mirrors
+other than the one that `HF_ENDPOINT` names (huggingface_hub honours it).
 """
 
 import contextlib
@@ -23,9 +23,9 @@ _PROBE_SECONDS = 20.0  # all first contacts of one call together, name resolutio
 def find_weights(repo: str, file: str, *, what: str, alternatives: tuple[str, ...] = ()) -> Path:
     """The local path of `file` of the Hugging Face repository `repo`, downloaded when it has to be.
 
-    Looked at in order: each folder of $DISTILL_WEIGHTS (`os.pathsep` between them) as `<folder>/<repo with / as -->/<file>`,
-    `<folder>/<repo>/<file>` and `<folder>/<file>`; the Hugging Face cache (honours HF_HOME); the network, unless
-    HF_HUB_OFFLINE is set.
+    Looked at in order: each folder of $DISTILL_WEIGHTS (`os.pathsep` between them) as
+    `<folder>/<repo with / as -->/<file>`, `<folder>/<repo>/<file>` and `<folder>/<file>`; the Hugging Face cache
+    (honours HF_HOME); the network, unless HF_HUB_OFFLINE is set.
 
     Args:
         repo: "organisation/name".
@@ -102,7 +102,8 @@ def _from_network(repo: str, names: tuple[str, ...]) -> tuple[Path | None, str]:
             continue
         if isinstance(failure, errors.GatedRepoError):
             return None, (
-                f"the repository is gated: accept its terms at https://huggingface.co/{repo} and log in with `hf auth login`"
+                f"the repository is gated: accept its terms at https://huggingface.co/{repo} and log in with "
+                "`hf auth login`"
             )
         if isinstance(failure, errors.RepositoryNotFoundError):
             return None, "the Hugging Face Hub knows no such repository, or it is private and nobody is logged in"
@@ -160,10 +161,11 @@ def _one_line(error: Any) -> str:
 def _refusal(repo: str, names: tuple[str, ...], what: str, looked: list[str], reason: str) -> str:
     folders = "" if weight_folders() else f" ({WEIGHTS_VARIABLE} is not set)"
     other = f" (or {', '.join(names[1:])})" if names[1:] else ""
+    place = f"FOLDER/{repo.replace('/', '--')}"
     return (
         f"Cannot find {what}: the file {names[0]}{other} of {repo} is not on this machine, and {reason}. "
-        f"Looked at: {'; '.join(looked)}{folders}. Two ways to supply it: (1) with a network, call again, or on another "
-        f"machine run `hf download {repo} {names[0]} --local-dir FOLDER/{repo.replace('/', '--')}` and copy FOLDER here; "
-        f"(2) put the file into FOLDER/{repo.replace('/', '--')}/ and set {WEIGHTS_VARIABLE}=FOLDER. "
+        f"Looked at: {'; '.join(looked)}{folders}. Two ways to supply it: (1) with a network, call again, or on "
+        f"another machine run `hf download {repo} {names[0]} --local-dir {place}` and copy FOLDER here; "
+        f"(2) put the file into {place}/ and set {WEIGHTS_VARIABLE}=FOLDER. "
         "A model that you already have is named by its path: --teacher PATH."
     )

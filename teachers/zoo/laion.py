@@ -1,4 +1,4 @@
-"""open_clip's own models on LAION-2B and DataComp-1B (arXiv:2212.07143, arXiv:2304.14108) and CoCa (arXiv:2205.01917), all MIT.
+"""open_clip's models on LAION-2B (arXiv:2212.07143), DataComp-1B (arXiv:2304.14108), CoCa (arXiv:2205.01917), all MIT.
 
 `datacomp-vitl14` is the permissively licensed teacher to start with. Accuracies: open_clip docs/openclip_results.csv.
 Left out: what a larger or later model of the same family replaces.

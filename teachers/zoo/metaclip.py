@@ -18,8 +18,8 @@ for spec in (
         "timm/vit_large_patch14_clip_224.metaclip_2pt5b", FILE, 79.17,
     ),
     TeacherSpec(
-        "metaclip-vith14", "open_clip", "ViT-H-14-quickgelu/metaclip_fullcc", 1024, 224, None, "softmax", LICENCE, False,
-        "timm/vit_huge_patch14_clip_224.metaclip_2pt5b", FILE, 80.51,
+        "metaclip-vith14", "open_clip", "ViT-H-14-quickgelu/metaclip_fullcc", 1024, 224, None, "softmax", LICENCE,
+        False, "timm/vit_huge_patch14_clip_224.metaclip_2pt5b", FILE, 80.51,
     ),
 ):  # fmt: skip
     TEACHERS.register(spec.name)(spec)

@@ -1,6 +1,7 @@
-"""OpenAI's CLIP (Radford et al. 2021, arXiv:2103.00020), MIT. All were trained with QuickGELU, hence the `-quickgelu` names.
+"""OpenAI's CLIP (Radford et al. 2021, arXiv:2103.00020), MIT.
 
-Accuracies: open_clip docs/openclip_results.csv. Left out: the ResNets.
+All were trained with QuickGELU, hence the `-quickgelu` names. Accuracies: open_clip
+docs/openclip_results.csv. Left out: the ResNets.
 """
 
 from teachers.spec import TEACHERS, TeacherSpec

@@ -1,8 +1,8 @@
 """Single strong models of other families: EVA-02-CLIP, ViTamin, MobileCLIP2-S4.
 
-EVA-CLIP: arXiv:2303.15389, MIT; accuracies from open_clip docs/openclip_results.csv. ViTamin: arXiv:2404.02132, MIT; the
-L figure from its README, which gives three for XL at 256 pixels without saying which file, so XL has none. MobileCLIP2:
-arXiv:2508.20691, Table 1.
+EVA-CLIP: arXiv:2303.15389, MIT; accuracies from open_clip docs/openclip_results.csv. ViTamin: arXiv:2404.02132, MIT;
+the L figure from its README, which gives two for XL at 256 pixels without saying which file, so XL has none.
+MobileCLIP2: arXiv:2508.20691, Table 1.
 """
 
 from teachers.spec import TEACHERS, TeacherSpec

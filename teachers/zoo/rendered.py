@@ -1,6 +1,6 @@
-"""The embedded default teacher: a small full CLIP trained by this toolkit on the rendered set, weights inside the package.
+"""The embedded default teacher: a small full CLIP trained by this toolkit on the rendered set, inside the package.
 
-Its width and input size are read from the folder, so that retraining it cannot make this file lie; 0 while it is absent.
+Its width and input size are read from the folder, so that retraining it cannot make this file lie; 0 while absent.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Frozen unimodal towers with small aligned heads, after SAIL (arXiv:2412.04616): EfficientNet-Lite0 and all-MiniLM-L6-v2.
+"""Frozen EfficientNet-Lite0 and all-MiniLM-L6-v2 with small aligned heads, after SAIL (arXiv:2412.04616).
 
 Both towers come from PyPI packages, so this teacher needs no model hub. The heads are trained by the user
 (`distill train --recipe sail-lite0-minilm`); the trained folder is then itself a teacher by its path.

@@ -1,7 +1,7 @@
-"""SigLIP (Zhai et al. 2023, arXiv:2303.15343) and SigLIP 2 (arXiv:2502.14786), Apache-2.0, with a sigmoid loss and a bias.
+"""SigLIP (Zhai et al. 2023, arXiv:2303.15343) and SigLIP 2 (arXiv:2502.14786), Apache-2.0, sigmoid loss with a bias.
 
-Their tokenizers are on the Hub beside the weights. Accuracies: open_clip docs/openclip_results.csv; those of SigLIP 2 are
-not in it and are left unsaid.
+Their tokenizers are on the Hub beside the weights. Accuracies: open_clip docs/openclip_results.csv; those of SigLIP 2
+are not in it and are left unsaid.
 """
 
 from teachers.spec import TEACHERS, TeacherSpec
