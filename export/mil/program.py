@@ -1,0 +1,90 @@
+"""Run a saved .mlpackage (its protobuf and its weight.bin, as written) on a machine without Core ML.
+
+Every operation is computed in float32 and its result rounded to the type that the program declares, so an fp16 program loses
+what an fp16 program loses. Left out: what only Apple's compiler decides (fusion, the order and width of accumulation on the
+Neural Engine, fallbacks). It tells whether the file holds the right program and whether fp16 suffices; it is not Core ML.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.mil.ops import OPS, Arguments
+from export.target import NotCheckedError
+
+
+class MilProgram:
+    """The main function of a saved ML Program with one input and one output.
+
+    Args:
+        path: the .mlpackage folder.
+
+    Raises:
+        NotCheckedError: when the program holds an operation that `export.mil.ops` does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from export.targets.coreml import import_coremltools
+
+        ct = import_coremltools()
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        model = ct.models.MLModel(str(path), skip_model_load=True)
+        spec = model.get_spec()
+        loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
+        function = loaded.functions["main"]
+        self.operations = [op for op in function.operations if op.op_type != "const"]
+        unknown = sorted({op.op_type for op in self.operations} - set(OPS))
+        if unknown:
+            raise NotCheckedError(f"not checked: op {', '.join(unknown)}")
+        (self.input,) = function.inputs.values()
+        (self.output,) = function.outputs
+        self._constants: dict[Any, Any] = {}
+
+    @torch.no_grad()
+    def run(self, value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """The program's output for one input, float32."""
+        values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
+        for op in self.operations:
+            result = OPS[op.op_type](Arguments(op, lambda variable: self._value(variable, values)))
+            for variable, item in zip(op.outputs, result if isinstance(result, tuple) else (result,), strict=True):
+                values[variable] = rounded(item, type_name(variable))
+        return values[self.output].float().numpy()  # type: ignore[no-any-return]
+
+    def _value(self, variable: Any, values: dict[Any, Any]) -> Any:
+        if variable in values:
+            return values[variable]
+        if variable not in self._constants:
+            self._constants[variable] = constant(variable.val)
+        return self._constants[variable]
+
+
+def type_name(variable: Any) -> str:
+    """ "fp16", "fp32", "int32", "bool", ... as the program declares it."""
+    from coremltools.converters.mil.mil import types
+
+    return str(types.builtin_to_string(variable.dtype))
+
+
+def rounded(x: Tensor, declared: str) -> Tensor:
+    """`x` as a value of the declared type. Floats stay float32 in memory, with fp16's precision and range where declared."""
+    if declared == "fp16":
+        return x.half().float()
+    if declared == "fp32":
+        return x.float()
+    if declared == "bool":
+        return x.bool()
+    return x.to(torch.int32)
+
+
+def constant(value: Any) -> Any:
+    """A constant of the program: numbers as tensors (fp16 widened, exactly, to float32), strings as they are."""
+    array = np.asarray(value)
+    if array.dtype.kind in "US":
+        return str(value)
+    if array.dtype.kind == "f":
+        return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(np.array(array, dtype=bool if array.dtype.kind == "b" else np.int32))

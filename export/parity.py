@@ -1,0 +1,86 @@
+"""Does the exported file still say what the student says? Both run on the same real inputs, and their embeddings compared.
+
+Left out: the quality of the student (evaluation), how fast the file is (profile).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.artifact import ParityReport
+from export.target import NotCheckedError, Runner, Target, Tower
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the eager student makes of the real inputs.
+
+    Attributes:
+        pixels: [n, 3, S, S] float32, RGB in [0, 1].
+        tokens: [m, L] int32.
+        image: [n, D] float32, unit length, from `pixels`.
+        text: [m, D] float32, unit length, from `tokens`.
+    """
+
+    pixels: Array
+    tokens: Array
+    image: Array
+    text: Array
+
+    def save(self, path: Path) -> None:
+        """Write to an .npz file."""
+        np.savez(path, pixels=self.pixels, tokens=self.tokens, image=self.image, text=self.text)
+
+    @classmethod
+    def load(cls, path: Path) -> "Reference":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in ("pixels", "tokens", "image", "text")})
+
+
+def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> ParityReport:
+    """The report on one tower.
+
+    Args:
+        exported: [n, D], from the exported file.
+        eager: [n, D], from the student, same inputs.
+        other: [m, D], the student's embeddings of the other tower, for top-1 agreement.
+        checked_by: how `exported` was computed.
+    """
+    exported, eager, other = (value.astype(np.float64) for value in (exported, eager, other))
+    lengths = np.linalg.norm(exported, axis=1) * np.linalg.norm(eager, axis=1)
+    # A zero or NaN embedding agrees with nothing.
+    cosine = np.nan_to_num(np.sum(exported * eager, axis=1) / np.where(lengths > 0, lengths, np.inf), nan=-1.0)
+    same = np.argmax(np.nan_to_num(exported) @ other.T, axis=1) == np.argmax(eager @ other.T, axis=1)
+    return ParityReport(
+        checked_by=checked_by,
+        cosine_min=float(cosine.min()),
+        cosine_mean=float(cosine.mean()),
+        top1_agreement=float(same.mean()),
+        samples=len(eager),
+    )
+
+
+def run_all(runner: Runner, inputs: Array) -> Array:
+    """[n, ...] through a batch-1 callable -> [n, D]."""
+    return np.concatenate([np.asarray(runner(np.ascontiguousarray(item[None]))) for item in inputs])
+
+
+def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -> ParityReport:
+    """Run the exported `path` on all of the reference's inputs and compare."""
+    try:
+        runner = target.load(path)
+    except NotCheckedError as reason:
+        return ParityReport(str(reason), None, None, None, 0)
+    if tower == "image":
+        return compare(run_all(runner, reference.pixels), reference.image, reference.text, target.checked_by)
+    return compare(run_all(runner, reference.tokens), reference.text, reference.image, target.checked_by)
+
+
+def required_cosine(target: Target, min_cosine: float) -> float:
+    """The cosine that every sample must reach: `min_cosine` for fp16; fp32 files must be a hundred times closer to 1."""
+    return min_cosine if target.precision == "fp16" else 1 - (1 - min_cosine) / 100

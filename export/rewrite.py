@@ -1,0 +1,119 @@
+"""Rewrites of a trained module into operations that every exporter lowers whole, without changing what it computes.
+
+Left out: fusing or quantizing weights for one target (that is the target's), and anything that changes the numbers by more
+than rounding. Each rewrite edits the module given to it, so give it a copy.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class PlainAttention(nn.Module):
+    """`nn.MultiheadAttention` (batch first) as linears, two matmuls and a softmax.
+
+    The fused kernel brings a "safe softmax" (isnan, any, where) that mobile delegates do not take; this form they take whole. The query's 1/sqrt(d) is folded into its weights. Same call as the module it replaces.
+
+    Raises:
+        ValueError: for options that no open_clip tower uses (added bias rows, zero attention, sequence first).
+    """
+
+    def __init__(self, fused: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if fused.bias_k is not None or fused.add_zero_attn or not fused.batch_first:
+            raise ValueError("attention with added key biases, zero attention or sequence-first inputs is not rewritten")
+        width, self.heads = fused.embed_dim, fused.num_heads
+        if fused.in_proj_weight is not None:
+            weights = fused.in_proj_weight.detach().chunk(3)
+        else:
+            weights = tuple(w.detach() for w in (fused.q_proj_weight, fused.k_proj_weight, fused.v_proj_weight))
+        biases = [None, None, None] if fused.in_proj_bias is None else fused.in_proj_bias.detach().chunk(3)
+        scale = (width // self.heads) ** -0.5
+        self.query = _linear(weights[0] * scale, None if biases[0] is None else biases[0] * scale)
+        self.key = _linear(weights[1], biases[1])
+        self.value = _linear(weights[2], biases[2])
+        self.output = fused.out_proj
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """[b, Lq, D], [b, Lk, Dk], [b, Lk, Dv], mask [Lq, Lk] added to the scores -> ([b, Lq, D], None)."""
+        b, length, width = query.shape
+        q = self._split(self.query(query))
+        k = self._split(self.key(key))
+        v = self._split(self.value(value))
+        scores = q @ k.transpose(2, 3)
+        if attn_mask is not None:
+            scores = scores + attn_mask
+        mixed = scores.softmax(-1) @ v
+        return self.output(mixed.transpose(1, 2).reshape(b, length, width)), None
+
+    def _split(self, x: Tensor) -> Tensor:
+        b, length, width = x.shape
+        return x.reshape(b, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+class ScaleShift(nn.Module):
+    """A frozen BatchNorm as x * scale + shift per channel, [b, C, H, W] or [b, C].
+
+    A BatchNorm whose input has a second user (the residual of FastViT's attention blocks) is folded into the convolution
+    before it by some quantizers, which corrupts the residual; a multiply and an add cannot be folded wrongly.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("a BatchNorm without running statistics depends on its batch and cannot be exported")
+        gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach().clone()
+        scale = gain * torch.rsqrt(norm.running_var + norm.eps)
+        shift = -norm.running_mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.detach()
+        shape = (1, -1, 1, 1) if isinstance(norm, nn.BatchNorm2d) else (1, -1)
+        self.register_buffer("scale", scale.view(shape))
+        self.register_buffer("shift", shift.view(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, same shape."""
+        return x * self.scale + self.shift
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone())
+    return layer
+
+
+def rewrite_for_export(module: nn.Module) -> None:
+    """Rewrite `module` in place: convolutions absorb the BatchNorm behind them, other BatchNorms become `ScaleShift`,
+    fused attention becomes plain. `module` must be in eval mode and already reparameterized. Computes the same."""
+    for child in module.modules():
+        if hasattr(child, "fused_attn"):  # timm's attention layers carry the choice per instance
+            child.fused_attn = False
+        conv, norm = getattr(child, "conv", None), getattr(child, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _is_conv_then_norm(child):
+            child.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)  # type: ignore[assignment]
+            child.bn = _after_norm(norm)  # type: ignore[assignment]
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(parent, name, PlainAttention(child))
+            elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, name, nn.Sequential(ScaleShift(child), _after_norm(child)))
+
+
+def _is_conv_then_norm(child: nn.Module) -> bool:
+    # Only timm's own pair, whose forward is known to be bn(conv(x)): names alone do not say that nothing else reads conv.
+    return type(child).__name__ == "ConvNormAct"
+
+
+def _after_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    """What timm's BatchNormAct does after normalising (its activation), else nothing."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()

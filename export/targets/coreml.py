@@ -1,0 +1,137 @@
+"""Core ML ML Program, fp16, iOS 17, as an .mlpackage. Left out: palettization and other compression, ImageType inputs
+(the phone's code hands over a float array, so that one graph serves every caller), several functions in one package.
+
+Core ML itself runs on Apple systems alone. Elsewhere the saved package is read back and run by `export.mil`.
+"""
+
+import json
+import shutil
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.export import ExportedProgram
+
+# coremltools imports these, if they are installed, to offer converters for them: 10 of its 14 seconds.
+UNUSED = ("sklearn", "transformers", "tensorflow", "xgboost", "libsvm", "torchao", "torchaudio", "executorch")
+# Random in every package otherwise, so that no two exports would be equal.
+PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
+
+
+class CoreMl(Target):
+    """One .mlpackage folder."""
+
+    name = "coreml"
+    precision = "fp16"
+    suffix = ".mlpackage"
+    requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
+    runtime = "coremltools"
+
+    @property
+    def checked_by(self) -> str:
+        """See Target."""
+        if sys.platform == "darwin":
+            return "Core ML on this Mac"
+        return "the saved MIL program run in torch with fp16 rounding after each operation, not Core ML itself"
+
+    @property
+    def no_latency(self) -> str | None:
+        """See Target."""
+        return None if sys.platform == "darwin" else "Core ML runs on Apple systems only, and this is not one"
+
+    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
+        """See Target."""
+        ct = import_coremltools()
+        import numpy as np
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy and torch deprecations inside coremltools
+            model = ct.convert(
+                program.run_decompositions({}),
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=ct.precision.FLOAT16,
+                # float32 outside, fp16 inside: Swift reads a float32 array without conversion code.
+                outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
+                skip_model_load=True,
+            )
+            spec = model.get_spec()
+            spec.description.input[0].shortDescription = {
+                "image": "RGB in [0, 1], square, already resized; normalisation is inside",
+                "text": "token ids with start and end token, zero padded",
+            }[tower]
+            spec.description.output[0].shortDescription = "unit-length embedding; a dot product is the cosine"
+            # The date of the conversion would make two equal exports differ.
+            del spec.description.metadata.userDefined["com.github.apple.coremltools.conversion_date"]
+            assert [i.name for i in spec.description.input] == [INPUT_NAMES[tower]]
+            ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
+        _settle_package(path, spec.SerializeToString(deterministic=True))
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """See Target. On Apple systems Core ML chooses its own threads."""
+        import numpy as np
+
+        if sys.platform == "darwin":
+            ct = import_coremltools()
+            model = ct.models.MLModel(str(path))
+            description = model.get_spec().description
+            given, made = description.input[0].name, description.output[0].name
+
+            def predict(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+                return np.asarray(model.predict({given: value})[made], dtype=np.float32)
+
+            return predict
+        from export.mil.program import MilProgram
+
+        program = MilProgram(path)
+
+        def interpret(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+            return program.run(value)
+
+        return interpret
+
+
+@contextmanager
+def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+    absent = [name for name in names if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # "import name" raises ImportError at once
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+def import_coremltools() -> Any:
+    """The module coremltools, imported without the packages that it only probes for."""
+    with _hidden(UNUSED), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SyntaxWarnings and deprecations at its import
+        import coremltools
+
+    return coremltools
+
+
+def _settle_package(path: Path, spec: bytes) -> None:
+    """Make a saved package the same for the same program: fixed ids, canonical protobuf, no debugging leftovers."""
+    manifest_file = path / "Manifest.json"
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    renamed = {old: str(uuid.uuid5(PACKAGE_IDS, item["path"])) for old, item in manifest["itemInfoEntries"].items()}
+    manifest["itemInfoEntries"] = {renamed[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
+    manifest_file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    listed = {item["path"].split("/")[0] for item in manifest["itemInfoEntries"].values()}
+    for child in path.iterdir():
+        if child.name not in ("Manifest.json", "Data"):  # a table of ExecuTorch debug handles, outside the manifest
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    (path / "Data" / next(iter(listed)) / "model.mlmodel").write_bytes(spec)
+
+
+TARGETS.register("coreml")(CoreMl())

@@ -1,0 +1,74 @@
+"""ONNX, fp32, through torch's dynamo exporter. Left out: quantization, execution providers other than the CPU's."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+OPSET = 20  # the first with a Gelu of its own, so that runtimes see one node instead of five
+
+
+class Onnx(Target):
+    """One self-contained .onnx file."""
+
+    name = "onnx"
+    precision = "fp32"
+    suffix = ".onnx"
+    requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
+    runtime = "onnxruntime"
+
+    @property
+    def checked_by(self) -> str:
+        """See Target."""
+        return "onnxruntime, CPU"
+
+    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
+        """See Target."""
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecating its own internals while it copies the program
+            # The output's name must differ from every node's ("embedding" is one), or the file does not load.
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT_NAMES[tower]],
+                output_names=[OUTPUT_NAMES[tower]],
+                external_data=False,
+                verbose=False,
+            )
+        assert exported is not None  # None only for the old exporter
+        model = exported.model_proto
+        # Stack traces with the paths of this machine: no use on a phone, and two machines would write different bytes.
+        for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+        for item in (*model.graph.input, *model.graph.output, *model.functions):
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """See Target."""
+        import numpy as np
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+
+        def run(value: "np.ndarray") -> "np.ndarray":  # type: ignore[type-arg]
+            return np.asarray(session.run(None, {name: value})[0])
+
+        return run
+
+
+TARGETS.register("onnx")(Onnx())
