@@ -62,6 +62,27 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
 
 
+def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise unless `out` may be written to: it is new or empty, or the call said what to do with what is there.
+
+    Raises:
+        OutputExistsError: it holds something and neither --resume nor --overwrite was said.
+        UsageError: both were said, `out` is a file, or --overwrite would delete what is not a run.
+    """
+    if overwrite and resume:
+        raise UsageError("Say either --resume or --overwrite, not both.")
+    if out.is_file():
+        raise UsageError(f"{str(out)!r} is a file; --out names a folder.")
+    if not (out.is_dir() and any(out.iterdir())):
+        return
+    if overwrite and not (out / RESOLVED).exists():
+        raise UsageError(f"{str(out)!r} is not a run of distill (no {RESOLVED} inside), so --overwrite will not delete it.")
+    if not overwrite and not resume:
+        raise OutputExistsError(
+            f"The output {str(out)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
+        )
+
+
 def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     """Make `out` ready for `recipe`: new, or the continuation of the same job.
 
@@ -73,20 +94,10 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Non
     import tomli_w
 
     values = recipe.model_dump(mode="json")
-    if overwrite and resume:
-        raise UsageError("Say either --resume or --overwrite, not both.")
-    if out.is_file():
-        raise UsageError(f"{str(out)!r} is a file; --out names a folder.")
-    exists = out.is_dir() and any(out.iterdir())
-    if exists and overwrite:
-        if not (out / RESOLVED).exists():
-            raise UsageError(f"{str(out)!r} is not a run of distill (no {RESOLVED} inside), so --overwrite will not delete it.")
+    refuse_existing(out, resume=resume, overwrite=overwrite)
+    if out.is_dir() and overwrite:
         shutil.rmtree(out)
-    elif exists and not resume:
-        raise OutputExistsError(
-            f"The output {str(out)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
-        )
-    elif exists and (out / RESOLVED).exists():
+    elif (out / RESOLVED).exists():
         before = atomic.read_json(out / RESOLVED)["recipe"]
         keys = differing_keys(before, values)
         if keys:

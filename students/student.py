@@ -154,10 +154,10 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def count_parameters(student: Student) -> dict[str, int]:
-    """The three counts: image tower, text blocks, token embedding (logit scale in none of them)."""
+def count_parameters(clip: nn.Module) -> dict[str, int]:
+    """The three counts of an open_clip module: image tower, text blocks, token embedding (logit scale in none)."""
     counts = {"image": 0, "text": 0, "token_embedding": 0}
-    for name, parameter in student.clip.named_parameters():
+    for name, parameter in clip.named_parameters():
         if name.startswith("visual."):
             counts["image"] += parameter.numel()
         elif "token_embedding" in name:

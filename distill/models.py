@@ -1,0 +1,96 @@
+"""Building what a recipe names: teachers (lazily, once), the student, and its inherited start."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core import atomic
+from distill.core.errors import DistillError, UsageError
+from distill.recipe import Recipe, StudentRecipe
+from students.spec import STUDENTS, StudentSpec
+from teachers.load import load_teacher, resolve_teacher
+from teachers.spec import TeacherSpec
+
+if TYPE_CHECKING:
+    from students.inherit import InheritanceSource
+    from students.student import Student
+    from teachers.teacher import Teacher
+
+
+class TeacherSet:
+    """The recipe's teachers: specs at once (so that a wrong name fails early), weights when first needed."""
+
+    def __init__(self, names: tuple[str, ...], *, random_weights: bool, seed: int) -> None:
+        if len(set(names)) != len(names):
+            raise UsageError(f"A teacher is named twice: {', '.join(names)}.")
+        self.specs: list[TeacherSpec] = [resolve_teacher(name) for name in names]
+        self._random, self._seed = random_weights, seed
+
+    @cached_property
+    def loaded(self) -> "list[Teacher]":
+        """The frozen models, in order."""
+        return [load_teacher(spec, random_weights=self._random, seed=self._seed) for spec in self.specs]
+
+
+def student_spec(recipe: StudentRecipe) -> StudentSpec:
+    """The architecture that a recipe names, with its overrides."""
+    return STUDENTS.get(recipe.name).resized(
+        image_size=recipe.image_size, context_length=recipe.context_length, text_layers=recipe.text_layers
+    )
+
+
+def _merges_sha256(path: Path | None) -> str:
+    return "clip-bpe" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def inheritance_source(teacher: "Teacher") -> "InheritanceSource":
+    """A teacher's weights as something to inherit from. Raises UsageError when it has no open_clip model inside."""
+    from students.inherit import InheritanceSource
+    from students.tokenizer import BPE_FILE
+
+    if teacher.spec.loader == "folder":
+        path = Path(teacher.path)  # type: ignore[attr-defined]
+        cfg = atomic.read_json(path / "open_clip_config.json")["model_cfg"]
+        merges = path / BPE_FILE
+        vocabulary = _merges_sha256(merges if merges.exists() else None)
+    elif teacher.spec.loader == "open_clip":
+        from teachers.open_clip_teacher import model_config, split_source
+
+        cfg = model_config(split_source(teacher.spec.source)[0])
+        vocabulary = str(cfg["text_cfg"].get("hf_tokenizer_name") or _merges_sha256(None))
+    else:
+        raise UsageError(f"{teacher.spec.name!r} is made of towers that no student here can inherit from")
+    model: Any = teacher.model  # type: ignore[attr-defined]
+    return InheritanceSource(teacher.spec.name, cfg, dict(model.state_dict()), teacher.weights_sha256, vocabulary)
+
+
+def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":
+    """A student ready to train, and what it inherited: {"strategy", "source", "towers": {...}, "skipped": {...}, "plan"}.
+
+    With `inherit = "none"` or no teachers, every weight is random and depends on `seed` alone.
+    """
+    from students.inherit import STRATEGIES, apply_plan, make_plan
+    from students.student import build_student
+
+    student = build_student(student_spec(recipe), seed)
+    if recipe.inherit == "none" or (teachers is None and recipe.inherit_from is None):
+        return student, {"strategy": "none", "towers": [], "skipped": {}}
+    STRATEGIES.get(recipe.inherit)
+    if recipe.inherit_from is not None:
+        origin = load_teacher(recipe.inherit_from)
+    elif teachers is not None and teachers.specs:
+        origin = teachers.loaded[0]
+    else:
+        raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")
+    try:
+        source = inheritance_source(origin)
+    except UsageError as reason:
+        return student, {"strategy": recipe.inherit, "towers": [], "skipped": {"visual": str(reason), "text": str(reason)}}
+    plan = make_plan(source, student.spec.model_cfg, recipe.inherit, _merges_sha256(student.merges))
+    state = apply_plan(plan, source, student.spec.model_cfg)
+    unexpected = student.clip.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise DistillError(f"Inheritance made tensors that the student lacks: {', '.join(unexpected[:3])}. Please report this.")
+    summary = {"strategy": plan.strategy, "source": plan.source, "source_sha256": plan.source_sha256}
+    return student, {**summary, "towers": list(plan.towers), "skipped": plan.skipped, "plan": plan.to_json()}

@@ -1,0 +1,26 @@
+"""`--rehearse`: the whole job at full model size with random weights on a handful of samples.
+
+It proves the machine, the disk, the exporters and the phone before a GPU-week is spent, and says nothing of accuracy;
+everything it writes carries `MARK`.
+"""
+
+from typing import Any
+
+from distill.recipe import Recipe
+
+MARK = "REHEARSAL: random weights, a handful of samples; says nothing of accuracy"
+SAMPLES = 8
+
+
+def rehearsal_of(recipe: Recipe) -> Recipe:
+    """The same models, data and targets, with the amounts cut to a handful."""
+    cuts: dict[str, dict[str, Any]] = {
+        "reinforce": {"views_per_image": 1, "shard_size": 4, "batch_size": 4, "verify": 2},
+        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 1, "checkpoint_every": 1, "log_every": 1},
+        "baseline": {"enabled": False},
+        "eval": {"limit": SAMPLES, "batch_size": 4},
+        "export": {"parity_samples": 2, "jobs": 1},
+        "profile": {"warmup_runs": 1, "runs": 3, "rounds": 2},
+    }
+    sections = {name: getattr(recipe, name).model_copy(update=update) for name, update in cuts.items()}
+    return recipe.model_copy(update={**sections, "limit": SAMPLES, "rehearse": True})

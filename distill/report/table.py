@@ -1,0 +1,42 @@
+"""The closing table: teacher, student, plain student, for a terminal (rich) and for Markdown."""
+
+from typing import Any
+
+COLUMNS = ("model", "zero-shot top-1", "text-to-image R@1", "image-to-text R@1", "size MB (fp32)",
+           "host p50 ms (image / text)", "parity (min cosine)")  # fmt: skip
+
+
+def percent(value: float | None) -> str:
+    """55.432 -> "55.4"; None -> a dash."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row of strings per model, in the order of `COLUMNS`."""
+    result = []
+    for row in facts["table"]:
+        speed = "-" if row["image_p50_ms"] is None else f"{row['image_p50_ms']:.2f} / {row['text_p50_ms']:.2f}"
+        parity = "-" if row["parity"] is None else f"{row['parity']:.6f}"
+        size = "-" if row["size_mb"] is None else f"{row['size_mb']:.1f}"
+        label = f"{row['role']}: {row['model']}"
+        accuracies = (percent(row[key]) for key in ("zero_shot_top1", "t2i_r1", "i2t_r1"))
+        result.append((label, *accuracies, size, speed, parity))
+    return result
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print the table to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = facts["mark"] or f"{facts['out']}: all in percent, batch 1, {facts['host']}"
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows(facts):
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 150)
+    for phone in facts["phones"]:
+        console.print(f"{phone['phone']}: {phone['result']}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {facts['out']}/report.md and report.html", highlight=False, soft_wrap=True)

@@ -1,0 +1,29 @@
+"""Renders the two reports from the facts of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.core import atomic
+from distill.report import plots, table
+
+
+def write_reports(out: Path, facts: dict[str, Any]) -> None:
+    """Write out/report.md and out/report.html (one file, no network)."""
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["percent"] = table.percent
+    shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
+    atomic.write_text(out / "report.md", templates.get_template("report.md").render(shown))
+    drawn = {
+        "curves_svg": plots.training_curves(facts["curves"]),
+        "pareto_svg": plots.pareto(facts["table"]),
+        "latency_svg": plots.latency_bars(facts["profiles"]),
+    }
+    atomic.write_text(out / "report.html", templates.get_template("report.html").render({**shown, **drawn}))

@@ -1,0 +1,27 @@
+"""`distill compare`: finished runs side by side."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import UsageError
+
+
+def compare(runs: list[Path]) -> dict[str, Any]:
+    """One row per run and model: accuracy, size, latency; with a warning where the runs were judged on different data.
+
+    Raises UsageError for fewer than two folders, or one that is not a run.
+    """
+    from distill.report.facts import read_run
+
+    if len(runs) < 2:
+        raise UsageError("distill compare needs at least two run folders.")
+    facts = [read_run(path) for path in runs]
+    rows = [{"run": item["out"], **row} for item in facts for row in item["table"]]
+    judged = {str(item["judged_on"]) for item in facts}
+    warnings = [] if len(judged) == 1 else ["The runs were judged on different data: their accuracies do not compare."]
+    hosts = {item["host"] for item in facts}
+    if len(hosts) > 1:
+        warnings.append("The runs were timed on different hosts or systems: their latencies do not compare.")
+    if any(item["rehearsal"] for item in facts):
+        warnings.append("At least one run is a rehearsal, which says nothing of accuracy.")
+    return {"table": rows, "warnings": warnings}

@@ -1,0 +1,90 @@
+"""`distill run`: reinforce, train, evaluate, export, profile, report, in one resumable run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.recipe import Recipe
+
+
+def default_out(recipe: Recipe) -> Path:
+    """runs/<student>-from-<teachers>, with a suffix for a rehearsal."""
+    teachers = "+".join(Path(name).name.replace(":", "-") for name in recipe.teachers)
+    return Path("runs") / f"{recipe.student.name}-from-{teachers}{'-rehearsal' if recipe.rehearse else ''}"
+
+
+def run(
+    recipe: Recipe | None = None,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """The whole job. Returns the facts that the report shows, and "out".
+
+    Args:
+        recipe: None = the embedded default.
+        out: run folder; None = `default_out`.
+        resume: continue the run in `out`; what is finished is not done again.
+        overwrite: delete the run in `out` first.
+
+    Raises:
+        UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
+        DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
+    """
+    from distill import stages
+    from distill.hashes import write_hashes
+    from distill.models import TeacherSet, student_spec
+    from distill.objective import objective_weights
+    from distill.rehearsal import MARK, rehearsal_of
+    from distill.rundir import open_run
+    from distill.verbs.report import report
+    from export.target import TARGETS
+
+    console = console or Console()
+    recipe = recipe or Recipe()
+    if not recipe.teachers:
+        raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
+    if recipe.rehearse:
+        recipe = rehearsal_of(recipe)
+    # Everything that can be wrong about the call is found before anything is written.
+    student_spec(recipe.student)
+    objective_weights(recipe.objective)
+    for target in recipe.export.targets:
+        TARGETS.get(target)
+    teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
+    stages.check_data(recipe)
+    out = out or default_out(recipe)
+    if not stages.is_reinforced(Path(recipe.data)) and not (out / stages.REINFORCED / "manifest.json").exists():
+        _check_output(out, resume=resume, overwrite=overwrite)
+        with console.stage("load teachers"):
+            teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
+    open_run(out, recipe, resume=resume, overwrite=overwrite)
+    console.log_to(out / "log.txt")
+    if recipe.rehearse:
+        console.say(MARK)
+    stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
+    stages.train_stages(recipe, stored, teachers, out, console)
+    models = stages.judged_models(recipe, teachers, out)
+    stages.eval_stage(recipe, models, out, console)
+    stages.export_stage(recipe, out, console)
+    stages.profile_stage(recipe, models, out, console)
+    write_hashes(out)
+    _keep_seconds(out, console)
+    return report(out, console=console)
+
+
+def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
+    from distill.rundir import refuse_existing
+
+    refuse_existing(out, resume=resume, overwrite=overwrite)
+
+
+def _keep_seconds(out: Path, console: Console) -> None:
+    """Stage times, kept over resumes; they differ from run to run and are in no hash."""
+    file = out / "seconds.json"
+    before = atomic.read_json(file) if file.exists() else {}
+    atomic.write_json(file, {**before, **{name: round(value, 2) for name, value in console.seconds.items()}})

@@ -1,0 +1,51 @@
+"""`distill train`: a student from a reinforced set, a full teacher from a source, or heads over frozen towers."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.console import Console
+from distill.recipe import Recipe
+
+
+def train(
+    recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+) -> dict[str, Any]:
+    """Train into out/student (out/teacher for heads over towers).
+
+    With recipe.data a reinforced set, teacher embeddings come from it. With any other source the objective must need no
+    teacher (objective = "clip"): so full teachers are trained. Returns the folder and its parameter counts.
+
+    Raises what `distill.run` raises.
+    """
+    from distill import stages
+    from distill.models import TeacherSet, student_spec
+    from distill.rundir import open_run
+    from distill.training import train_model
+    from reinforced_data.open import open_source
+    from reinforced_data.pairs import RawPairs, StoredPairs
+    from students.student import count_parameters, load_student
+
+    console = console or Console()
+    if recipe.towers is not None:
+        from distill.align import align_towers
+
+        return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
+    size = student_spec(recipe.student).image_size
+    stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    source = None if stored else open_source(recipe.data, "train", recipe.limit)
+    inherits = recipe.student.inherit != "none"
+    teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
+    open_run(out, recipe, resume=resume, overwrite=overwrite)
+    console.log_to(out / "log.txt")
+    with console.stage("train") as advance:
+        folder = train_model(
+            recipe,
+            out,
+            data=StoredPairs(stored, size) if stored else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
+            teachers=teachers if inherits else None,
+            objective=recipe.objective,
+            inherit=recipe.student.inherit,
+            licence=stages.training_licence(stored, source.licence if source else ""),
+            advance=advance,
+        )
+    return {"out": str(folder), "parameters": count_parameters(load_student(folder).clip)}
