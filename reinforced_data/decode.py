@@ -4,6 +4,7 @@ Only formats whose decoders run inside Pillow are opened (no PostScript, no exte
 laid over white, because the colours hidden under alpha 0 are arbitrary. Nothing here changes Pillow's global limits.
 """
 
+import functools
 import io
 import re
 import threading
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 100_000_000  # above this a file is taken for a decompression bomb
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _warnings_lock = threading.Lock()  # warnings.catch_warnings is not safe in threads by itself
 
@@ -61,7 +62,7 @@ def _decode(data: bytes, key: str) -> "Image":
         # Size warnings come before our own limit applies, and damaged metadata is no reason to print or to reject.
         warnings.simplefilter("ignore")
         try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
             raise BadImageError(key, "it is not an image in a known format") from None
         except Image.DecompressionBombError:
@@ -72,6 +73,15 @@ def _decode(data: bytes, key: str) -> "Image":
         orientation = _orientation(image)
     image.load()
     return _upright(_to_rgb(image, key), orientation)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow can read."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: "Image") -> int:
