@@ -94,18 +94,18 @@ class StoredPairs:
 
     def pair(self, index: int, rng: "np.random.Generator") -> Pair:
         """See `Pairs`. Raises DistillError naming the sample when its image is not the one that was reinforced."""
-        views, captions = self.data.views(index), self.data.captions(index)
-        view, caption = int(rng.integers(len(views))), int(rng.integers(len(captions)))
+        text = self.data.text(index)
+        view, caption = int(rng.integers(len(text.views))), int(rng.integers(len(text.captions)))
         image = self._small.get(index)
         if image is None:
             image = self.data.decoded(index)
             self._small.keep(index, image)
         return Pair(
-            key=self.data.key(index),
-            image=render_view(image, views[view], self.image_size),
-            text=captions[caption].text,
-            teacher_image={name: _unit(self.data.image_embeds(index, name)[view]) for name in self.teachers},
-            teacher_text={name: _unit(self.data.text_embeds(index, name)[caption]) for name in self.teachers},
+            key=text.key,
+            image=render_view(image, text.views[view], self.image_size),
+            text=text.captions[caption].text,
+            teacher_image={name: _unit(self.data.image_embed(index, name, view)) for name in self.teachers},
+            teacher_text={name: _unit(self.data.text_embed(index, name, caption)) for name in self.teachers},
         )
 
 

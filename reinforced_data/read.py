@@ -5,6 +5,7 @@ Shards are read a row group at a time through memory maps. Drawing training pair
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,10 @@ from reinforced_data.views import view_from_plain
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+
+    Array = np.ndarray[Any, Any]
+
+_TEXT_COLUMNS = ("key", "image_sha256", "width", "height", "captions", "caption_sources", "views")
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,8 @@ class ReinforcedData:
             if size != shard.size_bytes:
                 found = "is missing" if size is None else f"has {size} bytes where the manifest says {shard.size_bytes}"
                 raise DistillError(f"The shard {str(file)!r} {found}. Copy it again; the manifest has its SHA-256.")
-        self._rows = RowGroups(files)
+        self._rows = RowGroups(files, partial(_Group, dtype=NUMPY_DTYPES[self.manifest.embed_dtype]))
         self._checked = bytearray(len(self._rows))
-        self._dtype = NUMPY_DTYPES[self.manifest.embed_dtype]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,67 +85,116 @@ class ReinforcedData:
 
         Raises DistillError naming the sample when its image is not the one that was reinforced.
         """
+        text = self.text(index)
         return ReinforcedSample(
-            key=self.key(index),
+            key=text.key,
             image=self.image(index),
-            image_sha256=self._cell(index, "image_sha256").as_py(),
-            captions=self.captions(index),
-            views=self.views(index),
+            image_sha256=text.image_sha256,
+            captions=text.captions,
+            views=text.views,
             image_embeds={name: self.image_embeds(index, name) for name in self.teachers},
             text_embeds={name: self.text_embeds(index, name) for name in self.teachers},
         )
 
-    def key(self, index: int) -> str:
-        """The key of sample `index`."""
-        return str(self._cell(index, "key").as_py())
+    def text(self, index: int) -> "StoredText":
+        """Everything about sample `index` but its image and embeddings."""
+        group, place = self._rows.find(index)
+        return group.text(place)
 
     def image(self, index: int) -> bytes:
         """Its encoded image; on the first touch the hash is checked (DistillError names the sample)."""
-        data: bytes = self._cell(index, "image").as_py()
+        group, place = self._rows.find(index)
+        data: bytes = group.columns["image"][place].as_py()
         if not self._checked[index]:
-            if hashlib.sha256(data).hexdigest() != self._cell(index, "image_sha256").as_py():
+            text = group.text(place)
+            if hashlib.sha256(data).hexdigest() != text.image_sha256:
                 raise DistillError(
-                    f"The image of sample {self.key(index)!r} in {str(self.path)!r} is not the one that was reinforced "
-                    "(its SHA-256 differs), so its views and embeddings do not belong to it. Copy the shard again."
+                    f"The image of sample {text.key!r} in {str(self.path)!r} is not the one that was reinforced (its "
+                    "SHA-256 differs), so its views and embeddings do not belong to it. Copy the shard again."
                 )
             self._checked[index] = 1
         return data
 
     def decoded(self, index: int) -> "Image":
         """Its image, decoded and upright. Raises DistillError when it does not decode to the size that was stored."""
-        image = decode_rgb(self.image(index), self.key(index))
-        stored = (self._cell(index, "width").as_py(), self._cell(index, "height").as_py())
-        if image.size != stored:
+        text = self.text(index)
+        image = decode_rgb(self.image(index), text.key)
+        if image.size != text.size:
             raise DistillError(
-                f"The image of sample {self.key(index)!r} in {str(self.path)!r} decodes to {image.width} x "
-                f"{image.height} pixels; it was {stored[0]} x {stored[1]} when it was reinforced. Its views cannot be "
-                "replayed; use the Pillow version in the manifest, or reinforce again."
+                f"The image of sample {text.key!r} in {str(self.path)!r} decodes to {image.width} x {image.height} "
+                f"pixels; it was {text.size[0]} x {text.size[1]} when it was reinforced. Its views cannot be replayed; "
+                "use the Pillow version in the manifest, or reinforce again."
             )
         return image
 
-    def captions(self, index: int) -> tuple[Caption, ...]:
-        """Its C captions."""
-        texts, sources = self._cell(index, "captions").as_py(), self._cell(index, "caption_sources").as_py()
-        return tuple(Caption(text, source) for text, source in zip(texts, sources, strict=True))
-
-    def views(self, index: int) -> tuple[View, ...]:
-        """Its A views."""
-        return tuple(view_from_plain(value) for value in self._cell(index, "views").as_py())
-
-    def image_embeds(self, index: int, teacher: str) -> "np.ndarray[Any, Any]":
-        """The teacher's embeddings of its views: [A, D] float32."""
+    def image_embeds(self, index: int, teacher: str) -> "Array":
+        """The teacher's embeddings of the views: [A, D] float32."""
         return self._embeds(index, IMAGE_EMBEDS + teacher, self.teachers[teacher].width)
 
-    def text_embeds(self, index: int, teacher: str) -> "np.ndarray[Any, Any]":
-        """The teacher's embeddings of its captions: [C, D] float32."""
+    def text_embeds(self, index: int, teacher: str) -> "Array":
+        """The teacher's embeddings of the captions: [C, D] float32."""
         return self._embeds(index, TEXT_EMBEDS + teacher, self.teachers[teacher].width)
 
-    def _embeds(self, index: int, column: str, width: int) -> "np.ndarray[Any, Any]":
+    def image_embed(self, index: int, teacher: str, view: int) -> "Array":
+        """The teacher's embedding of one view: [D] float32."""
+        return self._embeds(index, IMAGE_EMBEDS + teacher, self.teachers[teacher].width, view)
+
+    def text_embed(self, index: int, teacher: str, caption: int) -> "Array":
+        """The teacher's embedding of one caption: [D] float32."""
+        return self._embeds(index, TEXT_EMBEDS + teacher, self.teachers[teacher].width, caption)
+
+    def _embeds(self, index: int, column: str, width: int, row: int | None = None) -> "Array":
         import numpy as np
 
-        stored = np.frombuffer(self._cell(index, column).as_buffer(), self._dtype)
-        return stored.reshape(-1, width).astype(np.float32)
+        group, place = self._rows.find(index)
+        stored = group.numbers(column, place).reshape(-1, width)
+        return (stored if row is None else stored[row]).astype(np.float32)
 
-    def _cell(self, index: int, column: str) -> Any:
-        table, place = self._rows.find(index)
-        return table.column(column)[place]
+
+@dataclass(frozen=True)
+class StoredText:
+    """A stored sample without its image and embeddings; `size` is (width, height) of the decoded image in pixels."""
+
+    key: str
+    image_sha256: str
+    size: tuple[int, int]
+    captions: tuple[Caption, ...]
+    views: tuple[View, ...]
+
+
+class _Group:
+    """A row group in memory. What is wanted of a row as Python objects is made when it is first touched, and kept."""
+
+    def __init__(self, table: Any, dtype: str) -> None:
+        self.columns = {name: table.column(name).chunk(0) for name in table.column_names}
+        self.nbytes = int(table.nbytes)
+        self._dtype = dtype
+        self._texts: dict[int, StoredText] = {}
+        self._buffers: dict[str, tuple[Array, Any]] = {}
+
+    def text(self, place: int) -> StoredText:
+        """The sample at `place`, without image and embeddings."""
+        if place not in self._texts:
+            cells = {name: self.columns[name][place].as_py() for name in _TEXT_COLUMNS}
+            pairs = zip(cells["captions"], cells["caption_sources"], strict=True)
+            self._texts[place] = StoredText(
+                key=cells["key"],
+                image_sha256=cells["image_sha256"],
+                size=(cells["width"], cells["height"]),
+                captions=tuple(Caption(text, source) for text, source in pairs),
+                views=tuple(view_from_plain(value) for value in cells["views"]),
+            )
+        return self._texts[place]
+
+    def numbers(self, column: str, place: int) -> "Array":
+        """The numbers of a binary cell, without a copy: the array's offsets lead into its data buffer."""
+        import numpy as np
+
+        if column not in self._buffers:
+            array = self.columns[column]
+            _, offsets, data = array.buffers()
+            self._buffers[column] = np.frombuffer(offsets, np.int32)[array.offset :], data
+        offsets, data = self._buffers[column]
+        start, end = int(offsets[place]), int(offsets[place + 1])
+        size = np.dtype(self._dtype).itemsize
+        return np.frombuffer(data, self._dtype, (end - start) // size, start)

@@ -6,8 +6,9 @@ Picklable (open files and kept groups are dropped), so that data loader workers 
 
 import bisect
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from distill.core.errors import DistillError
 
@@ -28,14 +29,33 @@ def open_parquet(path: Path) -> Any:
         ) from error
 
 
-class RowGroups:
+class Kept(Protocol):
+    """What is kept of a row group."""
+
+    nbytes: int
+
+
+G = TypeVar("G", bound=Kept)
+
+
+class RowGroups(Generic[G]):
     """The rows of `files`, of which `columns` (None = all) are read.
+
+    Args:
+        prepare: turns the pyarrow Table of a row group (one chunk per column) into what is kept and served.
 
     Raises DistillError when a file cannot be read.
     """
 
-    def __init__(self, files: list[Path], columns: list[str] | None = None, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        prepare: Callable[[Any], G],
+        columns: list[str] | None = None,
+        budget_bytes: int = BUDGET_BYTES,
+    ) -> None:
         self.files = files
+        self._prepare = prepare
         self._columns = columns
         self._budget = budget_bytes
         self._starts: list[int] = []  # first row of every row group of every file
@@ -51,7 +71,7 @@ class RowGroups:
         self._clear()
 
     def _clear(self) -> None:
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept: OrderedDict[int, G] = OrderedDict()
         self._kept_bytes = 0
         self._open: OrderedDict[int, Any] = OrderedDict()
 
@@ -68,25 +88,25 @@ class RowGroups:
         self.__dict__.update(state)
         self._clear()
 
-    def find(self, row: int) -> tuple[Any, int]:
-        """(table of the row group that holds `row`, the row's place in it). Raises IndexError outside the table."""
+    def find(self, row: int) -> tuple[G, int]:
+        """(the row group that holds `row`, the row's place in it). Raises IndexError outside the table."""
         if not 0 <= row < self._rows:
             raise IndexError(row)
         index = bisect.bisect_right(self._starts, row) - 1  # of groups that share a start only the last has rows
         return self._group(index), row - self._starts[index]
 
-    def _group(self, index: int) -> Any:
+    def _group(self, index: int) -> G:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
         number, group = self._where[index]
-        table = self._read(number, group)
-        self._kept[index] = table
-        self._kept_bytes += table.nbytes
+        kept = self._prepare(self._read(number, group))
+        self._kept[index] = kept
+        self._kept_bytes += kept.nbytes
         while self._kept_bytes > self._budget and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= dropped.nbytes
-        return table
+        return kept
 
     def _read(self, number: int, group: int) -> Any:
         import pyarrow as pa

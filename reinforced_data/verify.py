@@ -41,7 +41,7 @@ def verify(path: Path, teachers: Sequence[Teacher], n: int, seed: int) -> dict[s
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _VERIFY_STREAM))))
     chosen = np.sort(rng.permutation(len(data))[:n])
     draws = [
-        (int(i), int(rng.integers(len(data.views(i)))), int(rng.integers(len(data.captions(i)))))
+        (int(i), int(rng.integers(len(data.text(i).views))), int(rng.integers(len(data.text(i).captions))))
         for i in map(int, chosen)
     ]
     return {teacher.spec.name: _compare(data, teacher, draws) for teacher in teachers}
@@ -54,10 +54,10 @@ def _compare(data: ReinforcedData, teacher: Teacher, draws: list[tuple[int, int,
     image, text = [], []
     for start in range(0, len(draws), batch):
         part = draws[start : start + batch]
-        views = [render_view(data.decoded(i), data.views(i)[view], size) for i, view, _ in part]
-        image.append(_cosines(encode_images(teacher, views), [data.image_embeds(i, name)[view] for i, view, _ in part]))
-        texts = [data.captions(i)[caption].text for i, _, caption in part]
-        stored = [data.text_embeds(i, name)[caption] for i, _, caption in part]
+        views = [render_view(data.decoded(i), data.text(i).views[view], size) for i, view, _ in part]
+        image.append(_cosines(encode_images(teacher, views), [data.image_embed(i, name, view) for i, view, _ in part]))
+        texts = [data.text(i).captions[caption].text for i, _, caption in part]
+        stored = [data.text_embed(i, name, caption) for i, _, caption in part]
         text.append(_cosines(encode_texts(teacher, texts, batch), stored))
     images, captions = np.concatenate(image), np.concatenate(text)
     return {

@@ -49,7 +49,7 @@ class TableListing:
     def __init__(self, files: list[Path], name: str, location: str, licence: str = "unknown") -> None:
         self.name, self.location, self.licence = name, location, licence
         self._base = files[0].parent
-        self._images: RowGroups | None = None
+        self._images: RowGroups[Any] | None = None
         values = self._load_parquet(files) if files[0].suffix.lower() == ".parquet" else self._load_text(files)
         paths = values.get(self._columns.image)
         count = len(paths) if paths is not None else len(self._images or ())
@@ -71,7 +71,7 @@ class TableListing:
         if pa.types.is_string(image_type) or pa.types.is_large_string(image_type):
             wanted.append(self._columns.image)
         else:
-            self._images = RowGroups(files, columns=[self._columns.image])
+            self._images = RowGroups(files, _same, columns=[self._columns.image])
         tables, digests = [], []
         for file in files:
             with open_parquet(file) as parquet:
@@ -127,6 +127,10 @@ class TableListing:
     def label(self, row: int) -> int | None:
         """See `Listing`."""
         return self._labels[self._rows(row)[0]] if self._labels else None
+
+
+def _same(table: Any) -> Any:
+    return table
 
 
 def _path_of(value: Any) -> str:

@@ -1,12 +1,13 @@
-"""Run `reinforce` again and again in forked children that die at random events, until one child lives to the end.
+"""Run `reinforce` again and again in forked children that die at random events, until a set is whole; then begin anew.
 
-Called by test_write with an output folder and the number of kills to try. Forking from one process that has torch
+Called by test_write with an output folder and the number of kills. Forking from one process that has torch
 imported (and has run none of it) makes a kill cost milliseconds. Prints a JSON object.
 """
 
 import json
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import pyarrow.parquet as pq
 import torch
 
+from distill.core.atomic import sha256_file
 from reinforced_data.read import ReinforcedData
 from reinforced_data.write import reinforce
 from tests.reinforced_data.stubs import ListSource, StubTeacher, samples, two_teachers
@@ -59,10 +61,10 @@ def child(out: Path, event: int | None) -> None:
 
 def main() -> None:
     out, kills = Path(sys.argv[1]), int(sys.argv[2])
-    rng, killed, torn = random.Random(0), 0, 0
-    for attempt in range(kills + 1):
-        # Mostly early deaths, so that one folder sees many; the last attempt lives.
-        event = None if attempt == kills else rng.choice((0, 1, 3, 8, 20, 30, 40))
+    rng, killed, results = random.Random(0), 0, []
+    while killed < kills or not results:
+        # Mostly early deaths, so that one folder sees many; when all are done, one child lives.
+        event = rng.choice((0, 1, 3, 8, 20, 40, 60)) if killed < kills else None
         pid = os.fork()
         if pid == 0:
             try:
@@ -74,14 +76,11 @@ def main() -> None:
             killed += 1
         elif status != 0:
             sys.exit(f"a child failed with status {status}")
-        if (out / "manifest.json").exists():
-            try:
-                ReinforcedData(out)
-            except Exception:
-                torn += 1
-            if status == 9 and killed < kills:  # died after the manifest was in place: take it away and go on
-                pass
-    print(json.dumps({"killed": killed, "torn_manifest": torn}))
+        if (out / "manifest.json").exists():  # whole, whether the child died after writing it or lived
+            ReinforcedData(out)
+            results.append({file.name: sha256_file(file) for file in sorted(out.iterdir())})
+            shutil.rmtree(out)
+    print(json.dumps({"killed": killed, "results": results}))
 
 
 if __name__ == "__main__":

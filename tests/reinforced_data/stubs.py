@@ -83,8 +83,9 @@ def samples(count, first=0, captions=2):
         RawSample(
             key=f"s{number:03d}",
             image=encoded(picture(number, 18 + number % 5, 16 + number % 7)),
-            captions=tuple(
-                [Caption(f"group {number % 3}"), *(Caption(f"sample {number} text {c}") for c in range(1, captions))]
+            captions=(
+                Caption(f"group {number % 3}"),
+                *(Caption(f"sample {number} text {c}") for c in range(1, captions)),
             ),
         )
         for number in range(first, first + count)

@@ -71,15 +71,15 @@ def test_shapes_and_ranges(make, stored):
 def test_a_pair_belongs_together(stored):
     """The image, text and both embeddings of a pair come from one view and one caption of one sample."""
     pairs, data = StoredPairs(stored, 16), ReinforcedData(stored)
-    index = {data.key(i): i for i in range(len(data))}
+    index = {data.text(i).key: i for i in range(len(data))}
     drawn = set()
     for batch in run(pairs):
         for row, key in enumerate(batch.keys):
             i = index[key]
-            views = [render_view(data.decoded(i), view, 16) for view in data.views(i)]
+            views = [render_view(data.decoded(i), view, 16) for view in data.text(i).views]
             image = (batch.images[row] * 255).round().byte().permute(1, 2, 0).numpy()
             (view,) = [v for v, expected in enumerate(views) if (expected == image).all()]
-            caption = [c.text for c in data.captions(i)].index(batch.texts[row])
+            caption = [c.text for c in data.text(i).captions].index(batch.texts[row])
             drawn.add((view, caption))
             for name in data.teachers:
                 live_image = torch.from_numpy(data.image_embeds(i, name)[view])

@@ -162,7 +162,7 @@ def test_bad_samples_cost_themselves_only(tmp_path):
     kept = [sample for sample in mixed if sample.key not in reasons]
     for index, raw in enumerate(kept):  # nothing slipped into a neighbour's place
         live = teacher.encode_text([caption.text for caption in raw.captions]).numpy()
-        assert data.key(index) == raw.key
+        assert data.text(index).key == raw.key
         assert np.abs(data.text_embeds(index, "n") - live).max() < 1e-3
 
 
@@ -175,7 +175,7 @@ def test_nothing_usable_is_an_error(tmp_path):
 def test_wrong_width_names_the_teacher(tmp_path):
     teacher = StubTeacher("liar", width=8)
     teacher.spec = StubTeacher("liar", width=9).spec
-    with pytest.raises(DistillError, match="liar.*width 9"):
+    with pytest.raises(DistillError, match=r"liar.*width 9"):
         reinforce(ListSource(samples(3)), [teacher], tmp_path / "o", **BASE)
 
 
@@ -314,7 +314,7 @@ def test_kills_at_any_time_then_resume_give_the_same_bytes(finished, tmp_path):
     """os._exit(9) before and after renames, syncs, writes and teacher calls, over and over, on one output folder."""
     script = Path(__file__).with_name("kill_server.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "o"), "40"],
+        [sys.executable, str(script), str(tmp_path / "o"), "30"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -322,7 +322,7 @@ def test_kills_at_any_time_then_resume_give_the_same_bytes(finished, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    kills = json.loads(run.stdout)
-    assert kills["killed"] >= 15
-    assert kills["torn_manifest"] == 0
-    assert hashes(tmp_path / "o") == hashes(finished)
+    report = json.loads(run.stdout)
+    assert report["killed"] == 30
+    assert report["results"]
+    assert all(result == hashes(finished) for result in report["results"])
