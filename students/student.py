@@ -121,6 +121,7 @@ def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
 
 def load_student(path: Path) -> Student:
     """The student in a folder that `save` wrote, in eval mode. Raises DistillError naming the file that is wrong."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
@@ -143,7 +144,7 @@ def load_student(path: Path) -> Student:
         student = _assemble(spec, merges, seed=0)
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS_FILE).items()}
         student.clip.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise DistillError(f"The student in {str(path)!r} does not load: {error}. Train it again or restore it.") from error
     return student.eval()
 
