@@ -33,7 +33,7 @@ def resolve_teacher(name: str) -> TeacherSpec:
 
         return _with_known_facts(spec_of(name, name[len(OPEN_CLIP) :]))
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _folder(path)
     if path.is_file():
         raise UsageError(

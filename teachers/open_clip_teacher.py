@@ -81,7 +81,7 @@ class OpenClipTeacher:
         """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             ready = normalise(
                 resize(pixels.to(self.device), self.preprocess.size, self.preprocess.interpolation), self.preprocess
             )
@@ -91,7 +91,7 @@ class OpenClipTeacher:
         """B captions -> [b, D] float32, unit length, no gradient."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             return unit(self.model.encode_text(self.tokenizer(list(captions)).to(self.device)))
 
     def describe(self) -> dict[str, object]:
@@ -128,10 +128,10 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def unit(embeddings: Tensor) -> Tensor:
-    """[b, D] -> float32, unit length. A clone, so that results made in inference mode can meet autograd."""
+    """[b, D] -> float32, unit length."""
     import torch
 
-    return torch.nn.functional.normalize(embeddings.float(), dim=-1).clone()
+    return torch.nn.functional.normalize(embeddings.float(), dim=-1)
 
 
 # --- names ---

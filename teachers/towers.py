@@ -69,21 +69,21 @@ class FrozenTowers:
         """[b, 3, H, W] RGB in [0, 1] -> [b, 1280] float32, pooled features before the classifier, no gradient."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             square = square_pixels(pixels.to(self.device))
             features: Tensor = self.image((square * 255.0 - 127.0) / 128.0)
-        return features.float().clone()
+        return features.float()
 
     def text_features(self, captions: list[str]) -> Tensor:
         """B captions -> [b, 384] float32, mean over the tokens, unit length, no gradient."""
         import torch
 
         ids, mask = self._tokens(captions)
-        with torch.inference_mode():
+        with torch.no_grad():
             hidden = self.text(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
             weights = mask.to(self.device).unsqueeze(-1).float()
             pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
-            return torch.nn.functional.normalize(pooled, dim=-1).clone()
+            return torch.nn.functional.normalize(pooled, dim=-1)
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Lite0's own ImageNet-1k classifier: weight [1000, 1280] and bias [1000]."""

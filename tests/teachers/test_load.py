@@ -1,0 +1,87 @@
+"""Names to specs: registered, open_clip, paths, and near misses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.core.errors import DistillError, UsageError
+from teachers.load import LOADERS, load_teacher, resolve_teacher
+from teachers.spec import TEACHERS
+
+
+def test_registered_names_resolve_to_themselves() -> None:
+    for name, spec in TEACHERS.items():
+        assert resolve_teacher(name) is spec
+        assert spec.loader in LOADERS
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("dfn-vitl-14", "dfn-vitl14"),
+        ("siglip-b-16", "siglip-b16"),
+        ("open_clip:ViT-L-15/openai", "ViT-L-14"),
+        ("open_clip:ViT-L-14/openia", "openai"),
+        ("open_clip:ViT-L-14", "open_clip:MODEL/TAG"),
+        ("open_clip:ViT-L-14@nowhere.safetensors", "nowhere.safetensors"),
+        ("./no/such/folder", "no file or folder"),
+        ("", "open_clip:MODEL/TAG"),
+    ],
+)
+def test_near_misses_are_named(wrong: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_teacher(wrong)
+    assert near in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_open_clip_names_need_no_registry_entry(open_clip: Any) -> None:
+    spec = resolve_teacher("open_clip:ViT-L-16-SigLIP-384/webli")
+    assert (spec.hub, spec.file) == ("timm/ViT-L-16-SigLIP-384", "open_clip_model.safetensors")
+    assert (spec.width, spec.image_size, spec.kind) == (1024, 384, "sigmoid")
+    assert not spec.commercial  # nobody said that it may be used so
+    assert "huggingface.co/timm/ViT-L-16-SigLIP-384" in spec.licence
+
+
+def test_open_clip_names_of_known_weights_carry_their_facts(open_clip: Any) -> None:
+    spec = resolve_teacher("open_clip:ViT-L-14-quickgelu/dfn2b")
+    known = TEACHERS.get("dfn-vitl14")
+    assert spec.name == "open_clip:ViT-L-14-quickgelu/dfn2b"
+    assert (spec.logit_scale, spec.licence, spec.hub) == (known.logit_scale, known.licence, known.hub)
+
+
+def test_a_bare_checkpoint_asks_for_its_architecture(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="open_clip:MODEL@"):
+        resolve_teacher(str(tmp_path / "model.safetensors"))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no teacher"):
+        resolve_teacher(str(tmp_path))
+
+
+def test_heads_that_nobody_trained_say_how_to_train_them() -> None:
+    with pytest.raises(DistillError) as caught:
+        load_teacher("sail-lite0-minilm")
+    for part in (
+        "distill train --recipe sail-lite0-minilm --data FOLDER --out runs/sail",
+        "--teacher runs/sail/teacher",
+    ):
+        assert part in str(caught.value)
+
+
+def test_the_embedded_teacher_loads_or_says_that_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    absent = replace(TEACHERS.get("rendered"), source="package:weights/never")
+    with pytest.raises(DistillError, match="not in this installation"):
+        load_teacher(absent)
+    spec = TEACHERS.get("rendered")
+    if not spec.width:
+        pytest.skip("teachers/weights/rendered is not there yet")
+    teacher = load_teacher("rendered")
+    assert teacher.spec.name == "rendered"
+    assert teacher.encode_text(["a red square"]).shape == (1, spec.width)
