@@ -7,7 +7,6 @@ laid over white, because the colours hidden under alpha 0 are arbitrary. Nothing
 import functools
 import io
 import re
-import threading
 import warnings
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000  # above this a file is taken for a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _ORIENTATION = 0x0112  # the EXIF tag
-_warnings_lock = threading.Lock()  # warnings.catch_warnings is not safe in threads by itself
 
 
 class BadImageError(DistillError):
@@ -58,21 +56,31 @@ def decode_rgb(data: bytes, key: str) -> "Image":
 def _decode(data: bytes, key: str) -> "Image":
     from PIL import Image, UnidentifiedImageError
 
-    with _warnings_lock, warnings.catch_warnings():
-        # Size warnings come before our own limit applies, and damaged metadata is no reason to print or to reject.
-        warnings.simplefilter("ignore")
-        try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
-        except UnidentifiedImageError:
-            raise BadImageError(key, "it is not an image in a known format") from None
-        except Image.DecompressionBombError:
-            raise BadImageError(key, f"it has more than {MAX_PIXELS // 10**6} million pixels") from None
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise BadImageError(key, f"it has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million")
-        orientation = _orientation(image)
+    _quiet_pillow()
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise BadImageError(key, "it is not an image in a known format") from None
+    except Image.DecompressionBombError:
+        raise BadImageError(key, f"it has more than {MAX_PIXELS // 10**6} million pixels") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImageError(key, f"it has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million")
+    orientation = _orientation(image)
     image.load()
     return _upright(_to_rgb(image, key), orientation)
+
+
+def _quiet_pillow() -> None:
+    """Have Pillow's remarks on size (our own limit decides) and damaged metadata (no reason to reject) not printed.
+
+    A filter that stays, since warnings.catch_warnings in the decoding threads could undo that of another thread.
+    """
+    from PIL.Image import DecompressionBombWarning
+
+    if not any(entry[0] == "ignore" and entry[2] is DecompressionBombWarning for entry in warnings.filters):
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=DecompressionBombWarning)
 
 
 @functools.cache

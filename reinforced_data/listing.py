@@ -4,12 +4,14 @@ A listing knows every row of one place; `ListedSource` picks the rows of a split
 class labels where there are no captions, and builds the zero-shot task. Reading rows is the business of `sources/`.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
+from reinforced_data.decode import BadImageError
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import Split
 
@@ -153,13 +155,19 @@ class ListedSource:
         """Classification over the listing's classes, with every labelled image of this split; None without labels."""
         if not self._listing.class_names:
             return None
-        labelled = [(row, label) for row in self._rows if (label := self._listing.label(row)) is not None]
-        if not labelled:
+        images, labels = [], []
+        for row in self._rows:
+            label = self._listing.label(row)
+            with contextlib.suppress(BadImageError):  # a missing file is no reason to have no task
+                if label is not None:
+                    images.append(self._listing.image(row))
+                    labels.append(label)
+        if not images:
             return None
         return ZeroShotTask(
             name=self.name,
-            images=tuple(self._listing.image(row) for row, _ in labelled),
-            labels=tuple(label for _, label in labelled),
+            images=tuple(images),
+            labels=tuple(labels),
             class_names=tuple(name.replace("_", " ") for name in self._listing.class_names),
             templates=LABEL_TEMPLATES,
         )

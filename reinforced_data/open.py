@@ -26,6 +26,8 @@ def open_source(location: str, split: Split, limit: int | None = None) -> Source
         raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval'))}")
     path = Path(location).expanduser()
     head = location.partition(":")[0]
+    if head in SOURCES and (":" in location or head not in ("folder", "table", "hf")):
+        return SOURCES.get(head)(location, split, limit)  # "./rendered" reaches a folder of that name
     if path.is_dir():
         return SOURCES.get("folder")(location, split, limit)
     if path.is_file():
@@ -34,8 +36,6 @@ def open_source(location: str, split: Split, limit: int | None = None) -> Source
         raise UsageError(
             f"The file {location!r} is no table: {', '.join(_TABLES)} are read. Give one, or the folder of images."
         )
-    if head in SOURCES and (":" in location or head not in ("folder", "table", "hf")):
-        return SOURCES.get(head)(location, split, limit)
     raise UsageError(_not_there(location, path))
 
 

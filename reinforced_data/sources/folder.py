@@ -27,7 +27,10 @@ _MAX_SIDECAR_BYTES = 1 << 20
 
 @SOURCES.register("folder")
 def open_folder(location: str, split: Split, limit: int | None = None) -> Source:
-    """The folder `location`. Raises UsageError when nothing in it is data."""
+    """A folder: images with captions beside them, class-named sub-folders, Parquet or a table.
+
+    Raises UsageError when nothing in it is data.
+    """
     root = Path(location.removeprefix("folder:")).expanduser()
     where = f"The folder {str(root)!r}"
     if not root.is_dir():

@@ -20,7 +20,7 @@ from reinforced_data.source import SOURCES, Source, Split
 
 @SOURCES.register("hf")
 def open_hub(location: str, split: Split, limit: int | None = None) -> Source:
-    """The set `location` ("hf:org/set[:config]"). Raises DistillError when it cannot be had, saying what was wanted."""
+    """A Hugging Face data set, "hf:org/set[:config]". Raises DistillError when it cannot be had."""
     name, _, config = location.removeprefix("hf:").partition(":")
     if not name.strip("/"):
         raise UsageError(f"{location!r} names no data set. Write hf:org/set, for example hf:nlphuji/flickr30k.")

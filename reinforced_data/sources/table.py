@@ -183,7 +183,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 @SOURCES.register("table")
 def open_table(location: str, split: Split, limit: int | None = None) -> Source:
-    """One table file; a part is held out by hash of the key."""
+    """A .csv, .tsv, .jsonl or .parquet file of images (or their paths) and captions; a part is held out for "eval"."""
     path = Path(location.removeprefix("table:")).expanduser()
     listing = TableListing([path], path.stem, str(path))
     return ListedSource(listing, held_out_rows(listing.keys, split, f"The table {str(path)!r}"), split, limit)

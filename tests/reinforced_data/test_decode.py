@@ -131,3 +131,9 @@ def test_square_view_is_the_centre():
     image[:, 20:40] = 200
     rendered = render_view(Image.fromarray(image), square_view(60, 20), 20)
     assert (rendered == 200).all()
+
+
+def test_a_large_but_allowed_size_warns_nobody():
+    """Pillow's own warning starts at 89 million pixels; ours is the limit that counts. Here warnings are errors."""
+    with pytest.raises(BadImageError, match="does not decode"):  # the header is accepted, the body is missing
+        decode_rgb(png_header(10_000, 9_500), "k")

@@ -282,3 +282,11 @@ def test_caltech101():
     assert len(task.class_names) == 101
     assert len(set(task.labels)) == 101  # the limit keeps every class
     assert "car side" in task.class_names
+
+
+def test_a_registered_name_wins_and_a_dot_reaches_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        put(tmp_path / "rendered" / f"{i}.png", png(i))
+    assert open_source("rendered", "train", limit=5)[0].key.startswith("rendered-train")
+    assert len(open_source("./rendered", "train")) == 2

@@ -14,6 +14,7 @@ from PIL import Image
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from reinforced_data.manifest import MANIFEST_FILE, PLAN_FILE, read_manifest
+from reinforced_data.open import open_source
 from reinforced_data.read import ReinforcedData
 from reinforced_data.sample import RawSample
 from reinforced_data.verify import verify
@@ -31,6 +32,7 @@ BASE = {
     "resume": False,
     "overwrite": False,
 }
+FLICKR = Path(__file__).parents[2].parent / "shared" / "data" / "flickr8k"
 # Unit vectors: half precision keeps 11 bits of each component, so 1 - cos stays under 2^-22 times a small factor.
 BOUND = {"fp16": 1e-6, "fp32": 1e-7}
 
@@ -308,6 +310,16 @@ def test_an_exchanged_image_is_named_at_first_touch(finished, tmp_path):
     assert data.sample(7).key == "s007"
     with pytest.raises(DistillError, match="'s008'"):
         data.sample(8)
+
+
+@pytest.mark.skipif(not FLICKR.is_dir(), reason="shared data (flickr8k) is not here")
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_verify_on_real_photos(tmp_path, dtype):
+    teachers = [StubTeacher("a", width=32, image_size=64), StubTeacher("b", width=16, image_size=48, seed=1)]
+    settings = {**BASE, "embed_dtype": dtype, "shard_size": 16, "batch_size": 16}
+    reinforce(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
+    for figures in verify(tmp_path / "o", teachers, 24, 3).values():
+        assert min(figures["image_min"], figures["text_min"]) >= (0.9999 if dtype == "fp16" else 0.99999)
 
 
 def test_kills_at_any_time_then_resume_give_the_same_bytes(finished, tmp_path):
