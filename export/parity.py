@@ -1,4 +1,5 @@
-"""Does the exported file still say what the student says? Both run on the same real inputs, and their embeddings compared.
+"""Does the exported file still say what the student says? Both run on the same real inputs, and their embeddings
+compared.
 
 Left out: the quality of the student (evaluation), how fast the file is (profile).
 """
@@ -82,5 +83,5 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
 
 
 def required_cosine(target: Target, min_cosine: float) -> float:
-    """The cosine that every sample must reach: `min_cosine` for fp16; fp32 files must be a hundred times closer to 1."""
+    """The cosine that every sample must reach: `min_cosine` for fp16; fp32 must come a hundred times closer to 1."""
     return min_cosine if target.precision == "fp16" else 1 - (1 - min_cosine) / 100

@@ -1,7 +1,8 @@
-"""The common first half of every export: the student's towers as saved torch.export programs, and the reference embeddings.
+"""The common first half of every export: the student's towers as saved torch.export programs, and the reference
+embeddings.
 
-Done once for all targets, so that each converts the very same graph and needs neither open_clip nor the student. Left out:
-anything that one target wants and another does not.
+Done once for all targets, so that each converts the very same graph and needs neither open_clip nor the student. Left
+out: anything that one target wants and another does not.
 """
 
 import warnings
@@ -25,9 +26,11 @@ BATCH = 16
 
 
 def student_digest(student_dir: Path) -> str:
-    """Hex SHA-256 over the files that decide what a student computes. Raises UsageError when the weights are missing."""
+    """Hex SHA-256 over the files that decide what a student computes. Raises UsageError without weights."""
     if not (student_dir / STUDENT_FILES[0]).is_file():
-        raise UsageError(f"{str(student_dir)!r} is not a student folder: {STUDENT_FILES[0]} is missing. Give the student/ of a run.")
+        raise UsageError(
+            f"{str(student_dir)!r} is not a student folder: {STUDENT_FILES[0]} is missing. Give the student/ of a run."
+        )
     present = [name for name in STUDENT_FILES if (student_dir / name).is_file()]
     return atomic.sha256_json({name: atomic.sha256_file(student_dir / name) for name in present})
 
@@ -36,7 +39,7 @@ def check_inputs(pixels: Array, tokens: Array) -> None:
     """Raise UsageError where the parity inputs are not real batch inputs of the documented kind."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.float32 or not len(pixels):
         raise UsageError(f"Parity pixels must be float32 [n, 3, S, S]; these are {pixels.dtype} {list(pixels.shape)}.")
-    if not (0 <= pixels.min() and pixels.max() <= 1):
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
         raise UsageError(f"Parity pixels must lie in [0, 1]; these lie in [{pixels.min():.3g}, {pixels.max():.3g}].")
     if tokens.ndim != 2 or tokens.dtype != np.int32 or not len(tokens):
         raise UsageError(f"Parity tokens must be int32 [m, L]; these are {tokens.dtype} {list(tokens.shape)}.")
@@ -46,7 +49,7 @@ def _check_fit(student: "Student", pixels: Array, tokens: Array) -> None:
     wanted_pixels = (3, student.image_size, student.image_size)
     if pixels.shape[1:] != wanted_pixels or tokens.shape[1] != student.context_length:
         raise UsageError(
-            f"The parity inputs do not fit the student: it takes pixels [n, 3, {student.image_size}, {student.image_size}] and "
+            f"The parity inputs do not fit the student: it takes pixels [n, {', '.join(map(str, wanted_pixels))}] and "
             f"tokens [m, {student.context_length}], and was given {list(pixels.shape)} and {list(tokens.shape)}."
         )
 
@@ -72,12 +75,12 @@ def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array
     pixel_tensor, token_tensor = torch.from_numpy(pixels), torch.from_numpy(tokens)
     check_towers(student, image, text, pixel_tensor[:4], token_tensor[:4])
     with torch.no_grad():
-        image_embeddings = torch.cat([student.encode_image(part) for part in pixel_tensor.split(BATCH)])
-        text_embeddings = torch.cat([student.encode_text(part.long()) for part in token_tensor.split(BATCH)])
+        image_embeddings = torch.cat([student.encode_image(part) for part in torch.split(pixel_tensor, BATCH)])
+        text_embeddings = torch.cat([student.encode_text(part.long()) for part in torch.split(token_tensor, BATCH)])
     Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy()).save(folder / REFERENCE_FILE)
     del student
     examples = {"image": pixel_tensor[:1].clone(), "text": token_tensor[:1].clone()}
-    paths = {}
+    paths: dict[str, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves
         for tower, module in zip(TOWERS, (image, text), strict=True):

@@ -1,7 +1,7 @@
 """Rewrites of a trained module into operations that every exporter lowers whole, without changing what it computes.
 
-Left out: fusing or quantizing weights for one target (that is the target's), and anything that changes the numbers by more
-than rounding. Each rewrite edits the module given to it, so give it a copy.
+Left out: fusing or quantizing weights for one target (that is the target's), and anything that changes the numbers by
+more than rounding. Each rewrite edits the module given to it, so give it a copy.
 """
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class PlainAttention(nn.Module):
     """`nn.MultiheadAttention` (batch first) as linears, two matmuls and a softmax.
 
-    The fused kernel brings a "safe softmax" (isnan, any, where) that mobile delegates do not take; this form they take whole. The query's 1/sqrt(d) is folded into its weights. Same call as the module it replaces.
+    The fused kernel brings a "safe softmax" (isnan, any, where) that mobile delegates do not take; this form they
+    take whole. The query's 1/sqrt(d) is folded into its weights. Same call as the module it replaces.
 
     Raises:
         ValueError: for options that no open_clip tower uses (added bias rows, zero attention, sequence first).
@@ -20,7 +21,9 @@ class PlainAttention(nn.Module):
     def __init__(self, fused: nn.MultiheadAttention) -> None:
         super().__init__()
         if fused.bias_k is not None or fused.add_zero_attn or not fused.batch_first:
-            raise ValueError("attention with added key biases, zero attention or sequence-first inputs is not rewritten")
+            raise ValueError(
+                "attention with added key biases, zero attention or sequence-first inputs is not rewritten"
+            )
         width, self.heads = fused.embed_dim, fused.num_heads
         if fused.in_proj_weight is not None:
             weights = fused.in_proj_weight.detach().chunk(3)
@@ -60,9 +63,13 @@ class PlainAttention(nn.Module):
 class ScaleShift(nn.Module):
     """A frozen BatchNorm as x * scale + shift per channel, [b, C, H, W] or [b, C].
 
-    A BatchNorm whose input has a second user (the residual of FastViT's attention blocks) is folded into the convolution
-    before it by some quantizers, which corrupts the residual; a multiply and an add cannot be folded wrongly.
+    A BatchNorm whose input has a second user (the residual of FastViT's attention blocks) is folded into the
+    convolution before it by some quantizers, which corrupts the residual; a multiply and an add cannot be folded
+    wrongly.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__()
@@ -95,11 +102,11 @@ def rewrite_for_export(module: nn.Module) -> None:
     fused attention becomes plain. `module` must be in eval mode and already reparameterized. Computes the same."""
     for child in module.modules():
         if hasattr(child, "fused_attn"):  # timm's attention layers carry the choice per instance
-            child.fused_attn = False
+            child.fused_attn = False  # type: ignore[assignment]
         conv, norm = getattr(child, "conv", None), getattr(child, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _is_conv_then_norm(child):
-            child.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)  # type: ignore[assignment]
-            child.bn = _after_norm(norm)  # type: ignore[assignment]
+            child.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+            child.bn = _after_norm(norm)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
@@ -109,7 +116,8 @@ def rewrite_for_export(module: nn.Module) -> None:
 
 
 def _is_conv_then_norm(child: nn.Module) -> bool:
-    # Only timm's own pair, whose forward is known to be bn(conv(x)): names alone do not say that nothing else reads conv.
+    # Only timm's own pair, whose forward is known to be bn(conv(x)): names alone do not say that nothing else reads
+    # conv.
     return type(child).__name__ == "ConvNormAct"
 
 

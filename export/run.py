@@ -59,8 +59,8 @@ def export_student(
 ) -> list[ExportArtifact]:
     """Export both towers of a student to each target and check every file against the student.
 
-    Writes out/<target>-<precision>/{image,text}.<suffix> and, last, artifact.json; logs go to out/logs. A folder is there
-    only when it is whole and passed.
+    Writes out/<target>-<precision>/{image,text}.<suffix> and, last, artifact.json; logs go to out/logs. A folder is
+    there only when it is whole and passed.
 
     Args:
         student_dir: folder that `Student.save` wrote.
@@ -78,8 +78,8 @@ def export_student(
 
     Raises:
         UsageError: unknown target, missing student, wrong parity inputs.
-        DistillError: missing packages (with the line that installs them), a conversion that fails (with its last lines and
-            its log), or parity below the bar (the folder is kept as <target>-<precision>.failed-parity).
+        DistillError: missing packages (with the line that installs them), a conversion that fails (with its last
+            lines and its log), or parity below the bar (the folder is kept as <target>-<precision>.failed-parity).
     """
     say: Progress = progress or (lambda line: None)
     wanted = list(dict.fromkeys(get_target(name).name for name in targets))
@@ -119,11 +119,13 @@ def _require_packages(targets: list[Target]) -> None:
 def _digest(array: Array) -> str:
     import hashlib
 
-    return hashlib.sha256(repr((array.shape, str(array.dtype))).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(
+        repr((array.shape, str(array.dtype))).encode() + np.ascontiguousarray(array).tobytes()
+    ).hexdigest()
 
 
 def _versions(target: Target) -> dict[str, str]:
-    """Versions of what makes and runs the file, for the artifact and for deciding whether a kept file is still the same."""
+    """Versions of what makes and runs the file; another version means that a kept file is not the same any more."""
     names = ["torch", "timm", "open_clip_torch", *(spec.split(">")[0] for spec in target.requires.values())]
     return {name: importlib.metadata.version(name) for name in names} | {"python": platform.python_version()}
 
@@ -208,7 +210,7 @@ def _start(target: Target, request: str, work: Path, out: Path, programs: dict[s
     job_file.write_text(json.dumps(job), encoding="utf-8")
     log_file = out / "logs" / f"{target.folder}.log"
     log_file.parent.mkdir(exist_ok=True)
-    log = open(log_file, "wb")  # closed when the process has ended
+    log = open(log_file, "wb")  # noqa: SIM115  # closed when the process has ended
     process = spawn(["-m", "export.worker", str(job_file)], threads=threads, log=log)
     return _Job(target, request, folder, log_file, log, process)
 
@@ -262,9 +264,10 @@ def _finish(
     if below:
         figures = ", ".join(f"{a.tower} {a.parity.cosine_min:.5f}" for a in below)
         raise DistillError(
-            f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, wanted "
-            f"{bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision} is too coarse for this student, "
-            f"choose another target or lower export.min_cosine; otherwise please report it with {str(job.log_file)!r}."
+            f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
+            f"wanted {bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision} is too coarse for "
+            f"this student, choose another target or lower export.min_cosine; otherwise please report it with "
+            f"{str(job.log_file)!r}."
         )
     return artifacts
 
@@ -279,5 +282,3 @@ def _describe_input(tower: str, shape: list[int]) -> str:
     if tower == "image":
         return f"float32[{sizes}] RGB in [0, 1], already resized to a square; normalisation is inside"
     return f"int32[{sizes}] token ids with start and end token, zero padded"
-
-

@@ -1,4 +1,4 @@
-"""What an export target is, and the registry of them. Importable without torch: a target imports its packages when used."""
+"""What an export target is, and their registry. Importable without torch: a target imports its packages when used."""
 
 import importlib.util
 from abc import ABC, abstractmethod
@@ -34,7 +34,8 @@ class Target(ABC):
         precision: of the weights and activations in the file, "fp16" or "fp32".
         suffix: of the exported file or package, with the dot.
         requires: module -> what to pip install for it.
-        runtime: the package that runs the file, for reports and versions.
+        runtime: what runs the file on a phone, for reports.
+        package: the installed package whose version a latency on this machine belongs to.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,7 @@ class Target(ABC):
     suffix: ClassVar[str]
     requires: ClassVar[dict[str, str]]
     runtime: ClassVar[str]
+    package: ClassVar[str]
 
     @abstractmethod
     def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
@@ -73,7 +75,12 @@ class Target(ABC):
 
 
 TARGETS: Registry[Target] = Registry("export target", ("export.targets",))
-ALIASES = {"executorch": "executorch-xnnpack", "xnnpack": "executorch-xnnpack", "core-ml": "coreml", "onnxruntime": "onnx"}
+ALIASES = {
+    "executorch": "executorch-xnnpack",
+    "xnnpack": "executorch-xnnpack",
+    "core-ml": "coreml",
+    "onnxruntime": "onnx",
+}
 
 
 def get_target(name: str) -> Target:

@@ -1,7 +1,9 @@
-"""The two towers as a phone runs them: pixels in [0, 1] or int32 tokens in, one unit-length embedding out, no choices left.
+"""The two towers as a phone runs them: pixels in [0, 1] or int32 tokens in, one unit-length embedding out, no choices
+left.
 
 `deployable_towers` copies the student, reparameterizes, rewrites what exporters do not lower whole, and puts the
-normalisation and the L2 norm inside. Left out: resizing (the caller's camera pipeline), tokenizing, batching, precision.
+normalisation and the L2 norm inside. Left out: resizing (the caller's camera pipeline), tokenizing, batching,
+precision.
 """
 
 import copy
@@ -54,10 +56,14 @@ class TextTower(nn.Module):
     token has the largest id, so its first occurrence, found by comparison, is the same place.
 
     Args:
-        text: a rewritten copy of the module that owns token_embedding, transformer, ln_final (open_clip's CLIP itself, or
-            the TextTransformer of a CustomTextCLIP).
+        text: a rewritten copy of the module that owns token_embedding, transformer, ln_final (open_clip's CLIP
+            itself, or the TextTransformer of a CustomTextCLIP).
         eot: id of the end token.
     """
+
+    positions: Tensor
+    mask: Tensor | None
+    earlier: Tensor
 
     def __init__(self, text: Any, eot: int) -> None:
         super().__init__()
@@ -69,8 +75,8 @@ class TextTower(nn.Module):
         self.register_buffer("positions", text.positional_embedding.detach()[:length].clone())
         mask = None if text.attn_mask is None else text.attn_mask.detach()[:length, :length].clamp(min=MASKED).clone()
         self.register_buffer("mask", mask)
-        # earlier[i, j] = 1 where i < j: end tokens @ earlier counts the end tokens before each place, so that padding with
-        # the end token (as Hugging Face's CLIP tokenizer does) pools at the first one, as argmax does.
+        # earlier[i, j] = 1 where i < j: end tokens @ earlier counts the end tokens before each place, so that padding
+        # with the end token (as Hugging Face's CLIP tokenizer does) pools at the first one, as argmax does.
         self.register_buffer("earlier", torch.ones(length, length).triu(1))
         projection = text.text_projection
         if isinstance(projection, nn.Parameter):
@@ -93,8 +99,8 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, TextTower]:
     """Both towers of `student` for export: copies in eval mode without gradients; the student is left untouched.
 
     Raises:
-        DistillError: for a text tower that is not open_clip's own transformer, pools elsewhere than at the end token, has
-            a class token or a padding mask; for a module that cannot be rewritten.
+        DistillError: for a text tower that is not open_clip's own transformer, pools elsewhere than at the end token,
+            has a class token or a padding mask; for a module that cannot be rewritten.
     """
     from timm.utils import reparameterize_model
 
@@ -109,7 +115,8 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, TextTower]:
     except ValueError as error:
         raise DistillError(f"This student cannot be exported: {error}. Choose another tower.") from error
     eot = int(student.tokenize([""]).max())
-    image = ImageTower(clip.visual, student.mean.detach().cpu(), student.std.detach().cpu())
+    mean, std = torch.tensor(student.spec.mean), torch.tensor(student.spec.std)
+    image = ImageTower(clip.visual, mean, std)
     text = TextTower(getattr(clip, "text", clip), eot)
     for tower in (image, text):
         tower.eval().cpu().float()
@@ -159,8 +166,9 @@ def check_towers(student: "Student", image: ImageTower, text: TextTower, pixels:
     worst = float(differences.max())
     if not worst <= TOLERANCE:
         raise DistillError(
-            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does not fit "
-            "this architecture, or the weights hold NaN. Nothing was exported; please report the student's configuration."
+            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does not "
+            "fit this architecture, or the weights hold NaN. Nothing was exported; please report the student's "
+            "open_clip_config.json."
         )
     return worst
 

@@ -1,10 +1,10 @@
 """`python -m export.worker JOB.json`: convert both towers to one target and check them, in a process of its own.
 
-Converters and runtimes of different targets crash each other when they share a process, print at will and keep gigabytes;
-so each gets a process, whose output goes to a log file. Left out: everything that decides (export.run does).
+Converters and runtimes of different targets crash each other when they share a process, print at will and keep
+gigabytes; so each gets a process, whose output goes to a log file. Left out: everything that decides (export.run does).
 
-The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json}. The result: {tower: {"parity",
-"convert_s", "check_s"}}, plus "import_s" and "peak_mb".
+The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result, written
+to that file: {tower: {"parity", "convert_s", "check_s"}, "peak_mb"}.
 """
 
 import json
@@ -61,7 +61,10 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
         converted = time.perf_counter()
         parity = check_file(target, path, tower, reference)
         checked = time.perf_counter()
-        print(f"{tower}: converted in {converted - start:.1f} s, checked in {checked - converted:.1f} s: {parity}", flush=True)
+        print(
+            f"{tower}: converted in {converted - start:.1f} s, checked in {checked - converted:.1f} s: {parity}",
+            flush=True,
+        )
         result[tower] = {"parity": asdict(parity), "convert_s": converted - start, "check_s": checked - converted}
     return {**result, "peak_mb": peak_mb()}
 

@@ -1,1 +1,1 @@
-"""A reference for Core ML programs on machines without Core ML: the saved package, run operation by operation in torch."""
+"""A reference for Core ML programs without Core ML: the saved package, run operation by operation in torch."""

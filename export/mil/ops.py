@@ -1,7 +1,8 @@
 """The operations of Apple's MIL that our towers convert to, each as a few lines of torch in float32.
 
-Meanings and defaults: coremltools' operation documentation (coremltools.converters.mil.mil.ops.defs). Left out: compressed
-weights, control flow, state, pooling, everything our students do not produce; a program that holds one is "not checked".
+Meanings and defaults: coremltools' operation documentation (coremltools.converters.mil.mil.ops.defs). Left out:
+compressed weights, control flow, state, pooling, everything our students do not produce; a program that holds one is
+"not checked".
 """
 
 from collections.abc import Callable
@@ -104,7 +105,7 @@ def _rsqrt(a: Arguments) -> Tensor:
 
 @_op("inverse")
 def _inverse(a: Arguments) -> Tensor:
-    return 1 / (a.tensor("x") + a.constant("epsilon", 1e-4))
+    return torch.reciprocal(a.tensor("x") + a.constant("epsilon", 1e-4))
 
 
 @_op("clip")

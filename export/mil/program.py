@@ -1,8 +1,9 @@
 """Run a saved .mlpackage (its protobuf and its weight.bin, as written) on a machine without Core ML.
 
-Every operation is computed in float32 and its result rounded to the type that the program declares, so an fp16 program loses
-what an fp16 program loses. Left out: what only Apple's compiler decides (fusion, the order and width of accumulation on the
-Neural Engine, fallbacks). It tells whether the file holds the right program and whether fp16 suffices; it is not Core ML.
+Every operation is computed in float32 and its result rounded to the type that the program declares, so an fp16
+program loses what an fp16 program loses. Left out: what only Apple's compiler decides (fusion, the order and width of
+accumulation on the Neural Engine, fallbacks). It tells whether the file holds the right program and whether fp16
+suffices; it is not Core ML.
 """
 
 from pathlib import Path
@@ -70,7 +71,7 @@ def type_name(variable: Any) -> str:
 
 
 def rounded(x: Tensor, declared: str) -> Tensor:
-    """`x` as a value of the declared type. Floats stay float32 in memory, with fp16's precision and range where declared."""
+    """`x` as a value of the declared type; floats stay float32 in memory, rounded to fp16 if declared so."""
     if declared == "fp16":
         return x.half().float()
     if declared == "fp32":

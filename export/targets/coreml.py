@@ -33,7 +33,8 @@ class CoreMl(Target):
     precision = "fp16"
     suffix = ".mlpackage"
     requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
-    runtime = "coremltools"
+    runtime = "Core ML"
+    package = "coremltools"
 
     @property
     def checked_by(self) -> str:

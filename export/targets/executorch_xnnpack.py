@@ -23,7 +23,8 @@ class ExecutorchXnnpack(Target):
     precision = "fp32"
     suffix = ".pte"
     requires = {"executorch": "executorch>=1.4,<1.5"}  # noqa: RUF012
-    runtime = "executorch"
+    runtime = "ExecuTorch XNNPACK"
+    package = "executorch"
 
     @property
     def checked_by(self) -> str:
@@ -68,8 +69,10 @@ class ExecutorchXnnpack(Target):
 def _drop_idle_expands() -> Any:
     """A pass that removes `expand` to the shape a tensor already has.
 
-    Decomposing a batched matmul leaves two of them per attention block. XNNPACK does not take `expand`, so each one cuts
-    the graph: without them the default student's image tower falls into 10 delegated pieces instead of 17, lowers in half
+    Decomposing a batched matmul leaves two of them per attention block. XNNPACK does not take `expand`, so each one
+    cuts
+    the graph: without them the default student's image tower falls into 10 delegated pieces instead of 17, lowers in
+        half
     the time and runs in half the time.
     """
     from executorch.exir.dialects._ops import ops as exir_ops

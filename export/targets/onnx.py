@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
 
@@ -19,7 +19,8 @@ class Onnx(Target):
     precision = "fp32"
     suffix = ".onnx"
     requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
-    runtime = "onnxruntime"
+    runtime = "ONNX Runtime"
+    package = "onnxruntime"
 
     @property
     def checked_by(self) -> str:
@@ -65,7 +66,7 @@ class Onnx(Target):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
 
-        def run(value: "np.ndarray") -> "np.ndarray":  # type: ignore[type-arg]
+        def run(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
             return np.asarray(session.run(None, {name: value})[0])
 
         return run

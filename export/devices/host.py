@@ -1,0 +1,57 @@
+"""This machine: ExecuTorch, ONNX Runtime and eager torch can be timed on its CPU. It says nothing about a phone."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from export.device import DEVICES, DeviceInfo, DeviceKind
+
+
+class Host(DeviceKind):
+    """The machine that runs this."""
+
+    kind = "host"
+
+    def find(self) -> list[DeviceInfo]:
+        """See DeviceKind."""
+        return [
+            DeviceInfo(
+                name="host",
+                kind="host",
+                model=f"{cpu_model()}, {usable_cores()} cores",
+                os=f"{platform.system()} {platform.release()}, {platform.machine()}",
+                runtimes=_versions(),
+                ready=True,
+            )
+        ]
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (a container may have fewer than the machine)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "onnxruntime", "executorch"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+DEVICES.register("host")(Host())

@@ -1,0 +1,133 @@
+"""`doctor`: is this machine ready? Looks without importing anything heavy, so that it answers at once and never
+crashes.
+
+Left out: mending what it finds; it says what to run.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.devices.host import usable_cores
+from export.target import TARGETS
+
+FREE_GB, MEMORY_GB = 5.0, 4.0  # what the embedded default needs, with room
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: `detail` says what is there, `fix` what to do when not ok ("" otherwise)."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def doctor() -> list[Check]:
+    """All checks, the most basic first. One that is not ok need not stop the main job: its `fix` says what for."""
+    checks = [_python(), _torch(), _torchvision()]
+    checks += [_target(name) for name in TARGETS]
+    return [*checks, _adb(), _disk(Path.cwd()), _memory(), _threads(), _gpu()]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 10)
+    return Check("python", ok, platform.python_version(), "" if ok else "Install Python 3.10 or newer.")
+
+
+def _torch() -> Check:
+    version = _version("torch")
+    if version is None or importlib.util.find_spec("torch") is None:
+        return Check("torch", False, "not installed", "pip install 'torch>=2.11,<2.14'")
+    major, minor = (int(part) for part in version.split(".")[:2])
+    ok = (2, 11) <= (major, minor) < (2, 14)
+    return Check("torch", ok, version, "" if ok else "pip install 'torch>=2.11,<2.14'")
+
+
+def _torchvision() -> Check:
+    """torchvision's Linux wheel is built for CUDA; beside a CPU torch its library does not load (torch_compat.py)."""
+    version, torch_version = _version("torchvision"), _version("torch") or ""
+    if version is None:
+        return Check("torchvision", False, "not installed", "pip install 'torchvision>=0.26,<0.29'")
+    tags = {
+        name: text.partition("+")[2] or "default" for name, text in (("torch", torch_version), ("torchvision", version))
+    }
+    if tags["torch"] == tags["torchvision"]:
+        return Check("torchvision", True, version)
+    if tags["torch"] == "cpu":
+        return Check("torchvision", True, f"{version}, built for another torch than {torch_version}: mended at import")
+    fix = "Install torch and torchvision from the same index."
+    return Check("torchvision", False, f"{version} beside torch {torch_version}", fix)
+
+
+def _target(name: str) -> Check:
+    target = TARGETS.get(name)
+    line = target.missing()
+    if line:
+        return Check(f"target {name}", False, "packages are missing", f"{line}  (only needed for this target)")
+    detail = f"{target.package} {_version(target.package) or '?'}; checked by: {target.checked_by}"
+    if target.no_latency:
+        detail += f"; not timed here: {target.no_latency}"
+    return Check(f"target {name}", True, detail)
+
+
+def _adb() -> Check:
+    path = shutil.which("adb")
+    fix = "" if path else "For Android phones install the platform tools (Debian: apt install adb)."
+    return Check("adb", path is not None, path or "not on the PATH", fix)
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free / 1e9
+    ok = free >= FREE_GB
+    return Check(
+        "disk", ok, f"{free:.0f} GB free in {folder}", "" if ok else f"Free {FREE_GB:.0f} GB, or run in another folder."
+    )
+
+
+def _memory() -> Check:
+    try:
+        import psutil
+    except ImportError:
+        return Check("memory", False, "unknown", "pip install psutil")
+    free = psutil.virtual_memory().available / 1e9
+    ok = free >= MEMORY_GB
+    return Check(
+        "memory", ok, f"{free:.0f} GB available", "" if ok else f"Close programs until {MEMORY_GB:.0f} GB are free."
+    )
+
+
+def _threads() -> Check:
+    asked = os.environ.get("OMP_NUM_THREADS")
+    cores = usable_cores()
+    ok = not (asked and asked.isdigit() and int(asked) > cores)
+    detail = f"{cores} cores usable, OMP_NUM_THREADS {asked or 'not set'}"
+    return Check(
+        "threads",
+        ok,
+        detail,
+        "" if ok else f"Set OMP_NUM_THREADS to at most {cores}: more threads than cores is slower.",
+    )
+
+
+def _gpu() -> Check:
+    if (_version("torch") or "").endswith("+cpu"):
+        return Check("gpu", True, "none used: this torch is the CPU build; the embedded default needs no GPU")
+    if shutil.which("nvidia-smi"):
+        return Check("gpu", True, "an NVIDIA driver is there")
+    if sys.platform == "darwin":
+        return Check("gpu", True, "Apple GPU (mps), if this Mac has one")
+    return Check("gpu", True, "none found; the embedded default needs none")
