@@ -54,8 +54,10 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     """
     exported, eager, other = (value.astype(np.float64) for value in (exported, eager, other))
     lengths = np.linalg.norm(exported, axis=1) * np.linalg.norm(eager, axis=1)
-    # A zero or NaN embedding agrees with nothing.
-    cosine = np.nan_to_num(np.sum(exported * eager, axis=1) / np.where(lengths > 0, lengths, np.inf), nan=-1.0)
+    cosine = np.sum(exported * eager, axis=1) / np.where(lengths > 0, lengths, np.inf)
+    # 1 - d^2 / 2 is the cosine of unit vectors; it also notices a length that is not 1 (a lost L2 norm).
+    cosine = np.minimum(cosine, 1 - np.square(exported - eager).sum(axis=1) / 2)
+    cosine = np.maximum(np.nan_to_num(cosine, nan=-1.0, neginf=-1.0), -1.0)  # NaN agrees with nothing
     same = np.argmax(np.nan_to_num(exported) @ other.T, axis=1) == np.argmax(eager @ other.T, axis=1)
     return ParityReport(
         checked_by=checked_by,

@@ -166,8 +166,8 @@ def check_towers(student: "Student", image: ImageTower, text: TextTower, pixels:
     worst = float(differences.max())
     if not worst <= TOLERANCE:
         raise DistillError(
-            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does not "
-            "fit this architecture, or the weights hold NaN. Nothing was exported; please report the student's "
+            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does "
+            "not fit this architecture, or the weights hold NaN. Nothing was exported; please report the student's "
             "open_clip_config.json."
         )
     return worst

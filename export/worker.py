@@ -3,8 +3,8 @@
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
 gigabytes; so each gets a process, whose output goes to a log file. Left out: everything that decides (export.run does).
 
-The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result, written
-to that file: {tower: {"parity", "convert_s", "check_s"}, "peak_mb"}.
+The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result,
+written to that file: {tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
 """
 
 import json
@@ -66,7 +66,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
             flush=True,
         )
         result[tower] = {"parity": asdict(parity), "convert_s": converted - start, "check_s": checked - converted}
-    return {**result, "peak_mb": peak_mb()}
+    return {**result, "cpu_s": time.process_time(), "peak_mb": peak_mb()}
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     result = convert_and_check(job)
     Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")
-    print(f"peak memory {result['peak_mb']} MB", flush=True)
+    print(f"in all {result['cpu_s']:.1f} s of CPU time, peak memory {result['peak_mb']} MB", flush=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # some runtimes crash in their own teardown, after the work is done

@@ -1,0 +1,114 @@
+"""One tiny student, lively enough that a wrong channel order shows, and its export, shared by the tests of this folder."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from students.spec import StudentSpec
+from students.student import Student, build_student
+
+CAPTIONS = ["a red circle", "two blue squares on grass", "", "a photo of " + "very " * 60 + "long grass", "x", "dog, cat"]
+
+
+def spec(*, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **top: Any) -> StudentSpec:
+    """A 2-layer model at 32 px with CLIP's full vocabulary cut to a small width."""
+    cfg = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16, **(vision or {})},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, **(text or {})},
+        **top,
+    }
+    return StudentSpec(name="tiny", model_cfg=cfg, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+
+
+def enliven(student: Student, seed: int = 0) -> Student:
+    """Random weights large enough that embeddings of different inputs differ; open_clip's initial ones hardly do."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in student.clip.named_parameters():
+            if "logit" in name:
+                continue
+            if parameter.dim() > 1:
+                fan_in = parameter[0].numel() if parameter.dim() == 4 else parameter.shape[-1]
+                scale = 1.0 if "embedding" in name else 1.5 * fan_in**-0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            else:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        if any(isinstance(m, torch.nn.BatchNorm2d) for m in student.modules()):
+            student.train()
+            for _ in range(3):
+                student.encode_image(torch.rand(4, 3, student.image_size, student.image_size, generator=generator))
+    return student.eval()
+
+
+@pytest.fixture(scope="session")
+def make_student() -> Callable[..., Student]:
+    def make(**changes: Any) -> Student:
+        return enliven(build_student(spec(**changes), seed=0))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def student(make_student: Callable[..., Student]) -> Student:
+    return make_student()
+
+
+@pytest.fixture(scope="session")
+def student_dir(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("student") / "student"
+    student.save(folder, {"licence": "Apache-2.0"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Smooth coloured pictures: random pixels look all alike to a patch embedding."""
+    coarse = torch.rand(12, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear").numpy()
+
+
+@pytest.fixture(scope="session")
+def tokens(student: Student) -> np.ndarray:
+    return student.tokenize([*CAPTIONS, *(f"{n} green stars" for n in range(6))]).int().numpy()
+
+
+@pytest.fixture(scope="session")
+def exported(
+    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """Both towers in all three formats, made once: (out folder, artifacts)."""
+    from export.run import export_student
+
+    out = tmp_path_factory.mktemp("exported") / "export"
+    artifacts = export_student(
+        student_dir,
+        out,
+        targets=["coreml", "executorch", "onnx"],
+        pixels=pixels,
+        tokens=tokens,
+        licence="Apache-2.0",
+        provenance={"teacher": "none"},
+        resume=False,
+    )
+    return out, artifacts
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], str]:
+    """Run code in a fresh interpreter and give its output."""
+    import subprocess
+
+    root = Path(__file__).resolve().parents[2]
+
+    def run(code: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+        ).stdout.strip()
+
+    return run
