@@ -159,8 +159,8 @@ def _compute(
             captions += [caption.text for caption in sample.captions]
             owners += [index] * len(sample.captions)
         images.append(towers.image_features(torch.stack(pixels)).half().cpu())
-        for at in range(0, len(captions), batch_size):
-            texts.append(towers.text_features(captions[at : at + batch_size]).half().cpu())
+        if captions:
+            texts.append(_caption_features(towers, captions, batch_size))
         if progress is not None:
             progress(min(start + batch_size, total), total)
     if not images or not texts:
@@ -169,6 +169,18 @@ def _compute(
             f"The data holds no {missing}, so there is nothing to align. Give a source of captioned images."
         )
     return FeatureCache(torch.cat(images), torch.cat(texts), torch.tensor(owners, dtype=torch.long))
+
+
+def _caption_features(towers: FrozenTowers, captions: list[str], batch_size: int) -> Tensor:
+    """[len(captions), 384] float16, in order; encoded by length, so that little is padded."""
+    import torch
+
+    by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
+    batches = [by_length[at : at + batch_size] for at in range(0, len(captions), batch_size)]
+    encoded = torch.cat([towers.text_features([captions[i] for i in batch]).half().cpu() for batch in batches])
+    ordered = torch.empty_like(encoded)
+    ordered[torch.tensor(by_length)] = encoded
+    return ordered
 
 
 def _square(pixels: Tensor) -> Tensor:

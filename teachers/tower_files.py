@@ -86,6 +86,7 @@ def lite0(file: Path | None = None) -> Any:
     kept = model.classifier
     model.reset_classifier(0)
     model.classifier_kept = kept
+    model.to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""The frozen towers: Lite0's mapping key by key and by behaviour, MiniLM against a second implementation, the teacher."""
+"""The frozen towers: Lite0's mapping key by key and by behaviour, MiniLM against a second road, the teacher."""
 
 import importlib.util
 import math
@@ -216,7 +216,8 @@ class _Source:
 
     def __init__(self) -> None:
         self.samples = [
-            _Sample(f"s{i}", bytes([40 * i] * 3), tuple(_Words(f"thing {j}") for j in range(i))) for i in range(4)
+            _Sample(f"s{i}", bytes([40 * i] * 3), tuple(_Words("thing" * (9 - j) + f" {j}") for j in range(i)))
+            for i in range(4)
         ]
 
     def __len__(self) -> int:
