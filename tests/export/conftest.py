@@ -1,4 +1,4 @@
-"""One tiny student, lively enough that a wrong channel order shows, and its export, shared by the tests of this folder."""
+"""One tiny student, lively enough that a wrong channel order shows, and its export, shared by this folder's tests."""
 
 import sys
 from collections.abc import Callable
@@ -12,15 +12,29 @@ import torch
 from students.spec import StudentSpec
 from students.student import Student, build_student
 
-CAPTIONS = ["a red circle", "two blue squares on grass", "", "a photo of " + "very " * 60 + "long grass", "x", "dog, cat"]
+CAPTIONS = [
+    "a red circle",
+    "two blue squares on grass",
+    "",
+    "a photo of " + "very " * 60 + "long grass",
+    "x",
+    "dog, cat",
+]
 
 
 def spec(*, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **top: Any) -> StudentSpec:
-    """A 2-layer model at 32 px with CLIP's full vocabulary cut to a small width."""
+    """One layer per tower at 32 px, with CLIP's full vocabulary."""
     cfg = {
         "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16, **(vision or {})},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, **(text or {})},
+        "vision_cfg": {
+            "image_size": 32,
+            "patch_size": 16,
+            "width": 32,
+            "layers": 1,
+            "head_width": 16,
+            **(vision or {}),
+        },
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1} | (text or {}),
         **top,
     }
     return StudentSpec(name="tiny", model_cfg=cfg, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))

@@ -76,7 +76,10 @@ def test_pooling_is_argmax_for_every_place_and_repetition_of_the_end_token(stude
     for place in range(1, length):
         row = torch.randint(1, eot - 1, (length,), generator=torch.Generator().manual_seed(place))
         row[place] = eot
-        rows += [row, torch.cat([row[: place + 1], torch.full((length - place - 1,), eot)])]  # padded with the end token
+        rows += [
+            row,
+            torch.cat([row[: place + 1], torch.full((length - place - 1,), eot)]),
+        ]  # padded with the end token
     ids = torch.stack(rows)
     with torch.no_grad():
         expected = nn.functional.normalize(student.clip.encode_text(ids), dim=-1)

@@ -1,0 +1,62 @@
+"""The doctor: what it finds here, what it says when things are missing, and that it looks without importing."""
+
+import importlib.metadata
+from collections.abc import Callable
+
+import pytest
+
+from export import doctor as module
+from export.doctor import doctor
+from export.target import TARGETS
+
+
+def test_here() -> None:
+    checks = {check.name: check for check in doctor()}
+    assert list(checks)[:3] == ["python", "torch", "torchvision"]
+    assert set(checks) >= {*(f"target {name}" for name in TARGETS), "adb", "disk", "memory", "threads", "gpu"}
+    assert checks["torch"].ok
+    for check in checks.values():
+        assert check.detail
+        assert check.ok or check.fix
+
+
+def test_it_imports_nothing_heavy(run_python: Callable[[str], str]) -> None:
+    loaded = run_python("import sys; from export.doctor import doctor; doctor(); print(*sys.modules)").split()
+    assert not set(loaded) & {"torch", "coremltools", "executorch", "onnx", "onnxruntime", "numpy"}
+
+
+def _versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchvision", "ok", "words"),
+    [
+        ("2.13.0+cpu", "0.28.0", True, "mended at import"),
+        ("2.13.0+cpu", "0.28.0+cpu", True, "0.28.0+cpu"),
+        ("2.13.0", "0.28.0", True, "0.28.0"),
+        ("2.13.0+cu128", "0.28.0+cpu", False, "beside torch"),
+    ],
+)
+def test_torchvision(monkeypatch: pytest.MonkeyPatch, torch: str, torchvision: str, ok: bool, words: str) -> None:
+    _versions(monkeypatch, torch=torch, torchvision=torchvision)
+    check = module._torchvision()
+    assert check.ok == ok
+    assert words in check.detail
+
+
+def test_missing_and_wrong_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    _versions(monkeypatch, torch="2.4.1")
+    assert (module._torch().ok, module._torchvision().ok) == (False, False)
+    assert "pip install" in module._torch().fix
+    _versions(monkeypatch)
+    assert not module._torch().ok
+    monkeypatch.setattr(type(TARGETS.get("onnx")), "requires", {"no_such_package_here": "nspkg"})
+    assert "pip install 'nspkg'" in module._target("onnx").fix
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert not module._threads().ok

@@ -1,0 +1,127 @@
+"""Timing: the arithmetic against hand-made figures, the interleaving against a record, and one real measurement."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.core.errors import DistillError, UsageError
+from export.artifact import ExportArtifact
+from export.bench_worker import time_runs
+from export.device import list_devices
+from export.profile import profile
+
+
+def _profile(exported: tuple[Path, Any], student_dir: Path, **changes: Any) -> list[Any]:
+    folders = [exported[0] / name for name in ("coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32")]
+    arguments: dict[str, Any] = {
+        "devices": ["host"],
+        "threads": 1,
+        "runs": 10,
+        "warmup_runs": 2,
+        "rounds": 3,
+        **changes,
+    }
+    return profile(folders, student_dir, **arguments)
+
+
+def test_times_are_milliseconds_without_the_warm_up() -> None:
+    seen = []
+
+    def slow_at_first(value: np.ndarray) -> np.ndarray:
+        seen.append(float(value[0, 0]))
+        time.sleep(0.05 if len(seen) <= 2 else 0.005)
+        return value
+
+    times = time_runs(slow_at_first, np.arange(3.0).reshape(3, 1), runs=4, warmup_runs=2)
+    assert len(times) == 4
+    assert all(5 <= ms < 40 for ms in times)
+    assert seen == [0, 1, 0, 1, 2, 0]  # each call gets the next input
+
+
+def test_the_host_is_measured(exported: tuple[Path, list[ExportArtifact]], student_dir: Path) -> None:
+    rows = _profile(exported, student_dir)
+    measured = [row for row in rows if row.source == "measured"]
+    assert [(row.runtime.split(" (")[0], row.tower) for row in measured] == [
+        (runtime, tower)
+        for runtime in ("PyTorch eager", "ExecuTorch XNNPACK", "ONNX Runtime")
+        for tower in ("image", "text")
+    ]
+    for row in measured:
+        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert (row.device, row.threads, row.runs, row.warmup_runs, row.rounds) == ("host", 1, 10, 2, 3)
+    others = [row for row in rows if row.source != "measured"]
+    assert {(row.runtime, row.source) for row in others} == {("Core ML", "not measured")}
+    record = json.loads((exported[0] / "onnx-fp32" / "profile-host.json").read_text())
+    assert record["device"]["model"]
+    assert [row["runtime"].split(" (")[0] for row in record["profiles"]] == ["ONNX Runtime"] * 2 + ["PyTorch eager"] * 2
+
+
+def test_phones_get_a_reason_and_no_number(exported: tuple[Path, Any], student_dir: Path) -> None:
+    rows = _profile(exported, student_dir, devices=["pixel-9", "apple"])
+    assert len(rows) == 2 * 3 * 2
+    for row in rows:
+        assert row.source == "not measured"
+        assert row.p50_ms is row.p90_ms is row.p99_ms is row.threads is None
+        assert row.runs == 0
+        assert row.note
+    assert "'pixel-9' is attached" in rows[0].note
+    assert (exported[0] / "onnx-fp32" / "profile-pixel-9.json").exists()
+
+
+class _FakeRuntime:
+    record: list[str] = []  # noqa: RUF012
+
+    def __init__(self, label: str, job: dict[str, Any], folder: Path) -> None:
+        self.label = label
+        self.times: dict[str, list[float]] = {"image": [], "text": []}
+
+    def answer(self) -> None:
+        return None
+
+    def measure(self, tower: str, runs: int, warmup_runs: int) -> None:
+        self.record.append(f"{self.label} {tower} {runs}")
+        self.times[tower] += [float(len(self.times[tower]) + k + 1) for k in range(runs)]
+
+    def close(self) -> None:
+        return None
+
+
+def test_rounds_alternate_and_percentiles(
+    exported: tuple[Path, Any], student_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.profile._Runtime", _FakeRuntime)
+    _FakeRuntime.record.clear()
+    rows = profile(
+        [exported[0] / "onnx-fp32"], student_dir, devices=["host"], threads=1, runs=100, warmup_runs=0, rounds=3
+    )
+    assert _FakeRuntime.record[:4] == ["0-eager image 34", "1-onnx image 34", "0-eager text 34", "1-onnx text 34"]
+    assert _FakeRuntime.record[4:6] == ["1-onnx image 33", "0-eager image 33"]  # backwards
+    # 1..100 ms: with linear interpolation the q-th percentile lies at 1 + 0.99 q.
+    assert (rows[0].p50_ms, rows[0].p90_ms, rows[0].p99_ms) == (50.5, 90.1, 99.01)
+
+
+def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student_dir: Path) -> None:
+    folder = tmp_path / "onnx-fp32"
+    folder.mkdir()
+    (folder / "artifact.json").write_text((exported[0] / "onnx-fp32" / "artifact.json").read_text())
+    for tower in ("image", "text"):
+        (folder / f"{tower}.onnx").write_bytes(b"no model")
+    with pytest.raises(DistillError, match=r"Timing 1-onnx failed(.|\n)*Protobuf"):
+        profile([folder], student_dir, devices=["host"], threads=1, runs=1, warmup_runs=0, rounds=1)
+
+
+def test_bad_counts(exported: tuple[Path, Any], student_dir: Path) -> None:
+    for wrong in ({"runs": 0}, {"threads": 0}, {"rounds": 0}, {"warmup_runs": -1}):
+        with pytest.raises(UsageError, match="at least"):
+            _profile(exported, student_dir, **wrong)
+
+
+def test_the_host_is_listed_first() -> None:
+    first = list_devices()[0]
+    assert (first.name, first.kind, first.ready) == ("host", "host", True)
+    assert set(first.runtimes) == {"torch", "onnxruntime", "executorch"}
+    assert all(info.ready or info.missing for info in list_devices())

@@ -1,0 +1,182 @@
+"""Exporting a student folder: what is written, what a resume keeps, and each way to fail."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.core.errors import DistillError, UsageError
+from export.artifact import ExportArtifact
+from export.run import export_student
+from export.store import hash_path, read_artifacts, size_of
+from export.target import get_target
+from students.student import Student
+
+FOLDERS = ["coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32"]
+
+
+def _export(
+    student_dir: Path, out: Path, pixels: np.ndarray, tokens: np.ndarray, **changes: Any
+) -> list[ExportArtifact]:
+    arguments: dict[str, Any] = {
+        "targets": ["onnx"],
+        "licence": "Apache-2.0",
+        "provenance": {"teacher": "none"},
+        "resume": False,
+        **changes,
+    }
+    return export_student(student_dir, out, pixels=pixels, tokens=tokens, **arguments)
+
+
+def test_everything_is_there_and_agrees(exported: tuple[Path, list[ExportArtifact]], tokens: np.ndarray) -> None:
+    out, artifacts = exported
+    assert sorted(p.name for p in out.iterdir()) == [*FOLDERS[:2], "logs", FOLDERS[2]]
+    assert [(a.target, a.tower) for a in artifacts] == [
+        (target, tower) for target in ("coreml", "executorch-xnnpack", "onnx") for tower in ("image", "text")
+    ]
+    for artifact in artifacts:
+        folder = out / f"{artifact.target}-{artifact.precision}"
+        file = folder / artifact.file
+        assert read_artifacts(folder)[0 if artifact.tower == "image" else 1] == artifact
+        assert artifact.sha256 == hash_path(file)
+        assert artifact.size_bytes == size_of(file) > 1000
+        assert artifact.parity.samples == len(tokens)
+        assert artifact.parity.cosine_min is not None
+        assert artifact.parity.cosine_min > (0.9999 if artifact.precision == "fp16" else 0.999999)
+        assert artifact.parity.top1_agreement == 1.0
+        assert artifact.licence == "Apache-2.0"
+        assert artifact.provenance["teacher"] == "none"
+        assert "rehearsal" not in artifact.provenance
+        assert artifact.versions["torch"]
+    assert "not Core ML itself" in artifacts[0].parity.checked_by
+    by_tower = {(a.target, a.tower): a.size_bytes for a in artifacts}
+    assert by_tower["coreml", "text"] < 0.6 * by_tower["onnx", "text"]  # fp16 against fp32
+
+
+def test_a_resume_keeps_whole_folders(
+    exported: tuple[Path, list[ExportArtifact]], student_dir: Path, pixels: np.ndarray, tokens: np.ndarray
+) -> None:
+    out, artifacts = exported
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    lines: list[str] = []
+    again = _export(
+        student_dir, out, pixels, tokens, targets=["coreml", "xnnpack", "onnx"], resume=True, progress=lines.append
+    )
+    assert again == artifacts
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    assert len(lines) == 3
+    assert all("unchanged" in line for line in lines)
+
+
+def test_a_second_export_gives_the_same_bytes(
+    exported: tuple[Path, list[ExportArtifact]],
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    """In other processes, without resume: the hashes are the student's, not the run's."""
+    again = _export(student_dir, tmp_path, pixels, tokens, targets=["coreml", "executorch", "onnx"], rehearsal=True)
+    assert {(a.target, a.tower): a.sha256 for a in again} == {(a.target, a.tower): a.sha256 for a in exported[1]}
+    assert all(a.provenance["rehearsal"] is True for a in again)
+
+
+def test_a_resume_exports_again_what_was_touched(
+    exported: tuple[Path, list[ExportArtifact]],
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "export"
+    shutil.copytree(exported[0], out)
+    kept = (out / "coreml-fp16" / "artifact.json").stat().st_mtime_ns
+    data = bytearray((out / "onnx-fp32" / "image.onnx").read_bytes())
+    data[-100] ^= 1
+    (out / "onnx-fp32" / "image.onnx").write_bytes(data)
+    (out / ".partial-work").mkdir()  # as a killed run leaves it
+    lines: list[str] = []
+    again = _export(student_dir, out, pixels, tokens, targets=["coreml", "onnx"], resume=True, progress=lines.append)
+    assert [a.sha256 for a in again] == [a.sha256 for a in exported[1] if a.target in ("coreml", "onnx")]
+    assert (out / "coreml-fp16" / "artifact.json").stat().st_mtime_ns == kept
+    assert any(line.startswith("onnx-fp32: converting") for line in lines)
+    assert not any(line.startswith("coreml-fp16: converting") for line in lines)
+    assert not (out / ".partial-work").exists()
+    # Another licence: the same files, another artifact.json.
+    relicensed = _export(student_dir, out, pixels, tokens, targets=["onnx"], resume=True, licence="other")
+    assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other"}
+
+
+def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
+    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(DistillError, match="does not say what the student says") as caught:
+        _export(student_dir, tmp_path, pixels, tokens, min_cosine=1.5)  # nothing reaches it
+    assert caught.value.exit_status == 1
+    assert "onnx-fp32.failed-parity" in str(caught.value)
+    assert not (tmp_path / "onnx-fp32").exists()
+    kept = read_artifacts(tmp_path / "onnx-fp32.failed-parity")
+    assert (tmp_path / "onnx-fp32.failed-parity" / kept[0].file).exists()
+
+
+def test_a_worker_that_dies_is_reported_with_its_log(
+    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
+        (folder / "reference.npz").write_bytes(b"not an archive")
+        return {"image": str(folder / "no.pt2"), "text": str(folder / "no.pt2")}
+
+    monkeypatch.setattr("export.run.write_programs", broken)
+    with pytest.raises(DistillError, match="Exporting to onnx failed") as caught:
+        _export(student_dir, tmp_path, pixels, tokens)
+    log = tmp_path / "logs" / "onnx-fp32.log"
+    assert str(log) in str(caught.value)
+    assert "npz" in log.read_text() or "pickle" in log.read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["logs"]
+
+
+def test_bad_calls(
+    student: Student,
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(kind: type[DistillError], words: str, *arguments: Any, **changes: Any) -> None:
+        with pytest.raises(kind, match=words):
+            _export(*arguments, **changes)
+
+    out = tmp_path / "out"
+    refused(UsageError, "executorch-xnnpack", student_dir, out, pixels, tokens, targets=["executorch-xnnpak"])
+    refused(UsageError, "model.safetensors", tmp_path, out, pixels, tokens)
+    refused(UsageError, r"float32 \[n, 3, S, S\]", student_dir, out, pixels.astype(np.float64), tokens)
+    refused(UsageError, r"\[0, 1\]", student_dir, out, pixels * 255, tokens)
+    refused(UsageError, r"int32 \[m, L\]", student_dir, out, pixels, tokens.astype(np.int64))
+    refused(UsageError, "do not fit the student", student_dir, out, pixels[:, :, :16, :16], tokens)
+    monkeypatch.setattr(type(get_target("onnx")), "requires", {"no_such_package_here": "nspkg>=2"})
+    refused(DistillError, "pip install 'nspkg>=2'", student_dir, out, pixels, tokens)
+    assert not out.exists() or not any(p.name.startswith("onnx") for p in out.iterdir())
+
+
+def test_hash_of_a_package_is_over_names_and_contents(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+    for name, order in (("one", ("a", "sub/b")), ("two", ("sub/b", "a"))):
+        for file in order:
+            (tmp_path / name / file).write_text(file)
+    assert hash_path(tmp_path / "one") == hash_path(tmp_path / "two")
+    (tmp_path / "two" / "a").rename(tmp_path / "two" / "c")
+    assert hash_path(tmp_path / "one") != hash_path(tmp_path / "two")
+    assert size_of(tmp_path / "one") == len("a") + len("sub/b")
+
+
+def test_reading_what_is_no_exported_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"artifact\.json is missing"):
+        read_artifacts(tmp_path)
+    (tmp_path / "artifact.json").write_text(json.dumps([{"target": "onnx"}]))
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_artifacts(tmp_path)

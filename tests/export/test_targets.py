@@ -1,0 +1,128 @@
+"""Every registered target: its facts, its weightless import, and that a damaged file does not pass the check."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.errors import UsageError
+from export.parity import Reference, check_file
+from export.target import ALIASES, TARGETS, get_target
+from students.student import Student
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_facts(name: str) -> None:
+    target = get_target(name)
+    assert target.name == name
+    assert target.precision in ("fp16", "fp32")
+    assert target.folder == f"{name}-{target.precision}"
+    assert target.suffix.startswith(".")
+    assert target.checked_by
+    assert target.runtime
+    assert target.missing() is None
+
+
+def test_names() -> None:
+    assert set(TARGETS) >= {"coreml", "executorch-xnnpack", "onnx"}
+    assert get_target("executorch").name == "executorch-xnnpack"
+    assert all(name in TARGETS for name in ALIASES.values())
+    with pytest.raises(UsageError, match="coreml"):
+        get_target("coremlx")
+
+
+def test_missing_packages_give_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get_target("onnx")), "requires", {"json": "json", "no_such_package_here": "nspkg>=2"})
+    assert get_target("onnx").missing() == "pip install 'nspkg>=2'"
+
+
+def test_the_registry_is_light(run_python: Callable[[str], str]) -> None:
+    code = "import sys; from export.target import TARGETS; list(TARGETS); print(*sorted(sys.modules))"
+    loaded = set(run_python(code).split())
+    assert not loaded & {"torch", "numpy", "coremltools", "onnx", "onnxruntime", "executorch", "timm", "open_clip"}
+
+
+@pytest.fixture(scope="module")
+def reference(student: Student, pixels: np.ndarray, tokens: np.ndarray) -> Reference:
+    with torch.no_grad():
+        image = student.encode_image(torch.from_numpy(pixels)).numpy()
+        text = student.encode_text(torch.from_numpy(tokens).long()).numpy()
+    return Reference(pixels, tokens, image, text)
+
+
+def test_an_edited_core_ml_weight_file_fails(exported: tuple[Path, Any], reference: Reference, tmp_path: Path) -> None:
+    target = get_target("coreml")
+    copy = tmp_path / "image.mlpackage"
+    shutil.copytree(exported[0] / target.folder / "image.mlpackage", copy)
+    sound = check_file(target, copy, "image", reference)
+    assert sound.cosine_min is not None
+    assert sound.cosine_min > 0.9999
+    (weights,) = copy.rglob("weight.bin")
+    data = bytearray(weights.read_bytes())
+    # Flip the sign of every fp16 number in the first 4 KiB after the file's header and first blob's header.
+    for index in range(129, 129 + 4096, 2):
+        data[index] ^= 0x80
+    weights.write_bytes(data)
+    damaged = check_file(target, copy, "image", reference)
+    assert damaged.cosine_min is not None
+    assert damaged.cosine_min < 0.95
+
+
+def test_an_edited_onnx_weight_fails(exported: tuple[Path, Any], reference: Reference, tmp_path: Path) -> None:
+    import onnx
+
+    target = get_target("onnx")
+    model = onnx.load(exported[0] / target.folder / "image.onnx")
+    largest = max((i for i in model.graph.initializer if len(i.dims) == 4), key=lambda i: len(i.raw_data))
+    largest.raw_data = (-np.frombuffer(largest.raw_data, np.float32)).tobytes()
+    onnx.save(model, tmp_path / "image.onnx")
+    damaged = check_file(target, tmp_path / "image.onnx", "image", reference)
+    assert damaged.cosine_min is not None
+    assert damaged.cosine_min < 0.95
+
+
+def test_onnx_opset_and_names(exported: tuple[Path, Any]) -> None:
+    import onnx
+
+    model = onnx.load(exported[0] / "onnx-fp32" / "text.onnx")
+    onnx.checker.check_model(model)
+    assert model.opset_import[0].version >= 18
+    (given,), (made,) = model.graph.input, model.graph.output
+    assert (given.name, given.type.tensor_type.elem_type) == ("tokens", onnx.TensorProto.INT32)
+    assert made.name == "text_embedding"
+    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [1, 16]
+    # No paths of the machine that made it.
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    for name in ("image.onnx", "text.onnx"):
+        assert root not in (exported[0] / "onnx-fp32" / name).read_bytes()
+
+
+def test_core_ml_package(exported: tuple[Path, Any]) -> None:
+    from export.targets.coreml import import_coremltools
+
+    ct = import_coremltools()
+    for tower, shape in (("image", [1, 3, 32, 32]), ("text", [1, 16])):
+        path = exported[0] / "coreml-fp16" / f"{tower}.mlpackage"
+        assert {p.name for p in path.iterdir()} == {"Manifest.json", "Data"}
+        spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+        assert spec.specificationVersion == 8  # iOS 17
+        (given,), (made,) = spec.description.input, spec.description.output
+        assert list(given.type.multiArrayType.shape) == shape
+        kinds = ct.proto.FeatureTypes_pb2.ArrayFeatureType
+        assert given.type.multiArrayType.dataType == {"image": kinds.FLOAT32, "text": kinds.INT32}[tower]
+        assert made.type.multiArrayType.dataType == kinds.FLOAT32
+        assert made.name == f"{tower}_embedding"
+
+
+def test_executorch_is_mostly_delegated(exported: tuple[Path, Any]) -> None:
+    """XNNPACK takes all but LayerNorm, pooling and the L2 norm; idle expands would cut every attention twice more."""
+    data = (exported[0] / "executorch-xnnpack-fp32" / "image.pte").read_bytes()
+    assert b"aten::expand_copy" not in data
+    assert b"aten::native_layer_norm" in data
+    assert b"XnnpackBackend" in data
+    for op in (b"aten::bmm", b"aten::convolution", b"aten::addmm", b"aten::linear", b"aten::gelu", b"aten::_softmax"):
+        assert op not in data
