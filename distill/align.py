@@ -93,7 +93,9 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
 
     spec = TEACHERS.get(recipe.towers or "")
     if spec.loader != "towers":
-        raise UsageError(f"{spec.name!r} is a trained teacher, not a pair of towers to align. Known: sail-lite0-minilm.")
+        raise UsageError(
+            f"{spec.name!r} is a trained teacher, not a pair of towers to align. Known: sail-lite0-minilm."
+        )
     source = open_source(recipe.data, "train", recipe.limit)
     towers = FrozenTowers()
     open_run(out, recipe, resume=resume, overwrite=overwrite)
@@ -109,7 +111,11 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
 
     with console.stage("features of the frozen towers") as advance:
         cache = cache_features(
-            towers, source, out / FEATURES_FILE, decode=decode, progress=lambda done, total: advance(done, total, "images")
+            towers,
+            source,
+            out / FEATURES_FILE,
+            decode=decode,
+            progress=lambda done, total: advance(done, total, "images"),
         )
         classes = class_name_pairs(towers, cache)
     torch.manual_seed(recipe.seed)

@@ -33,7 +33,9 @@ def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimi
     from safetensors.torch import save_file
 
     with atomic.staged_dir(folder / f"step-{step:08d}") as path:
-        save_file({k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors"))
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors")
+        )
         torch.save(optimizer.state_dict(), path / "optimizer.pt")
         atomic.write_json(path / STATE_FILE, {"step": step})
     for old in sorted(folder.glob("step-*"))[:-keep]:

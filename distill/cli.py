@@ -22,9 +22,13 @@ app = typer.Typer(
     help="Turns big CLIP teachers into small image-text models that run on a phone, and proves that they still work there.",
 )
 
-TeacherFlag = Annotated[list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")]
+TeacherFlag = Annotated[
+    list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")
+]
 StudentFlag = Annotated[str | None, typer.Option("--student", help="Student architecture; see distill list students.")]
-DataFlag = Annotated[str | None, typer.Option("--data", help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.")]
+DataFlag = Annotated[
+    str | None, typer.Option("--data", help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.")
+]
 RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="TOML file, or the name of one that ships.")]
 SetFlag = Annotated[list[str] | None, typer.Option("--set", help="key=value for any recipe key; may repeat.")]
 OutFlag = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
@@ -32,8 +36,12 @@ ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue the run in 
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RehearseFlag = Annotated[bool, typer.Option("--rehearse", help="Full size, random weights, a handful of samples.")]
-TargetFlag = Annotated[list[str] | None, typer.Option("--target", help="Export target; may repeat. See distill list targets.")]
-DeviceFlag = Annotated[list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")]
+TargetFlag = Annotated[
+    list[str] | None, typer.Option("--target", help="Export target; may repeat. See distill list targets.")
+]
+DeviceFlag = Annotated[
+    list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
+]
 
 
 def _recipe(recipe: str | None, sets: list[str] | None, **given: Any) -> Any:
@@ -124,7 +132,9 @@ def export(
     from distill.verbs.export import run_recipe
 
     base = run_recipe(folder).model_dump(mode="json")
-    parsed = load_recipe(None, sets or [], {**base, **({"export": {**base["export"], "targets": target}} if target else {})})
+    parsed = load_recipe(
+        None, sets or [], {**base, **({"export": {**base["export"], "targets": target}} if target else {})}
+    )
     _print(verb(folder, parsed, overwrite=overwrite), as_json, lambda result: _show_rows(result["artifacts"]))
 
 

@@ -51,7 +51,9 @@ def _bar(name: str) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=rich.console.Console(stderr=True), transient=True) as bar:
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=rich.console.Console(stderr=True), transient=True
+    ) as bar:
         task = bar.add_task(name, total=None, note="")
 
         def advance(done: int, total: int, note: str = "") -> None:

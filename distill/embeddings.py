@@ -45,13 +45,16 @@ def gather(local: Tensor) -> Tensor:
         return local
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(all_gather(local))
+    parts: tuple[Tensor, ...] = all_gather(local)  # type: ignore[no-untyped-call]
+    return torch.cat(parts)
 
 
 def embeddings(
     image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None, kind: str = "softmax"
 ) -> Embeddings:
     """Gather [b, D] unit-length image and text rows into an `Embeddings`."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    rank = (
+        torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    )
     bias = torch.zeros((), device=image.device) if logit_bias is None else logit_bias
     return Embeddings(image, text, gather(image), gather(text), logit_scale, bias, rank * image.shape[0], kind)

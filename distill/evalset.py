@@ -58,11 +58,11 @@ def load_evalset(source: Source, zero_shot_source: Source | None = None) -> Eval
     """Read the eval split of `source`; zero-shot comes from `zero_shot_source` where given."""
     samples, rejected = [], {}
     for index in range(len(source)):
-        sample = source[index]
         try:
+            sample = source[index]
             decode_rgb(sample.image, sample.key)
         except BadImageError as error:
-            rejected[sample.key] = str(error)
+            rejected[error.key] = error.reason
             continue
         if sample.captions:
             samples.append(sample)

@@ -86,11 +86,17 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
     try:
         source = inheritance_source(origin)
     except UsageError as reason:
-        return student, {"strategy": recipe.inherit, "towers": [], "skipped": {"visual": str(reason), "text": str(reason)}}
+        return student, {
+            "strategy": recipe.inherit,
+            "towers": [],
+            "skipped": {"visual": str(reason), "text": str(reason)},
+        }
     plan = make_plan(source, student.spec.model_cfg, recipe.inherit, _merges_sha256(student.merges))
     state = apply_plan(plan, source, student.spec.model_cfg)
     unexpected = student.clip.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
-        raise DistillError(f"Inheritance made tensors that the student lacks: {', '.join(unexpected[:3])}. Please report this.")
+        raise DistillError(
+            f"Inheritance made tensors that the student lacks: {', '.join(unexpected[:3])}. Please report this."
+        )
     summary = {"strategy": plan.strategy, "source": plan.source, "source_sha256": plan.source_sha256}
     return student, {**summary, "towers": list(plan.towers), "skipped": plan.skipped, "plan": plan.to_json()}

@@ -28,7 +28,9 @@ def objective_weights(objective: str | dict[str, float]) -> dict[str, float]:
     for name in objective:
         LOSSES.get(name)
     if not any(weight > 0 for weight in objective.values()):
-        raise UsageError("The objective has no loss with a positive weight: give at least one, as in { affinity = 1.0 }.")
+        raise UsageError(
+            "The objective has no loss with a positive weight: give at least one, as in { affinity = 1.0 }."
+        )
     return objective
 
 

@@ -70,7 +70,9 @@ class EvalRecipe(Strict):
 
     limit: int | None = Field(None, ge=2, description="evaluation images; None = all that the data has")
     data: str | None = Field(None, description="evaluate on other data than the training data's own eval split")
-    zero_shot: str | None = Field(None, description="a labelled set for zero-shot classification, None = the data's own")
+    zero_shot: str | None = Field(
+        None, description="a labelled set for zero-shot classification, None = the data's own"
+    )
     batch_size: int = Field(128, ge=1)
 
 
@@ -87,10 +89,12 @@ class ProfileRecipe(Strict):
     """Latency on this host, and the phones asked for."""
 
     enabled: bool = True
-    devices: tuple[str, ...] = ("host",)
+    devices: tuple[str, ...] = Field(
+        (), description="names of distill devices; empty = all, the absent ones with the reason"
+    )
     threads: int = Field(1, ge=1)
     warmup_runs: int = Field(5, ge=1)
-    runs: int = Field(20, ge=1, description="timed calls per round")
+    runs: int = Field(60, ge=1, description="timed calls per model, over all rounds")
     rounds: int = Field(3, ge=1)
 
 
@@ -110,7 +114,9 @@ class Recipe(Strict):
     eval: EvalRecipe = EvalRecipe()
     export: ExportRecipe = ExportRecipe()
     profile: ProfileRecipe = ProfileRecipe()
-    rehearse: bool = Field(False, description="random weights, a handful of samples: proves the machine, not the accuracy")
+    rehearse: bool = Field(
+        False, description="random weights, a handful of samples: proves the machine, not the accuracy"
+    )
 
 
 def find_recipe(name: str) -> Path:

@@ -20,7 +20,7 @@ def rehearsal_of(recipe: Recipe) -> Recipe:
         "baseline": {"enabled": False},
         "eval": {"limit": SAMPLES, "batch_size": 4},
         "export": {"parity_samples": 2, "jobs": 1},
-        "profile": {"warmup_runs": 1, "runs": 3, "rounds": 2},
+        "profile": {"warmup_runs": 1, "runs": 4, "rounds": 2},
     }
     sections = {name: getattr(recipe, name).model_copy(update=update) for name, update in cuts.items()}
     return recipe.model_copy(update={**sections, "limit": SAMPLES, "rehearse": True})

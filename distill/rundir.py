@@ -40,7 +40,9 @@ def git_commit() -> str:
     try:
         call = ["git", "-C", str(root)]
         head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run([*call, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True)
+        status = subprocess.run(
+            [*call, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
@@ -76,7 +78,9 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
     if not (out.is_dir() and any(out.iterdir())):
         return
     if overwrite and not (out / RESOLVED).exists():
-        raise UsageError(f"{str(out)!r} is not a run of distill (no {RESOLVED} inside), so --overwrite will not delete it.")
+        raise UsageError(
+            f"{str(out)!r} is not a run of distill (no {RESOLVED} inside), so --overwrite will not delete it."
+        )
     if not overwrite and not resume:
         raise OutputExistsError(
             f"The output {str(out)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."

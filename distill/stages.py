@@ -10,7 +10,7 @@ from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.models import TeacherSet, student_spec
-from distill.recipe import Recipe
+from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK
 from distill.training import train_model
 
@@ -172,7 +172,7 @@ def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
     settings = recipe.export
     if not settings.targets:
         return
-    with console.stage("export and check parity") as advance:
+    with console.stage("export and check parity"):
         student = load_student(out / "student")
         data = open_evalset(recipe)
         images = [(sample.key, sample.image) for sample in data.samples]
@@ -197,29 +197,29 @@ def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
             min_cosine=settings.min_cosine,
             jobs=settings.jobs,
             rehearsal=recipe.rehearse,
-            progress=lambda done, total, note="": advance(done, total, note),
+            progress=console.say,
         )
 
 
 def profile_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console) -> None:
     """out/profile.json: the exported files on each device, and eager models side by side on this host."""
     from distill.eager_latency import eager_latency
+    from export.device import list_devices
     from export.profile import profile
 
     settings, target = recipe.profile, out / "profile.json"
     if target.exists() or not settings.enabled:
         return
-    with console.stage("profile on this host") as advance:
+    with console.stage("profile on this host"):
         folders = sorted(path.parent for path in (out / "export").glob("*/artifact.json"))
         exported = profile(
             folders,
             out / "student",
-            devices=list(settings.devices),
+            devices=asked_devices(settings),
             threads=settings.threads,
             runs=settings.runs,
             warmup_runs=settings.warmup_runs,
             rounds=settings.rounds,
-            progress=lambda done, total, note="": advance(done, total, note),
         )
         eager = eager_latency(
             {model.role if model.role != "teacher" else model.name: model.embedder() for model in models},
@@ -228,10 +228,18 @@ def profile_stage(recipe: Recipe, models: list[Judged], out: Path, console: Cons
             warmup_runs=settings.warmup_runs,
             rounds=settings.rounds,
         )
-        result: dict[str, Any] = {"exported": [asdict(item) for item in exported], "eager": eager}
+        host = next(asdict(device) for device in list_devices() if device.kind == "host")
+        result: dict[str, Any] = {"host": host, "exported": [asdict(item) for item in exported], "eager": eager}
         if recipe.rehearse:
             result["rehearsal"] = MARK
         atomic.write_json(target, result)
+
+
+def asked_devices(settings: ProfileRecipe) -> list[str]:
+    """The devices that a recipe names, or else every kind there is: those that are absent then say what is missing."""
+    from export.device import list_devices
+
+    return list(settings.devices) or [device.name for device in list_devices()]
 
 
 def check_data(recipe: Recipe) -> None:

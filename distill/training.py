@@ -80,7 +80,14 @@ def train_model(
             rank=rank, world=world, workers=train.workers,
         )  # fmt: skip
 
-    fit(task, stream, _cached_tokenize(student), out, **fit_recipe(train, recipe.seed), progress=report_progress(advance))
+    fit(
+        task,
+        stream,
+        _cached_tokenize(student),
+        out,
+        **fit_recipe(train, recipe.seed),
+        progress=report_progress(advance),
+    )
     from distill.rehearsal import MARK
 
     card = {
@@ -123,5 +130,6 @@ def model_folder(path: Path) -> Path:
             return candidate
     if not path.exists():
         raise UsageError(f"There is no {str(path)!r}. Give a run folder or the student/ folder inside one.")
-    raise DistillError(f"{str(path)!r} holds no trained student yet. Finish it first: distill run --out {path} --resume.")
-
+    raise DistillError(
+        f"{str(path)!r} holds no trained student yet. Finish it first: distill run --out {path} --resume."
+    )

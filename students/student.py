@@ -35,6 +35,10 @@ class Student(nn.Module):
         merges: the tokenizer's merges file, None for CLIP's own.
     """
 
+    clip: Any  # open_clip is untyped; declared because nn.Module would make it "Tensor or Module"
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: StudentSpec, clip: nn.Module, merges: Path | None) -> None:
         super().__init__()
         self.spec = spec
@@ -49,8 +53,7 @@ class Student(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """[], already exponentiated; open_clip stores its logarithm."""
-        scale: Tensor = self.clip.logit_scale
-        return scale.exp()
+        return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     def tokenize(self, captions: list[str]) -> Tensor:
         """b captions -> LongTensor [b, L] with L = context_length; longer captions are cut, the end token kept."""
@@ -145,7 +148,9 @@ def load_student(path: Path) -> Student:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS_FILE).items()}
         student.clip.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-        raise DistillError(f"The student in {str(path)!r} does not load: {error}. Train it again or restore it.") from error
+        raise DistillError(
+            f"The student in {str(path)!r} does not load: {error}. Train it again or restore it."
+        ) from error
     return student.eval()
 
 

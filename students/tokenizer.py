@@ -67,7 +67,7 @@ def cut_merges(words: Iterable[str]) -> bytes:
 def _merges_of(token: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
     """The merges that BPE applies to one token: repeatedly the pair of lowest rank, everywhere it stands."""
     pieces = [*token[:-1], token[-1] + "</w>"]
-    used = set()
+    used: set[tuple[str, str]] = set()
     while True:
         pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
         if not pairs:

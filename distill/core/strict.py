@@ -63,12 +63,14 @@ def load_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The recipe {str(path)!r} cannot be read ({error}). It must be a UTF-8 TOML file.") from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The recipe {str(path)!r} is not valid TOML: {error}. Mend that line and call again.") from None
+        raise UsageError(
+            f"The recipe {str(path)!r} is not valid TOML: {error}. Mend that line and call again."
+        ) from None
 
 
 def apply_sets(values: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     """A copy of `values` with each `a.b=value` of `sets` applied; the value is TOML, or a bare string."""
-    result = _copy(values)
+    result: dict[str, Any] = _copy(values)
     for item in sets:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
@@ -85,7 +87,8 @@ def apply_sets(values: dict[str, Any], sets: list[str]) -> dict[str, Any]:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"v = {text}")["v"]
+        value: Any = tomllib.loads(f"v = {text}")["v"]
+        return value
     except tomllib.TOMLDecodeError:
         return text
 

@@ -9,6 +9,7 @@ nothing here calls it. Where torchvision's library loads, nothing is touched.
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 _libraries: list[object] = []  # torch drops the schemas when the Library object dies
 
@@ -26,11 +27,11 @@ def ensure_torchvision() -> None:
         return
     for native in Path(spec.origin).parent.glob("_C.*"):
         try:
-            torch.ops.load_library(str(native))
+            torch.ops.load_library(str(native))  # type: ignore[no-untyped-call]
         except OSError:
             break
         return
-    library = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)

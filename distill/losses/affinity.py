@@ -18,7 +18,9 @@ from distill.loss import LOSSES, Loss, TeacherFacts
 
 def softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """Mean over rows of KL(softmax(teacher) || softmax(student)), both [b, B]."""
-    return F.kl_div(student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="batchmean", log_target=True)
+    return F.kl_div(
+        student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="batchmean", log_target=True
+    )
 
 
 def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -38,7 +40,9 @@ class Affinity(Loss):
         sigmoid = [facts for facts in teachers.values() if facts.kind == "sigmoid"]
         # Keys hold an index: parameter names may not hold the dots that teacher names may.
         self.sigmoid_index = {facts.name: str(i) for i, facts in enumerate(sigmoid)}
-        self.log_scale = nn.ParameterDict({str(i): torch.tensor(math.log(f.logit_scale)) for i, f in enumerate(sigmoid)})
+        self.log_scale = nn.ParameterDict(
+            {str(i): torch.tensor(math.log(f.logit_scale)) for i, f in enumerate(sigmoid)}
+        )
         self.bias = nn.ParameterDict({str(i): torch.tensor(f.logit_bias) for i, f in enumerate(sigmoid)})
 
     def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:

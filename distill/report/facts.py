@@ -8,8 +8,6 @@ from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
 
-PHONES = ("iPhone (Core ML)", "Android (ExecuTorch)")
-
 
 def read_run(out: Path) -> dict[str, Any]:
     """The facts of the run in `out`.
@@ -27,6 +25,7 @@ def read_run(out: Path) -> dict[str, Any]:
         raise DistillError(f"The run in {str(out)!r} is not finished. Continue it: distill run --out {out} --resume.")
     resolved = atomic.read_json(out / "resolved.json")
     profile = _json_or(out / "profile.json", {"exported": [], "eager": {}})
+    host = profile.get("host", {})
     exports = _exports(out, profile)
     order = {"teacher": 0, "student": 1, "plain": 2}
     evals.sort(key=lambda item: order[item["role"]])
@@ -50,7 +49,7 @@ def read_run(out: Path) -> dict[str, Any]:
         "rejected": manifest.get("rejected", []),
         "licence": atomic.read_json(out / "student" / "card.json")["licence"],
         "seconds": _json_or(out / "seconds.json", {}),
-        "host": _json_or(out / "host.json", {}).get("cpu", resolved["versions"]["platform"]),
+        "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
         "inherited": {k: v for k, v in _json_or(out / "inheritance.json", {}).items() if k != "plan"},
     }
 
@@ -85,11 +84,16 @@ def _model_row(out: Path, item: dict[str, Any], eager: dict[str, Any], exports: 
 
 def _exports(out: Path, profile: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
-    timed = {(p["runtime"], p["tower"]): p for p in profile["exported"] if p["source"] == "measured"}
+    from export.target import TARGETS
+
+    measured = [item for item in profile["exported"] if item["source"] == "measured"]
     for path in sorted((out / "export").glob("*/artifact.json")):
         for artifact in atomic.read_json(path):
             parity = artifact["parity"]
-            latency = timed.get((artifact["target"], artifact["tower"]))
+            runtime = TARGETS.get(artifact["target"]).runtime
+            latency = next(
+                (p for p in measured if p["runtime"].startswith(runtime) and p["tower"] == artifact["tower"]), None
+            )
             rows.append(
                 {
                     "target": artifact["target"],
@@ -114,7 +118,7 @@ def _exports(out: Path, profile: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _phones(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
     """A line per phone asked for, or per kind of phone: its figures, or that it was not measured and why."""
-    asked = [p for p in profiles if p["device"] != "host" and p["source"] == "not measured"]
+    asked = {p["device"]: p for p in profiles if p["device"] != "host" and p["source"] == "not measured"}
     if asked:
-        return [{"phone": p["device"], "result": f"not measured: {p['note']}"} for p in {p["device"]: p for p in asked}.values()]
-    return [{"phone": phone, "result": "not measured: no phone was asked for (--device)"} for phone in PHONES]
+        return [{"phone": name, "result": f"not measured: {p['note']}"} for name, p in asked.items()]
+    return [{"phone": "phones", "result": "not measured: none was asked for (--device)"}]

@@ -22,7 +22,9 @@ def _axes(width: float = 6.4, height: float = 3.4) -> Any:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"svg.hashsalt": "distill", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update(
+        {"svg.hashsalt": "distill", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
     return plt.subplots(figsize=(width, height))
 
 
@@ -31,7 +33,9 @@ def training_curves(curves: dict[str, list[dict[str, float]]]) -> str:
     figure, axes = _axes()
     for name, rows in curves.items():
         if rows:
-            axes.plot([r["step"] for r in rows], [r["loss"] / rows[0]["loss"] for r in rows], label=name, color=COLOURS[name])
+            axes.plot(
+                [r["step"] for r in rows], [r["loss"] / rows[0]["loss"] for r in rows], label=name, color=COLOURS[name]
+            )
     axes.set_xlabel("step")
     axes.set_ylabel("loss / first logged loss")
     axes.set_ylim(bottom=0)

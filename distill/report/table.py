@@ -36,7 +36,9 @@ def show(facts: dict[str, Any]) -> None:
     for row in rows(facts):
         table.add_row(*row)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 150)
+    if not console.is_terminal:
+        console = Console(width=170)
+    console.print(table)
     for phone in facts["phones"]:
         console.print(f"{phone['phone']}: {phone['result']}", highlight=False, soft_wrap=True)
     console.print(f"Report: {facts['out']}/report.md and report.html", highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ def profile(path: Path, recipe: Recipe | None = None, *, console: Console | None
     Raises:
         UsageError: there is nothing exported there.
     """
+    from distill.stages import asked_devices
     from export.profile import profile as measure
 
     recipe, console = recipe or Recipe(), console or Console()
@@ -26,17 +27,19 @@ def profile(path: Path, recipe: Recipe | None = None, *, console: Console | None
     run = path.parent.parent if single else path
     folders = [path] if single else sorted(file.parent for file in (path / "export").glob("*/artifact.json"))
     if not folders:
-        raise UsageError(f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder.")
+        raise UsageError(
+            f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."
+        )
     settings = recipe.profile
-    with console.stage("profile") as advance:
+    with console.stage("profile"):
         found = measure(
             folders,
             run / "student",
-            devices=list(settings.devices),
+            devices=asked_devices(settings),
             threads=settings.threads,
             runs=settings.runs,
             warmup_runs=settings.warmup_runs,
             rounds=settings.rounds,
-            progress=lambda done, total, note="": advance(done, total, note),
+            progress=console.say,
         )
     return {"profiles": [asdict(item) for item in found]}

@@ -79,7 +79,11 @@ def _transformer_by_hand(state, x, heads):
     from torch.nn import functional as F
 
     for layer in range(5):
-        s = {k.split(f"resblocks.{layer}.")[1]: v for k, v in state.items() if f"visual.transformer.resblocks.{layer}." in k}
+        s = {
+            k.split(f"resblocks.{layer}.")[1]: v
+            for k, v in state.items()
+            if f"visual.transformer.resblocks.{layer}." in k
+        }
         y = F.layer_norm(x, (160,), s["ln_1.weight"], s["ln_1.bias"])
         q, k, v = (y @ s["attn.in_proj_weight"].T + s["attn.in_proj_bias"]).chunk(3, -1)
         q, k, v = (t.unflatten(-1, (heads, 32)).transpose(1, 2) for t in (q, k, v))
@@ -103,7 +107,9 @@ def test_two_steps_equal_one_composed_step():
         a, b = first.towers[tower], second.towers[tower]
         object.__setattr__(plan, "layers", [a.layers[i] for i in b.layers])
         object.__setattr__(plan, "hidden", [a.hidden[i] for i in b.hidden])
-        object.__setattr__(plan, "heads", [[a.heads[i][h] for h in kept] for i, kept in zip(b.layers, b.heads, strict=True)])
+        object.__setattr__(
+            plan, "heads", [[a.heads[i][h] for h in kept] for i, kept in zip(b.layers, b.heads, strict=True)]
+        )
         object.__setattr__(plan, "ffn", [[a.ffn[i][n] for n in kept] for i, kept in zip(b.layers, b.ffn, strict=True)])
     at_once = apply_plan(direct, source_of(teacher), last.spec.model_cfg)
     assert by_steps.keys() == at_once.keys()

@@ -35,7 +35,9 @@ def test_a_saved_student_loads_in_open_clip_with_equal_outputs(tmp_path):
     student = build_student(STUDENTS.get("nano"), 3).eval()
     student.save(tmp_path / "s", {"licence": "x"})
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 's'}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 's'}", bpe_path=str(tmp_path / "s" / "bpe_merges.txt.gz"))
+    tokenizer = open_clip.get_tokenizer(
+        f"local-dir:{tmp_path / 's'}", bpe_path=str(tmp_path / "s" / "bpe_merges.txt.gz")
+    )
     pixels = torch.rand(2, 3, 64, 64)
     captions = ["two small striped blue squares", "a red circle"]
     normalise = preprocess.transforms[-1]
