@@ -25,7 +25,7 @@ _WHERE = {
     "DistillError": ("distill.core.errors", "DistillError"),
     "UsageError": ("distill.core.errors", "UsageError"),
 }
-__all__ = list(_WHERE)  # noqa: PLE0604 - names resolved lazily below
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

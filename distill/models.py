@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
-from distill.recipe import Recipe, StudentRecipe
+from distill.recipe import StudentRecipe
 from students.spec import STUDENTS, StudentSpec
 from teachers.load import load_teacher, resolve_teacher
 from teachers.spec import TeacherSpec

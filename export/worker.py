@@ -34,12 +34,15 @@ def exit_with_parent() -> None:
 
 def peak_mb() -> float:
     """Peak resident memory of this process in MB; 0.0 where the system does not tell."""
-    try:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory too, which a child inherits until it starts
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024, 1)
+    if sys.platform == "darwin":
         import resource
-    except ImportError:  # Windows
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 1)
+    return 0.0
 
 
 def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ saves most of a small model's parameters.
 import gzip
 import importlib.resources
 import io
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,8 @@ def cut_merges(words: Iterable[str]) -> bytes:
     for word in words:
         for piece in full.pat.findall(word.lower()):
             used |= _merges_of("".join(full.byte_encoder[byte] for byte in piece.encode("utf-8")), full.bpe_ranks)
-    lines = gzip.open(default_bpe()).read().decode("utf-8").split("\n")
+    with gzip.open(default_bpe()) as merges:
+        lines = merges.read().decode("utf-8").split("\n")
     kept = [line for line in lines[1 : 49152 - 256 - 2 + 1] if tuple(line.split()) in used]
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
@@ -69,7 +71,7 @@ def _merges_of(token: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, 
     pieces = [*token[:-1], token[-1] + "</w>"]
     used: set[tuple[str, str]] = set()
     while True:
-        pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in itertools.pairwise(pieces) if pair in ranks]
         if not pairs:
             return used
         best = min(pairs, key=lambda pair: ranks[pair])

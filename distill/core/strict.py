@@ -35,7 +35,7 @@ def parse(model: type[M], values: dict[str, Any], where: str) -> M:
 
 
 def _sentence(model: type[BaseModel], item: Any) -> str:
-    location = [part for part in item["loc"]]
+    location = list(item["loc"])
     key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         return f"unknown key {key!r}. {nearest(str(location[-1]), _keys_at(model, location[:-1]))}"
