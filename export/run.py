@@ -82,8 +82,7 @@ def export_student(
             lines and its log), or parity below the bar (the folder is kept as <target>-<precision>.failed-parity).
     """
     say: Progress = progress or (lambda line: None)
-    wanted = list(dict.fromkeys(get_target(name).name for name in targets))
-    chosen = [get_target(name) for name in wanted]
+    chosen = [get_target(name) for name in dict.fromkeys(get_target(name).name for name in targets)]
     _require_packages(chosen)
     check_inputs(pixels, tokens)
     shared = {
@@ -106,7 +105,7 @@ def export_student(
             done[target.name] = kept
     if todo:
         done.update(_export_all(student_dir, out, todo, pixels, tokens, licence, notes, min_cosine, jobs, say))
-    return [artifact for name in wanted for artifact in done[name]]
+    return [artifact for target in chosen for artifact in done[target.name]]
 
 
 def _require_packages(targets: list[Target]) -> None:

@@ -106,7 +106,8 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, TextTower]:
 
     clip: Any = student.clip
     _require_exportable_text(clip)
-    clip = copy.deepcopy(clip).eval()
+    # In float64: folding branches and norms into one kernel then rounds once, at the end.
+    clip = copy.deepcopy(clip).eval().double()
     for parameter in clip.parameters():
         parameter.requires_grad_(False)
     clip = reparameterize_model(clip, inplace=True)

@@ -130,17 +130,23 @@ def scene_rng(*parts: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
-def sample_scene(rng: random.Random, split: str, only: tuple[str, str] | None = None) -> Scene:
+SINGLE_SHARE = 0.25  # of scenes with one group of objects; teachers learn shapes sooner from more of them
+
+
+def sample_scene(
+    rng: random.Random, split: str, only: tuple[str, str] | None = None, single: float = SINGLE_SHARE
+) -> Scene:
     """A scene of `split` ("train" or "eval").
 
     The splits share no structure (the tuple of names and counts that a full caption tells), and held-out pairs occur
-    in "eval" alone. `only` = (colour, shape) asks for one single object of that kind.
+    in "eval" alone. `only` = (colour, shape) asks for one single object of that kind; `single` is the share of scenes with
+    one group of objects instead of two.
     """
     while True:
         pattern = rng.choice(PATTERNS)
         if only is None:
             tint = rng.choice(tuple(TINTS))
-            kinds = _kinds(rng, tint, split)
+            kinds = _kinds(rng, tint, split, single)
         else:
             tint = rng.choice([t for t in TINTS if only[0] in _ALLOWED[t]])
             size = rng.choice(tuple(SIZES))
@@ -154,8 +160,8 @@ def _belongs_to_eval(structure: str) -> bool:
     return hashlib.sha256(structure.encode()).digest()[0] % _EVAL_SHARE == 0
 
 
-def _kinds(rng: random.Random, tint: str, split: str) -> tuple[_Kind, ...]:
-    number = 1 if rng.random() < 0.25 else 2
+def _kinds(rng: random.Random, tint: str, split: str, single: float) -> tuple[_Kind, ...]:
+    number = 1 if rng.random() < single else 2
     kinds: list[_Kind] = []
     while len(kinds) < number:
         colour, shape = rng.choice(_ALLOWED[tint]), rng.choice(SHAPES)

@@ -16,7 +16,7 @@ from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import SOURCES, Source, Split
 
 ZERO_SHOT_PER_CLASS = 10
-_BOUNDS = {"train": (1, 10_000_000), "eval": (1, 1_000_000), "seed": (0, 2**63 - 1), "size": (32, 1024)}
+_BOUNDS = {"train": (1, 10_000_000), "eval": (1, 1_000_000), "seed": (0, 2**63 - 1), "size": (32, 1024), "single": (0, 100)}
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Parameters:
         eval: scenes in the eval split.
         seed: picks the scenes; the pairs held out of the train split are the same for every seed.
         size: side of the images, pixels.
+        single: percent of scenes with one group of objects instead of two.
     """
 
     train: int = 4000
     eval: int = 500
     seed: int = 0
     size: int = 64
+    single: int = 25
 
 
 def parse_location(location: str) -> Parameters:
@@ -74,7 +76,7 @@ class RenderedSource:
         whole = parameters.train if split == "train" else parameters.eval
         self._length = whole if limit is None else min(limit, whole)
         # The other split's length changes nothing here, and neither does a limit that cuts nothing.
-        told = f"{VERSION} split={split} length={self._length} seed={parameters.seed} size={parameters.size}"
+        told = f"{VERSION} split={split} length={self._length} seed={parameters.seed} size={parameters.size} single={parameters.single}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ class RenderedSource:
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of a rendered {self.split} split of {self._length}")
         rng = scene_rng(self.parameters.seed, self.split, index)
-        scene = sample_scene(rng, self.split)
+        scene = sample_scene(rng, self.split, single=self.parameters.single / 100)
         return RawSample(
             key=f"rendered-{self.split}-{index:06d}",
             image=png(scene, self.parameters.size),

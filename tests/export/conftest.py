@@ -47,7 +47,9 @@ def enliven(student: Student, seed: int = 0) -> Student:
         for name, parameter in student.clip.named_parameters():
             if "logit" in name:
                 continue
-            if parameter.dim() > 1:
+            if "gamma" in name:  # layer scale: a trained network's residual branches are small
+                parameter.fill_(0.3)
+            elif parameter.dim() > 1:
                 fan_in = parameter[0].numel() if parameter.dim() == 4 else parameter.shape[-1]
                 scale = 1.0 if "embedding" in name else 1.5 * fan_in**-0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
@@ -71,6 +73,13 @@ def make_student() -> Callable[..., Student]:
 @pytest.fixture(scope="session")
 def student(make_student: Callable[..., Student]) -> Student:
     return make_student()
+
+
+@pytest.fixture(scope="session")
+def fastvit() -> Student:
+    """MobileCLIP2-S0's image tower at 64 px beside a 2-layer text tower without causal mask."""
+    vision = {"timm_model_name": "fastvit_mci0", "timm_pool": "avg", "timm_proj": None, "image_size": 64}
+    return enliven(build_student(spec(vision=vision, text={"no_causal_mask": True, "layers": 2}, custom_text=True), 0))
 
 
 @pytest.fixture(scope="session")

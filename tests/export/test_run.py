@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from distill.core.errors import DistillError, UsageError
 from export.artifact import ExportArtifact
+from export.process import spawn
 from export.run import export_student
 from export.store import hash_path, read_artifacts, size_of
 from export.target import get_target
@@ -111,15 +113,47 @@ def test_a_resume_exports_again_what_was_touched(
 
 
 def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
-    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+    exported: tuple[Path, list[ExportArtifact]],
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(DistillError, match="does not say what the student says") as caught:
-        _export(student_dir, tmp_path, pixels, tokens, min_cosine=1.5)  # nothing reaches it
+    """The worker is replaced by one that hands over finished files and reports a cosine of 0.9998 for the text tower."""
+    finished = exported[0] / "onnx-fp32"
+
+    def programs(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
+        np.savez(folder / "reference.npz", image=np.zeros((1, 32)))
+        return {}
+
+    def worker(arguments: list[str], **options: Any) -> Any:
+        job = json.loads(Path(arguments[-1]).read_text())
+        for tower in ("image", "text"):
+            shutil.copy(finished / f"{tower}.onnx", job["folder"])
+        parity = {"checked_by": "x", "cosine_mean": 1.0, "top1_agreement": 1.0, "samples": 12}
+        towers = {
+            tower: {"parity": {**parity, "cosine_min": cosine}, "convert_s": 1.0, "check_s": 1.0}
+            for tower, cosine in (("image", 0.99999), ("text", 0.9998))
+        }
+        Path(job["result"]).write_text(json.dumps(towers))
+        return spawn(["-c", ""], **options)
+
+    monkeypatch.setattr("export.run.write_programs", programs)
+    monkeypatch.setattr("export.run.spawn", worker)
+    out = tmp_path / "out"
+    with pytest.raises(DistillError, match=r"does not say what .* text 0\.99980, wanted 0\.99990") as caught:
+        _export(student_dir, out, pixels, tokens)
     assert caught.value.exit_status == 1
     assert "onnx-fp32.failed-parity" in str(caught.value)
-    assert not (tmp_path / "onnx-fp32").exists()
-    kept = read_artifacts(tmp_path / "onnx-fp32.failed-parity")
-    assert (tmp_path / "onnx-fp32.failed-parity" / kept[0].file).exists()
+    assert sorted(p.name for p in out.iterdir()) == ["logs", "onnx-fp32.failed-parity"]
+    assert read_artifacts(out / "onnx-fp32.failed-parity")[1].parity.cosine_min == 0.9998
+    passed = _export(student_dir, out, pixels, tokens, min_cosine=0.9)  # fp32: 0.999
+    assert [a.tower for a in passed] == ["image", "text"]
+    assert sorted(p.name for p in out.iterdir()) == ["logs", "onnx-fp32"]
+    # A resume holds a kept folder to the bar of this call.
+    with pytest.raises(DistillError, match="does not say what"):
+        _export(student_dir, out, pixels, tokens, resume=True)
 
 
 def test_a_worker_that_dies_is_reported_with_its_log(
@@ -180,3 +214,17 @@ def test_reading_what_is_no_exported_folder(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text(json.dumps([{"target": "onnx"}]))
     with pytest.raises(UsageError, match="cannot be read"):
         read_artifacts(tmp_path)
+
+
+def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
+    """MobileCLIP2's image tower (64 px, to be quick) with lively weights: convolutions, squeeze-excite, attention, fp16."""
+    student = fastvit
+    student.save(tmp_path / "student", {})
+    coarse = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear").numpy()
+    tokens = student.tokenize([f"{n} boats" for n in range(6)]).int().numpy()
+    artifacts = _export(tmp_path / "student", tmp_path / "out", pixels, tokens, targets=["coreml", "onnx"])
+    for artifact in artifacts:
+        assert artifact.parity.cosine_min is not None
+        assert artifact.parity.cosine_min > (0.999 if artifact.precision == "fp16" else 0.99999)
+        assert artifact.parity.samples == 6

@@ -1,0 +1,1 @@
+"""Every published number comes out of a script here, with its machine and date."""

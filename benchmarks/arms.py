@@ -1,0 +1,97 @@
+"""What distillation buys: the same student, samples, views and captions, trained in several ways, 3 seeds each.
+
+    python benchmarks/arms.py --out /tmp/default-arms
+    python benchmarks/arms.py --recipe flickr8k-mci0 --teacher runs/sail/teacher --data ../shared/data/flickr8k --out /tmp/flickr-arms \\
+        --arms distilled plain
+
+The data is reinforced once (seed 0); a seed changes the student's initial weights and its draws. Arms of one seed run one after the other,
+seeds outermost, so that a slow hour of the machine hits all arms. Prints a Markdown table (mean, and min to max over seeds) with machine and
+date, and writes every figure to OUT/result.json. A figure that is there is not measured again.
+"""
+
+import argparse
+import datetime
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from distill.console import Console
+from distill.core import atomic
+from distill.evalset import evaluate_model, student_embedder, teacher_embedder
+from distill.models import TeacherSet, student_spec
+from distill.recipe import Recipe, load_recipe
+from distill.stages import open_evalset, reinforce_stage
+from distill.training import train_model
+from reinforced_data.pairs import StoredPairs
+from students.student import load_student
+
+ARMS = {  # name -> (objective or None for the recipe's, inherits)
+    "distilled": (None, True),
+    "plain": ("clip", False),
+    "distilled, random start": (None, False),
+    "plain CLIP loss, inherited start": ("clip", True),
+}
+KEYS = (("zero-shot top-1", "zero_shot", "top1"), *((f"{way} R@{k}", "retrieval", f"{way.lower()}_r{k}") for way in ("T2I", "I2T") for k in (1, 5, 10)))
+
+
+def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dict:
+    console = Console()
+    teachers = TeacherSet(recipe.teachers, random_weights=False, seed=0)
+    stored = reinforce_stage(recipe, teachers, out / "reinforced", console)
+    data = open_evalset(recipe)
+    result = {"teacher": [evaluate_model(teacher_embedder(t), data, recipe.eval.batch_size) for t in teachers.loaded]}
+    pairs = StoredPairs(stored, student_spec(recipe.student).image_size)
+    for seed in seeds:
+        for arm in arms:
+            folder = out / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+            objective, inherits = ARMS[arm]
+            with console.stage(f"{arm}, seed {seed}") as advance:
+                train_model(
+                    recipe.model_copy(update={"seed": seed}), folder, data=pairs, teachers=teachers,
+                    objective=recipe.objective if objective is None else objective,
+                    inherit=recipe.student.inherit if inherits else "none", licence="benchmark", advance=advance,
+                )  # fmt: skip
+                figures = folder / "figures.json"
+                if not figures.exists():
+                    student = load_student(folder / "student")
+                    atomic.write_json(figures, evaluate_model(student_embedder(student, arm), data, recipe.eval.batch_size))
+                result.setdefault(arm, []).append(atomic.read_json(figures))
+    return result
+
+
+def table(result: dict) -> str:
+    used = [(label, part, key) for label, part, key in KEYS if result["teacher"][0][part] is not None]
+    lines = ["| model | " + " | ".join(label for label, _, _ in used) + " |", "|---|" + "---:|" * len(used)]
+    for arm, runs in result.items():
+        cells = []
+        for _, part, key in used:
+            values = [run[part][key] for run in runs]
+            spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe")
+    parser.add_argument("--teacher", action="append")
+    parser.add_argument("--data")
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    teachers = tuple(given.teacher) if given.teacher else None
+    recipe = load_recipe(given.recipe, given.sets, {"teachers": teachers, "data": given.data})
+    given.out.mkdir(parents=True, exist_ok=True)
+    result = measure(recipe, given.arms, given.seeds, given.out)
+    atomic.write_json(given.out / "result.json", result)
+    samples = recipe.train.steps * recipe.train.batch_size
+    print(f"\n{samples} samples, seeds {given.seeds}; {platform.processor() or platform.machine()}, {platform.node()}, {datetime.date.today()}\n")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

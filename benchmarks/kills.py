@@ -1,0 +1,68 @@
+"""Kill the default run ten times at random, resume each time, compare hashes with an uninterrupted run.
+
+    python benchmarks/kills.py --out /tmp/kills [--kills 10] [--seed 0] [-- more arguments of distill run]
+
+Kill times are spread over the uninterrupted run's wall time (each uniform inside its tenth), since a resumed run starts with the imports and
+skips what is finished. Prints when and in which stage each kill fell, and whether every hash is equal. Exit status 1 when one differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def call(out: Path, more: list[str]) -> list[str]:
+    return [sys.executable, "-m", "distill", "run", "--out", str(out), *more]
+
+
+def last_line(out: Path) -> str:
+    log = out / "log.txt"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return lines[-1][20:] if lines else "before the run folder"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("more", nargs="*")
+    given = parser.parse_args()
+    whole, killed = given.out / "whole", given.out / "killed"
+    started = time.perf_counter()
+    if not (whole / "hashes.json").exists():
+        subprocess.run(call(whole, ["--resume", *given.more]), check=True)
+    seconds = time.perf_counter() - started
+    if (whole / "seconds.json").exists():
+        seconds = max(60.0, sum(json.loads((whole / "seconds.json").read_text()).values()))
+    rng, done = random.Random(given.seed), 0
+    startup = 6.0  # seconds of imports that every resumed run begins with
+    while done < given.kills:
+        process = subprocess.Popen(
+            call(killed, ["--resume", *given.more]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait = startup + rng.uniform(0, 2.2 * seconds / given.kills)
+        try:
+            process.wait(wait)
+            print(f"the run ended before kill {done + 1}; {done} kills in all")
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            done += 1
+            print(f"kill {done} after {wait:.1f} s; last said: {last_line(killed)}", flush=True)
+    subprocess.run(call(killed, ["--resume", *given.more]), check=True, stdout=subprocess.DEVNULL)
+    a, b = (json.loads((folder / "hashes.json").read_text()) for folder in (whole, killed))
+    different = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+    print(f"{done} kills; {len(a)} hashes, {len(different)} differ {different}")
+    sys.exit(1 if different or done < given.kills else 0)
+
+
+if __name__ == "__main__":
+    main()

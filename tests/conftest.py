@@ -1,0 +1,29 @@
+"""Shared by all tests: quiet threads, and where the shared photos lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def flickr8k() -> Path:
+    if not (DATA / "flickr8k").is_dir():
+        pytest.skip("the shared Flickr8k photos are not here (../shared/data/flickr8k)")
+    return DATA / "flickr8k"
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory) -> Path:
+    """A full teacher folder with random weights, small enough for a test run."""
+    from students.spec import STUDENTS
+    from students.student import build_student
+
+    path = tmp_path_factory.mktemp("teacher") / "tiny"
+    build_student(STUDENTS.get("rendered-teacher"), 0).save(path, {"licence": "Apache-2.0", "commercial": True})
+    return path

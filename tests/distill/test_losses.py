@@ -1,0 +1,235 @@
+"""Each loss against a double loop in float64, zero at identity, and the traps that released code fell into."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from distill.core.errors import UsageError
+from distill.embeddings import Embeddings, embeddings
+from distill.loss import LOSSES, TeacherFacts
+from distill.objective import PRESETS, Objective, fixed_scale, objective_weights
+from distill.task import DistillTask
+
+B, D = 5, 6
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def made(seed, scale=7.0, bias=0.0, kind="softmax", width=D) -> Embeddings:
+    scale, bias = torch.tensor(scale, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)
+    return embeddings(unit(B, width, seed=seed), unit(B, width, seed=seed + 100), scale, bias, kind)
+
+
+def facts(name="t", width=D, kind="softmax", scale=7.0, bias=0.0):
+    return {name: TeacherFacts(name, width, kind, scale, bias)}
+
+
+def probabilities(e: Embeddings, way: str) -> list[list[float]]:
+    rows, columns = (e.image, e.text) if way == "i2t" else (e.text, e.image)
+    result = []
+    for i in range(B):
+        logits = [float(e.logit_scale) * sum(float(a) * float(b) for a, b in zip(rows[i], columns[j], strict=True)) for j in range(B)]
+        total = sum(math.exp(x) for x in logits)
+        result.append([math.exp(x) / total for x in logits])
+    return result
+
+
+def test_contrastive_is_the_double_loop():
+    s = made(1)
+    expected = sum(-math.log(probabilities(s, way)[i][i]) / B / 2 for way in ("i2t", "t2i") for i in range(B))
+    assert LOSSES.get("contrastive")(D, {})(s, {}).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_contrastive_is_open_clips():
+    from distill.core.torch_compat import ensure_torchvision
+
+    ensure_torchvision()
+    from open_clip.loss import ClipLoss
+
+    s = made(1)
+    assert torch.allclose(LOSSES.get("contrastive")(D, {})(s, {}), ClipLoss()(s.image, s.text, s.logit_scale))
+
+
+def test_affinity_is_the_double_loop_with_a_softmax_of_its_own_each_way():
+    s, t = made(1), made(2, scale=11.0)
+    expected = 0.0
+    for way in ("i2t", "t2i"):
+        p, q = probabilities(t, way), probabilities(s, way)
+        expected += sum(p[i][j] * math.log(p[i][j] / q[i][j]) for i in range(B) for j in range(B)) / B / 2
+    assert LOSSES.get("affinity")(D, facts())(s, {"t": t}).item() == pytest.approx(expected, rel=1e-9)
+    transposed = torch.tensor(probabilities(t, "i2t")).T
+    assert not torch.allclose(transposed.sum(1), torch.ones(B), atol=1e-2)  # the trap would show
+
+
+def test_affinity_of_several_teachers_has_the_gradient_of_the_averaged_probabilities():
+    image, text = unit(B, D, seed=1).requires_grad_(), unit(B, D, seed=2)
+    banks = {"a": made(3, scale=9.0), "b": made(4, scale=20.0)}
+    loss = LOSSES.get("affinity")(D, {**facts("a"), **facts("b")})
+    s = embeddings(image, text, torch.tensor(5.0, dtype=torch.float64))
+    (ours,) = torch.autograd.grad(loss(s, banks), image)
+    total = 0.0
+    for way in ("image_logits", "text_logits"):
+        p = sum(getattr(t, way)().softmax(-1) for t in banks.values()) / 2
+        total = total - (p * getattr(s, way)().log_softmax(-1)).sum(-1).mean() / 2
+    (ensemble,) = torch.autograd.grad(total, image)
+    assert torch.allclose(ours, ensemble, atol=1e-12)
+
+
+def test_affinity_is_open_clips_distillation_up_to_the_teachers_entropy():
+    from open_clip.loss import DistillClipLoss
+
+    s, t = made(1), made(2, scale=11.0)
+    theirs = DistillClipLoss()(s.image, s.text, s.logit_scale, t.image, t.text, t.logit_scale, output_dict=True)["distill_loss"]
+    entropy = sum(-(p * p.log()).sum(-1).mean() for p in (t.image_logits().softmax(-1), t.text_logits().softmax(-1))) / 2
+    assert LOSSES.get("affinity")(D, facts())(s, {"t": t}).item() == pytest.approx((theirs - entropy).item(), rel=1e-6)
+
+
+def test_sigmoid_affinity_is_the_soft_binary_cross_entropy_minus_entropy():
+    s, t = made(1), made(2, scale=8.0, bias=-3.0, kind="sigmoid")
+    loss = LOSSES.get("affinity")(D, facts(kind="sigmoid", scale=8.0, bias=-3.0)).double()
+    expected = 0.0
+    for way in ("image", "text"):
+        x = getattr(s, way) @ getattr(s, "all_text" if way == "image" else "all_image").T
+        y = getattr(t, way) @ getattr(t, "all_text" if way == "image" else "all_image").T
+        for i in range(B):
+            for j in range(B):
+                p = 1 / (1 + math.exp(-(8.0 * y[i, j].item() - 3.0)))
+                q = 1 / (1 + math.exp(-(8.0 * x[i, j].item() - 3.0)))
+                expected += (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))) / B / 2
+    assert loss(s, {"t": t}).item() == pytest.approx(expected, rel=1e-6)
+    # The optimum is finite: at p = 0.5 the logit's gradient vanishes at 0, where -log sigmoid((2p-1)x) has none at all.
+    from distill.losses.affinity import sigmoid_kl
+
+    x = torch.tensor([[2.0]], requires_grad=True)
+    sigmoid_kl(torch.zeros(1, 1), x).backward()
+    assert x.grad.item() > 0
+
+
+def test_feature_is_one_minus_cosine_and_ignores_padding():
+    s, t = made(1), made(2)
+    expected = sum((1 - (getattr(s, w) * getattr(t, w)).sum(-1)).mean() for w in ("image", "text"))
+    assert LOSSES.get("feature")(D, facts())(s, {"t": t}).item() == pytest.approx(expected.item(), rel=1e-10)
+    pad = lambda e: embeddings(F.pad(e.image, (0, 9)), F.pad(e.text, (0, 9)), e.logit_scale)  # noqa: E731
+    wide = LOSSES.get("feature")(D + 9, facts(width=D + 9))(pad(s), {"t": pad(t)})
+    assert wide.item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_interactive_is_the_double_loop_with_an_exponentiated_scale():
+    s, t = made(1), made(2)
+    loss = LOSSES.get("interactive")(D, facts()).double()
+    scale = 1 / 0.07
+    expected = 0.0
+    for a, b in ((s.image, t.text), (s.text, t.image)):
+        for i in range(B):
+            logits = [scale * float(a[i] @ b[j]) for j in range(B)]
+            expected += (math.log(sum(map(math.exp, logits))) - logits[i]) / B / 2
+    assert loss(s, {"t": t}).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["affinity", "feature"])
+def test_a_perfect_copy_has_no_loss_and_no_gradient(name):
+    t = made(2)
+    image, text = t.image.clone().requires_grad_(), t.text.clone().requires_grad_()
+    loss = LOSSES.get(name)(D, facts())(embeddings(image, text, t.logit_scale), {"t": t})
+    loss.backward()
+    assert abs(loss.item()) < 1e-12
+    # For `feature` the gradient along the vector itself is what normalisation removes.
+    for leaf in (image, text):
+        tangential = leaf.grad - (leaf.grad * leaf).sum(-1, keepdim=True) * leaf
+        assert tangential.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss_trains_with_teachers_of_another_width_and_gives_them_no_gradient(name):
+    teachers = {**facts("wide.v1/x", width=9), **facts("sig", width=4, kind="sigmoid", bias=-2.0)}
+    loss = LOSSES.get(name)(D, teachers).double()
+    image = unit(B, D, seed=1).requires_grad_()
+    banks = {"wide.v1/x": made(3, width=9), "sig": made(4, width=4, kind="sigmoid", bias=-2.0)}
+    value = loss(embeddings(image, unit(B, D, seed=2), torch.tensor(5.0, dtype=torch.float64)), banks)
+    value.backward()
+    assert value.ndim == 0
+    assert torch.isfinite(value)
+    assert image.grad.abs().sum() > 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(B)))
+def test_losses_do_not_depend_on_the_order_of_the_batch(order):
+    s, t = made(1), made(2)
+    shuffle = lambda e: embeddings(e.image[order], e.text[order], e.logit_scale, e.logit_bias, e.kind)  # noqa: E731
+    for name in LOSSES:
+        loss = LOSSES.get(name)(D, facts()).double()
+        assert loss(shuffle(s), {"t": shuffle(t)}).item() == pytest.approx(loss(s, {"t": t}).item(), rel=1e-9)
+
+
+class TwoLinear(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = torch.nn.Linear(3, D), torch.nn.Linear(4, D)
+        self.log_scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def logit_scale(self):
+        return self.log_scale.exp()
+
+    def encode_image(self, x):
+        return F.normalize(self.a(x), dim=-1)
+
+    def encode_text(self, x):
+        return F.normalize(self.b(x), dim=-1)
+
+
+def inputs(b=8):
+    g = torch.Generator().manual_seed(3)
+    teacher = [F.normalize(torch.randn(b, D, generator=g), dim=-1) for _ in range(2)]
+    return torch.randn(b, 3, generator=g), torch.randn(b, 4, generator=g), {"t": teacher[0]}, {"t": teacher[1]}
+
+
+def test_objective_is_the_weighted_sum_of_its_named_losses():
+    task = DistillTask(TwoLinear(), Objective({"affinity": 2.0, "feature": 0.5}, D, facts()), facts())
+    named = task(*inputs())
+    assert set(named) == {"loss", "affinity", "feature"}
+    assert named["loss"].item() == pytest.approx(2 * named["affinity"].item() + 0.5 * named["feature"].item(), rel=1e-6)
+
+
+def test_tinyclip_fixes_both_scales_at_fifty():
+    task = DistillTask(TwoLinear(), Objective("tinyclip", D, facts()), facts(), fixed_scale("tinyclip"))
+    images, texts, u, v = inputs()
+    m = task.model
+    x, y = m.encode_image(images), m.encode_text(texts)
+    p, q = 50 * u["t"] @ v["t"].T, 50 * x @ y.T
+    expected = (F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean") + F.kl_div(q.T.log_softmax(-1), p.T.softmax(-1), reduction="batchmean")) / 2
+    assert task(images, texts, u, v)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_lowers_its_own_loss(preset):
+    task = DistillTask(TwoLinear(), Objective(preset, D, facts()), facts(), fixed_scale(preset))
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.05)
+    first = None
+    for _ in range(30):
+        loss = task(*inputs())["loss"]
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.8 * first
+
+
+def test_objectives_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="'small-batch'"):
+        objective_weights("smallbatch")
+    with pytest.raises(UsageError, match="'affinity'"):
+        objective_weights({"afinity": 1.0})
+    with pytest.raises(UsageError, match="positive weight"):
+        objective_weights({"affinity": 0.0})
+    with pytest.raises(UsageError, match="no teacher embeddings|carries no"):
+        Objective("small-batch", D, {})
+    assert not Objective("clip", D, {}).needs_teachers
