@@ -39,7 +39,7 @@ class ReinforceRecipe(Strict):
 class TrainRecipe(Strict):
     """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
 
-    steps: int = Field(60, ge=1)
+    steps: int = Field(45, ge=1)
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
     lr: float = Field(1e-3, gt=0)
     lr_floor: float = Field(0.0, ge=0)
@@ -50,7 +50,7 @@ class TrainRecipe(Strict):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["no", "bf16", "fp16"] = "no"
     device: Literal["auto", "cpu"] = "auto"
-    checkpoint_every: int = Field(20, ge=1, description="steps")
+    checkpoint_every: int = Field(15, ge=1, description="steps")
     keep_checkpoints: int = Field(1, ge=1)
     log_every: int = Field(5, ge=1, description="steps")
     workers: int = Field(0, ge=0, description="data loading processes")
@@ -102,7 +102,7 @@ class Recipe(Strict):
     """A whole job."""
 
     teachers: tuple[str, ...] = ("rendered",)
-    data: str = "rendered"
+    data: str = "rendered:train=2560"
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"
     seed: int = 0

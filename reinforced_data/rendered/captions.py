@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reinforced_data.rendered.scene import COLOURS, SHAPES, SIDE, Group, Scene
+from reinforced_data.rendered.scene import ALLOWED, COLOURS, SHAPES, SIDE, TINTS, Group, Scene
 
 NUMBERS: dict[int, tuple[str, ...]] = {
     1: ("a", "a", "a", "one", "a single"),
@@ -96,7 +96,9 @@ TEMPLATES = (
     "an image of one {}",
     "a picture showing a single {}",
 )
-CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+# What zero-shot classification asks: the colours of object and background, whatever the shape.
+CLASSES = tuple((colour, tint) for tint in TINTS for colour in ALLOWED[tint])
+CLASS_NAMES = tuple(f"{colour} object on a {tint} background" for colour, tint in CLASSES)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from distill.core.errors import UsageError, nearest
-from reinforced_data.rendered.captions import CLASS_NAMES, TEMPLATES, captions
+from reinforced_data.rendered.captions import CLASS_NAMES, CLASSES, TEMPLATES, captions
 from reinforced_data.rendered.draw import png
-from reinforced_data.rendered.scene import COLOURS, SHAPES, VERSION, sample_scene, scene_rng
+from reinforced_data.rendered.scene import VERSION, sample_scene, scene_rng
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import SOURCES, Source, Split
 
@@ -94,7 +94,7 @@ class RenderedSource:
         )
 
     def zero_shot(self) -> ZeroShotTask | None:
-        """Colour x shape of a single object, over eval-only scenes; None for the train split.
+        """Colour of a single object x tint of the background, over eval-only scenes; None for the train split.
 
         Image i is of class i modulo the number of classes, so that a `limit` (which cuts these images as well) keeps
         the classes balanced.
@@ -107,13 +107,12 @@ class RenderedSource:
 
 @lru_cache(maxsize=4)
 def _zero_shot(seed: int, size: int, count: int) -> ZeroShotTask:
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]  # the order of CLASS_NAMES
-    labels = tuple(i % len(pairs) for i in range(count))
+    labels = tuple(i % len(CLASSES) for i in range(count))
     images = tuple(
-        png(sample_scene(scene_rng(seed, "zero-shot", i), "eval", only=pairs[label]), size)
+        png(sample_scene(scene_rng(seed, "zero-shot", i), "eval", only=CLASSES[label]), size)
         for i, label in enumerate(labels)
     )
-    return ZeroShotTask("rendered colour-shape", images, labels, CLASS_NAMES, TEMPLATES)
+    return ZeroShotTask("rendered colours", images, labels, CLASS_NAMES, TEMPLATES)
 
 
 @SOURCES.register("rendered")

@@ -12,6 +12,9 @@ import torch
 from students.spec import StudentSpec
 from students.student import Student, build_student
 
+# Two OpenMP threads that wait for each other by spinning stall for minutes on a busy two-core machine.
+torch.set_num_threads(1)
+
 CAPTIONS = [
     "a red circle",
     "two blue squares on grass",

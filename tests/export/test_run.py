@@ -73,43 +73,41 @@ def test_a_resume_keeps_whole_folders(
     assert all("unchanged" in line for line in lines)
 
 
-def test_a_second_export_gives_the_same_bytes(
+def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     exported: tuple[Path, list[ExportArtifact]],
     student_dir: Path,
     pixels: np.ndarray,
     tokens: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    """In other processes, without resume: the hashes are the student's, not the run's."""
-    again = _export(student_dir, tmp_path, pixels, tokens, targets=["coreml", "executorch", "onnx"], rehearsal=True)
-    assert {(a.target, a.tower): a.sha256 for a in again} == {(a.target, a.tower): a.sha256 for a in exported[1]}
-    assert all(a.provenance["rehearsal"] is True for a in again)
-
-
-def test_a_resume_exports_again_what_was_touched(
-    exported: tuple[Path, list[ExportArtifact]],
-    student_dir: Path,
-    pixels: np.ndarray,
-    tokens: np.ndarray,
-    tmp_path: Path,
-) -> None:
+    """Each target's folder is damaged in its own way; new processes then make files with the hashes of the first."""
     out = tmp_path / "export"
     shutil.copytree(exported[0], out)
-    kept = (out / "coreml-fp16" / "artifact.json").stat().st_mtime_ns
     data = bytearray((out / "onnx-fp32" / "image.onnx").read_bytes())
     data[-100] ^= 1
     (out / "onnx-fp32" / "image.onnx").write_bytes(data)
+    (out / "coreml-fp16" / "artifact.json").unlink()
+    shutil.rmtree(out / "executorch-xnnpack-fp32")
     (out / ".partial-work").mkdir()  # as a killed run leaves it
     lines: list[str] = []
-    again = _export(student_dir, out, pixels, tokens, targets=["coreml", "onnx"], resume=True, progress=lines.append)
-    assert [a.sha256 for a in again] == [a.sha256 for a in exported[1] if a.target in ("coreml", "onnx")]
-    assert (out / "coreml-fp16" / "artifact.json").stat().st_mtime_ns == kept
-    assert any(line.startswith("onnx-fp32: converting") for line in lines)
-    assert not any(line.startswith("coreml-fp16: converting") for line in lines)
+    again = _export(
+        student_dir,
+        out,
+        pixels,
+        tokens,
+        targets=["coreml", "executorch", "onnx"],
+        resume=True,
+        rehearsal=True,
+        progress=lines.append,
+    )
+    assert sum("converting" in line for line in lines) == 3
+    assert {(a.target, a.tower): a.sha256 for a in again} == {(a.target, a.tower): a.sha256 for a in exported[1]}
+    assert all(a.provenance["rehearsal"] is True for a in again)
     assert not (out / ".partial-work").exists()
     # Another licence: the same files, another artifact.json.
-    relicensed = _export(student_dir, out, pixels, tokens, targets=["onnx"], resume=True, licence="other")
+    relicensed = _export(student_dir, out, pixels, tokens, resume=True, licence="other", progress=lines.append)
     assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other"}
+    assert "unchanged" in lines[-1]
 
 
 def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
@@ -223,8 +221,8 @@ def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
     coarse = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear").numpy()
     tokens = student.tokenize([f"{n} boats" for n in range(6)]).int().numpy()
-    artifacts = _export(tmp_path / "student", tmp_path / "out", pixels, tokens, targets=["coreml", "onnx"])
+    artifacts = _export(tmp_path / "student", tmp_path / "out", pixels, tokens, targets=["coreml"])
     for artifact in artifacts:
         assert artifact.parity.cosine_min is not None
-        assert artifact.parity.cosine_min > (0.999 if artifact.precision == "fp16" else 0.99999)
+        assert artifact.parity.cosine_min > 0.999
         assert artifact.parity.samples == 6

@@ -9,7 +9,7 @@ from PIL import Image
 
 from distill.core.errors import UsageError
 from reinforced_data.rendered import COLOURS, SHAPES, sample_scene, scene_rng
-from reinforced_data.rendered.captions import CLASS_NAMES
+from reinforced_data.rendered.captions import CLASS_NAMES, CLASSES
 from reinforced_data.sources.rendered import Parameters, open_rendered, parse_location
 
 
@@ -105,17 +105,21 @@ def test_train_has_no_zero_shot_task() -> None:
 def test_zero_shot_shows_what_its_labels_say() -> None:
     task = open_rendered("rendered", "eval", None).zero_shot()
     assert task is not None
-    assert len(task.images) == len(task.labels) == 900
-    assert np.bincount(task.labels).tolist() == [10] * 90
+    assert len(task.images) == len(task.labels) == 10 * len(CLASSES)
+    per_class = np.bincount(task.labels, minlength=len(CLASSES))
+    assert per_class.tolist() == [10] * len(CLASSES)
     assert task.class_names == CLASS_NAMES
-    assert {tuple(name.split()) for name in task.class_names} == {(c, s) for c in COLOURS for s in SHAPES}
+    clear = {(c, t) for t in TINTS for c in COLOURS if c not in CLASHES.get(t, ())}
+    assert set(CLASSES) == clear
+    assert all(name == f"{c} object on a {t} background" for name, (c, t) in zip(task.class_names, CLASSES, strict=True))
     assert all(template.count("{}") == 1 for template in task.templates)
     silhouettes, shapes = [], []
     for i, (image, label) in enumerate(zip(task.images, task.labels, strict=True)):
-        colour, shape = task.class_names[label].split()
+        colour, tint = CLASSES[label]
         mask = colour_mask(Image.open(io.BytesIO(image)), colour)
+        scene = sample_scene(scene_rng(0, "zero-shot", i), "eval", only=(colour, tint))
+        shape = scene.groups[0].shape
         assert mask.sum() >= 8, (i, colour, shape)
-        scene = sample_scene(scene_rng(0, "zero-shot", i), "eval", only=(colour, shape))
         if scene.groups[0].texture == "solid":
             (top, left), (bottom, right) = np.argwhere(mask).min(axis=0), np.argwhere(mask).max(axis=0) + 1
             cut = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8) * 255)
