@@ -32,7 +32,10 @@ ARMS = {  # name -> (objective or None for the recipe's, inherits)
     "distilled, random start": (None, False),
     "plain CLIP loss, inherited start": ("clip", True),
 }
-KEYS = (("zero-shot top-1", "zero_shot", "top1"), *((f"{way} R@{k}", "retrieval", f"{way.lower()}_r{k}") for way in ("T2I", "I2T") for k in (1, 5, 10)))
+KEYS = (
+    ("zero-shot top-1", "zero_shot", "top1"),
+    *((f"{way} R@{k}", "retrieval", f"{way.lower()}_r{k}") for way in ("T2I", "I2T") for k in (1, 5, 10)),
+)
 
 
 def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dict:
@@ -55,7 +58,9 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
                 figures = folder / "figures.json"
                 if not figures.exists():
                     student = load_student(folder / "student")
-                    atomic.write_json(figures, evaluate_model(student_embedder(student, arm), data, recipe.eval.batch_size))
+                    atomic.write_json(
+                        figures, evaluate_model(student_embedder(student, arm), data, recipe.eval.batch_size)
+                    )
                 result.setdefault(arm, []).append(atomic.read_json(figures))
     return result
 
@@ -89,7 +94,9 @@ def main() -> None:
     result = measure(recipe, given.arms, given.seeds, given.out)
     atomic.write_json(given.out / "result.json", result)
     samples = recipe.train.steps * recipe.train.batch_size
-    print(f"\n{samples} samples, seeds {given.seeds}; {platform.processor() or platform.machine()}, {platform.node()}, {datetime.date.today()}\n")
+    print(
+        f"\n{samples} samples, seeds {given.seeds}; {platform.processor() or platform.machine()}, {platform.node()}, {datetime.date.today()}\n"
+    )
     print(table(result))
 
 

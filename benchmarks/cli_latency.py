@@ -22,7 +22,9 @@ def main() -> None:
             times[" ".join(call)].append(time.perf_counter() - started)
     print(f"{platform.platform()}, {datetime.date.today()}")
     for name, values in times.items():
-        print(f"distill {name}: median {statistics.median(values):.3f} s, min {min(values):.3f}, max {max(values):.3f} ({RUNS} runs)")
+        print(
+            f"distill {name}: median {statistics.median(values):.3f} s, min {min(values):.3f}, max {max(values):.3f} ({RUNS} runs)"
+        )
 
 
 if __name__ == "__main__":

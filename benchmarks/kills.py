@@ -45,7 +45,10 @@ def main() -> None:
     startup = 6.0  # seconds of imports that every resumed run begins with
     while done < given.kills:
         process = subprocess.Popen(
-            call(killed, ["--resume", *given.more]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            call(killed, ["--resume", *given.more]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         wait = startup + rng.uniform(0, 2.2 * seconds / given.kills)
         try:

@@ -1,6 +1,5 @@
 """What a loss is: a module built from the widths, called with the student's and the teachers' `Embeddings`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -38,4 +37,4 @@ class Loss(nn.Module):
         raise NotImplementedError("a loss defines forward")
 
 
-LOSSES: Registry[Callable[[int, dict[str, TeacherFacts]], Loss]] = Registry("loss", ("distill.losses",))
+LOSSES: Registry[type[Loss]] = Registry("loss", ("distill.losses",))

@@ -39,6 +39,17 @@ def fixed_scale(objective: str | dict[str, float]) -> float | None:
     return TINYCLIP_SCALE if objective == "tinyclip" else None
 
 
+def refuse_without_teachers(objective: str | dict[str, float]) -> None:
+    """Raise UsageError when a loss of the objective compares with teachers: the data has none."""
+    weights = objective_weights(objective)
+    needing = [name for name, weight in weights.items() if weight > 0 and LOSSES.get(name).needs_teachers]
+    if needing:
+        raise UsageError(
+            f"The objective {objective!r} compares with teachers ({', '.join(needing)}), but the data carries no "
+            "teacher embeddings. Reinforce it first (distill reinforce), or train with --set objective=clip."
+        )
+
+
 class Objective(nn.Module):
     """Sum of weight x loss.
 
@@ -53,13 +64,9 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in objective_weights(objective).items() if weight > 0}
+        if not teachers:
+            refuse_without_teachers(objective)
         losses: dict[str, Loss] = {name: LOSSES.get(name)(student_width, teachers) for name in self.weights}
-        needing = [name for name, loss in losses.items() if loss.needs_teachers]
-        if needing and not teachers:
-            raise UsageError(
-                f"The objective {objective!r} compares with teachers ({', '.join(needing)}), but the data carries no "
-                "teacher embeddings. Reinforce it first (distill reinforce), or train with --set objective=clip."
-            )
         self.losses = nn.ModuleDict(losses)
 
     @property

@@ -16,7 +16,18 @@ MAY_IMPORT = {
 }
 OURS = ("distill", "export", "students", "reinforced_data", "teachers")
 # Importing these modules must stay quick, so that `distill --help` and `distill list` answer at once.
-HEAVY = {"torch", "timm", "open_clip", "coremltools", "executorch", "onnx", "onnxruntime", "datasets", "accelerate", "matplotlib"}
+HEAVY = {
+    "torch",
+    "timm",
+    "open_clip",
+    "coremltools",
+    "executorch",
+    "onnx",
+    "onnxruntime",
+    "datasets",
+    "accelerate",
+    "matplotlib",
+}
 LIGHT = ("distill/cli.py", "distill/recipe.py", "distill/verbs", "teachers/zoo", "teachers/spec.py",
          "teachers/load.py", "students/zoo", "students/spec.py", "reinforced_data/sources", "reinforced_data/source.py",
          "reinforced_data/sample.py", "export/targets", "export/devices", "export/artifact.py", "distill/core")  # fmt: skip
@@ -54,7 +65,11 @@ def test_light_modules_import_nothing_heavy_at_the_top():
     light = [p for p in files() if any(str(p.relative_to(ROOT)).startswith(prefix) for prefix in LIGHT)]
     assert len(light) > 30
     for path in light:
-        top = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        top = [
+            node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
         for node in top:
             for name in imports(node):
                 assert name.split(".")[0] not in HEAVY, f"{path} imports {name} at the top"

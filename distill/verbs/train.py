@@ -19,6 +19,7 @@ def train(
     """
     from distill import stages
     from distill.models import TeacherSet, student_spec
+    from distill.objective import refuse_without_teachers
     from distill.rundir import open_run
     from distill.training import train_model
     from reinforced_data.open import open_source
@@ -32,6 +33,8 @@ def train(
         return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
     size = student_spec(recipe.student).image_size
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    if stored is None:
+        refuse_without_teachers(recipe.objective)
     source = None if stored else open_source(recipe.data, "train", recipe.limit)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)

@@ -16,7 +16,13 @@ from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import SOURCES, Source, Split
 
 ZERO_SHOT_PER_CLASS = 10
-_BOUNDS = {"train": (1, 10_000_000), "eval": (1, 1_000_000), "seed": (0, 2**63 - 1), "size": (32, 1024), "single": (0, 100)}
+_BOUNDS = {
+    "train": (1, 10_000_000),
+    "eval": (1, 1_000_000),
+    "seed": (0, 2**63 - 1),
+    "size": (32, 1024),
+    "single": (0, 100),
+}
 
 
 @dataclass(frozen=True)

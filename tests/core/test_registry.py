@@ -22,7 +22,9 @@ def test_register_get_and_near_names():
 def test_modules_of_a_package_are_found_at_the_first_look_up(tmp_path, monkeypatch):
     package = tmp_path / "zoo_for_test"
     package.mkdir()
-    (package / "__init__.py").write_text("from distill.core.registry import Registry\nR = Registry('animal', ('zoo_for_test',))\n")
+    (package / "__init__.py").write_text(
+        "from distill.core.registry import Registry\nR = Registry('animal', ('zoo_for_test',))\n"
+    )
     (package / "cat.py").write_text("from zoo_for_test import R\nR.register('cat')('meow')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     import zoo_for_test  # type: ignore[import-not-found]

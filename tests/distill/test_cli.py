@@ -11,7 +11,13 @@ from distill.core import atomic
 
 def distill(*arguments, cwd, env=None):
     return subprocess.run(
-        [sys.executable, "-m", "distill", *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "distill", *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -40,7 +46,11 @@ BAD = {
     "overwrite of what is no run": (["run", "--out", "taken", "--overwrite"], 2, ["taken", "not a run"]),
     "output is a file": (["run", "--out", "bad.toml"], 2, ["bad.toml", "file"]),
     "train without out": (["train"], 2, ["--out"]),
-    "objective without teachers": (["train", "--out", "o", "--set", "student.inherit=none", "--set", "limit=300"], 2, ["reinforce", "clip"]),
+    "objective without teachers": (
+        ["train", "--out", "o", "--set", "student.inherit=none", "--set", "limit=300"],
+        2,
+        ["reinforce", "clip"],
+    ),
     "report of no run": (["report", "empty"], 2, ["empty", "resolved.json"]),
     "export of no run": (["export", "empty"], 2, ["student"]),
     "profile of no run": (["profile", "empty"], 2, ["export"]),
@@ -61,8 +71,7 @@ def test_bad_calls(name, tmp_path):
     before = sorted(p.name for p in tmp_path.rglob("*"))
     assert_paragraph(distill(*arguments, cwd=tmp_path), status, *words)
     left = [n for n in sorted(p.name for p in tmp_path.rglob("*")) if n not in before]
-    if name != "objective without teachers":
-        assert left == []
+    assert left == []
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
 
 
@@ -86,7 +95,9 @@ def test_a_full_disk_ends_in_a_paragraph(tmp_path, code):
         "sys.argv = ['distill', 'run', '--out', 'o', '--set', 'limit=300']\n"
         "c.main()\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "disk is full" in result.stderr

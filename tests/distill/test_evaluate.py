@@ -17,9 +17,13 @@ def test_retrieval_is_the_brute_force_ranking():
     text = unit(rng, len(owner), 5) * 0.6 + image[owner] * 0.4
     result = retrieval(image, text, owner)
     for k in (1, 5, 10):
-        hits = [owner[m] in sorted(range(30), key=lambda n, m=m: -float(text[m] @ image[n]))[:k] for m in range(len(owner))]
+        hits = [
+            owner[m] in sorted(range(30), key=lambda n, m=m: -float(text[m] @ image[n]))[:k] for m in range(len(owner))
+        ]
         assert result[f"t2i_r{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-3)
-        hits = [n in owner[sorted(range(len(owner)), key=lambda m, n=n: -float(text[m] @ image[n]))[:k]] for n in range(30)]
+        hits = [
+            n in owner[sorted(range(len(owner)), key=lambda m, n=n: -float(text[m] @ image[n]))[:k]] for n in range(30)
+        ]
         assert result[f"i2t_r{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-3)
 
 

@@ -34,7 +34,10 @@ def probabilities(e: Embeddings, way: str) -> list[list[float]]:
     rows, columns = (e.image, e.text) if way == "i2t" else (e.text, e.image)
     result = []
     for i in range(B):
-        logits = [float(e.logit_scale) * sum(float(a) * float(b) for a, b in zip(rows[i], columns[j], strict=True)) for j in range(B)]
+        logits = [
+            float(e.logit_scale) * sum(float(a) * float(b) for a, b in zip(rows[i], columns[j], strict=True))
+            for j in range(B)
+        ]
         total = sum(math.exp(x) for x in logits)
         result.append([math.exp(x) / total for x in logits])
     return result
@@ -85,8 +88,12 @@ def test_affinity_is_open_clips_distillation_up_to_the_teachers_entropy():
     from open_clip.loss import DistillClipLoss
 
     s, t = made(1), made(2, scale=11.0)
-    theirs = DistillClipLoss()(s.image, s.text, s.logit_scale, t.image, t.text, t.logit_scale, output_dict=True)["distill_loss"]
-    entropy = sum(-(p * p.log()).sum(-1).mean() for p in (t.image_logits().softmax(-1), t.text_logits().softmax(-1))) / 2
+    theirs = DistillClipLoss()(s.image, s.text, s.logit_scale, t.image, t.text, t.logit_scale, output_dict=True)[
+        "distill_loss"
+    ]
+    entropy = (
+        sum(-(p * p.log()).sum(-1).mean() for p in (t.image_logits().softmax(-1), t.text_logits().softmax(-1))) / 2
+    )
     assert LOSSES.get("affinity")(D, facts())(s, {"t": t}).item() == pytest.approx((theirs - entropy).item(), rel=1e-6)
 
 
@@ -205,7 +212,10 @@ def test_tinyclip_fixes_both_scales_at_fifty():
     m = task.model
     x, y = m.encode_image(images), m.encode_text(texts)
     p, q = 50 * u["t"] @ v["t"].T, 50 * x @ y.T
-    expected = (F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean") + F.kl_div(q.T.log_softmax(-1), p.T.softmax(-1), reduction="batchmean")) / 2
+    expected = (
+        F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean")
+        + F.kl_div(q.T.log_softmax(-1), p.T.softmax(-1), reduction="batchmean")
+    ) / 2
     assert task(images, texts, u, v)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -28,7 +28,12 @@ def finished(tmp_path_factory, tiny_teacher):
     """One finished small run: (folder, its --json object)."""
     folder = tmp_path_factory.mktemp("run")
     result = subprocess.run(
-        command(folder / "a", tiny_teacher, "--json"), cwd=folder, capture_output=True, text=True, timeout=900, check=False
+        command(folder / "a", tiny_teacher, "--json"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return folder / "a", json.loads(result.stdout)
@@ -50,12 +55,22 @@ def test_the_table_and_the_reports_say_what_the_files_say(finished):
     html = (out / "report.html").read_text()
     assert html.count("<svg") == 3
     for outside in ("http://", "https://", "src="):
-        assert outside not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "").replace("https://matplotlib.org", "")
+        assert outside not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+            "http://creativecommons.org", ""
+        ).replace("https://matplotlib.org", "")
 
 
 def test_every_file_is_there_with_its_facts(finished):
     out, _ = finished
-    for name in ("recipe.toml", "resolved.json", "metrics.jsonl", "log.txt", "hashes.json", "student/card.json", "plain/student/card.json"):
+    for name in (
+        "recipe.toml",
+        "resolved.json",
+        "metrics.jsonl",
+        "log.txt",
+        "hashes.json",
+        "student/card.json",
+        "plain/student/card.json",
+    ):
         assert (out / name).is_file(), name
     for target in ("executorch-xnnpack-fp32", "onnx-fp32", "coreml-fp16"):
         towers = atomic.read_json(out / "export" / target / "artifact.json")
@@ -99,9 +114,9 @@ def test_the_exported_files_give_the_students_retrieval(finished):
 
 
 def test_open_clip_loads_the_trained_student_with_equal_outputs(finished):
+    import open_clip
     import torch
 
-    import open_clip
     from students.student import load_student
 
     out, _ = finished
@@ -128,7 +143,10 @@ def test_kills_at_random_times_and_resume_give_the_same_hashes(finished, tiny_te
     rng = random.Random(int(os.environ.get("KILL_SEED", "0")))
     for _ in range(3):
         process = subprocess.Popen(
-            command(tmp_path / "b", tiny_teacher, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command(tmp_path / "b", tiny_teacher, "--resume"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         time.sleep(rng.uniform(4, 18))
         os.killpg(process.pid, signal.SIGKILL)
@@ -148,7 +166,9 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
     again = distill.eval(str(out), recipe)
     assert again["retrieval"]["t2i_r1"] == facts["table"][1]["t2i_r1"]
     assert distill.report(out)["table"] == facts["table"]
-    rows = distill.profile(out, distill.load_recipe(None, ["profile.runs=2", "profile.rounds=1", "profile.warmup_runs=1"]))["profiles"]
+    rows = distill.profile(
+        out, distill.load_recipe(None, ["profile.runs=2", "profile.rounds=1", "profile.warmup_runs=1"])
+    )["profiles"]
     assert {row["source"] for row in rows} == {"measured", "not measured"}
     assert all(row["p50_ms"] is None for row in rows if row["source"] == "not measured")
 
@@ -176,7 +196,11 @@ def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teache
 def test_a_rehearsal_is_marked_everywhere(tmp_path, tiny_teacher):
     out = tmp_path / "r"
     result = subprocess.run(
-        [*command(out, tiny_teacher), "--rehearse", "--set", "export.targets=['onnx']"], capture_output=True, text=True, timeout=600, check=False
+        [*command(out, tiny_teacher), "--rehearse", "--set", "export.targets=['onnx']"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert "REHEARSAL" in result.stdout
