@@ -82,7 +82,8 @@ class RenderedSource:
         whole = parameters.train if split == "train" else parameters.eval
         self._length = whole if limit is None else min(limit, whole)
         # The other split's length changes nothing here, and neither does a limit that cuts nothing.
-        told = f"{VERSION} split={split} length={self._length} seed={parameters.seed} size={parameters.size} single={parameters.single}"
+        scenes = f"seed={parameters.seed} size={parameters.size} single={parameters.single}"
+        told = f"{VERSION} split={split} length={self._length} {scenes}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
 
     def __len__(self) -> int:

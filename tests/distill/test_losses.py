@@ -240,6 +240,6 @@ def test_objectives_that_cannot_be_are_refused():
         objective_weights({"afinity": 1.0})
     with pytest.raises(UsageError, match="positive weight"):
         objective_weights({"affinity": 0.0})
-    with pytest.raises(UsageError, match="no teacher embeddings|carries no"):
+    with pytest.raises(UsageError, match="carries no"):
         Objective("small-batch", D, {})
     assert not Objective("clip", D, {}).needs_teachers
