@@ -40,6 +40,14 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
     )
 
 
+def check_strategy(name: str) -> None:
+    """Raise UsageError unless `name` is an inheritance strategy or "none"."""
+    from students.inherit import STRATEGIES
+
+    if name != "none":
+        STRATEGIES.get(name)
+
+
 def _merges_sha256(path: Path | None) -> str:
     return "clip-bpe" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -70,13 +78,13 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
 
     With `inherit = "none"` or no teachers, every weight is random and depends on `seed` alone.
     """
-    from students.inherit import STRATEGIES, apply_plan, make_plan
+    from students.inherit import apply_plan, make_plan
     from students.student import build_student
 
     student = build_student(student_spec(recipe), seed)
     if recipe.inherit == "none" or (teachers is None and recipe.inherit_from is None):
         return student, {"strategy": "none", "towers": [], "skipped": {}}
-    STRATEGIES.get(recipe.inherit)
+    check_strategy(recipe.inherit)
     if recipe.inherit_from is not None:
         origin = load_teacher(recipe.inherit_from)
     elif teachers is not None and teachers.specs:

@@ -37,7 +37,7 @@ def run(
     """
     from distill import stages
     from distill.hashes import write_hashes
-    from distill.models import TeacherSet, student_spec
+    from distill.models import TeacherSet, check_strategy, student_spec
     from distill.objective import objective_weights
     from distill.rehearsal import MARK, rehearsal_of
     from distill.rundir import open_run
@@ -52,7 +52,10 @@ def run(
         recipe = rehearsal_of(recipe)
     # Everything that can be wrong about the call is found before anything is written.
     student_spec(recipe.student)
-    objective_weights(recipe.objective)
+    for objective in (recipe.objective, recipe.baseline.objective):
+        objective_weights(objective)
+    for strategy in (recipe.student.inherit, recipe.baseline.inherit):
+        check_strategy(strategy)
     for target in recipe.export.targets:
         TARGETS.get(target)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)

@@ -17,7 +17,7 @@ from distill.task import DistillTask
 torch.set_num_threads(1)
 world = int(os.environ["WORLD_SIZE"])
 if world > 1:
-    torch.distributed.init_process_group("gloo", init_method=os.environ["INIT"])
+    torch.distributed.init_process_group("gloo", init_method=os.environ["INIT"], rank=int(os.environ["RANK"]), world_size=world)
 rank = int(os.environ["RANK"])
 objective = Objective({name: 1.0 for name in LOSSES}, 6, facts())
 task = DistillTask(TwoLinear(), objective, facts())
