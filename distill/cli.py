@@ -73,7 +73,7 @@ def run(
     resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
-    from distill.report.table import show
+    from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
     parsed = _recipe(
@@ -153,7 +153,7 @@ def profile(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonFlag = False) -> None:
     """Write report.md and report.html of a run anew."""
-    from distill.report.table import show
+    from distill.reporting.table import show
     from distill.verbs.report import report as verb
 
     _print(verb(folder), as_json, show)

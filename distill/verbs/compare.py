@@ -11,7 +11,7 @@ def compare(runs: list[Path]) -> dict[str, Any]:
 
     Raises UsageError for fewer than two folders, or one that is not a run.
     """
-    from distill.report.facts import read_run
+    from distill.reporting.facts import read_run
 
     if len(runs) < 2:
         raise UsageError("distill compare needs at least two run folders.")

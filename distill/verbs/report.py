@@ -11,8 +11,8 @@ def report(out: Path, *, console: Console | None = None) -> dict[str, Any]:
 
     Raises UsageError when `out` is not a run, DistillError when it has not been evaluated yet.
     """
-    from distill.report.facts import read_run
-    from distill.report.write import write_reports
+    from distill.reporting.facts import read_run
+    from distill.reporting.write import write_reports
 
     console = console or Console()
     with console.stage("report"):

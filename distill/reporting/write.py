@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
-from distill.report import plots, table
+from distill.reporting import plots, table
 
 
 def write_reports(out: Path, facts: dict[str, Any]) -> None:
