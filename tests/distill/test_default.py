@@ -11,12 +11,18 @@ FOLDER = Path(__file__).resolve().parents[2] / "teachers" / "weights" / "rendere
 
 
 def test_the_teacher_comes_with_recipe_card_and_log_and_is_small():
-    assert {p.name for p in FOLDER.iterdir()} >= {"model.safetensors", "card.json", "recipe.toml", "training-log.jsonl", "README.md"}
+    assert {p.name for p in FOLDER.iterdir()} >= {
+        "model.safetensors",
+        "card.json",
+        "recipe.toml",
+        "training-log.jsonl",
+        "README.md",
+    }
     assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 10_000_000
     recipe = load_recipe(str(FOLDER / "recipe.toml"), [])
-    assert recipe.model_dump() == load_recipe("rendered-teacher", []).model_dump() | {"baseline": recipe.baseline.model_dump()} | {
-        name: getattr(recipe, name).model_dump() for name in ("profile", "export", "reinforce", "eval")
-    }
+    assert recipe.model_dump() == load_recipe("rendered-teacher", []).model_dump() | {
+        "baseline": recipe.baseline.model_dump()
+    } | {name: getattr(recipe, name).model_dump() for name in ("profile", "export", "reinforce", "eval")}
     assert atomic.read_json(FOLDER / "card.json")["samples"] == recipe.train.steps * recipe.train.batch_size
 
 
