@@ -5,6 +5,7 @@ InfoNCE: the class names carry over what the tower knows beyond the captions. Fe
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,17 @@ class FeaturePairs:
             )
 
 
+def _square(data: bytes, key: str, size: int) -> "torch.Tensor":
+    """An encoded image -> its centred square, [3, size, size] in [0, 1]."""
+    import torch
+
+    from reinforced_data.decode import decode_rgb, square_view
+    from reinforced_data.views import render_view
+
+    image = decode_rgb(data, key)
+    return torch.from_numpy(render_view(image, square_view(*image.size), size)).permute(2, 0, 1).float() / 255
+
+
 def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, console: Console) -> dict[str, Any]:
     """Train heads over recipe.towers on recipe.data into out/teacher, a teacher by its path.
 
@@ -83,9 +95,7 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
     from distill.objective import Objective
     from distill.rundir import open_run
     from distill.task import DistillTask
-    from reinforced_data.decode import decode_rgb, square_view
     from reinforced_data.open import open_source
-    from reinforced_data.views import render_view
     from teachers.features import cache_features, class_name_pairs
     from teachers.heads import AlignmentHeads, save_heads_teacher
     from teachers.spec import TEACHERS
@@ -104,17 +114,12 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
     if target.exists():
         return {"out": str(target)}
 
-    def decode(data: bytes, key: str) -> "torch.Tensor":
-        image = decode_rgb(data, key)
-        square = render_view(image, square_view(*image.size), spec.image_size)
-        return torch.from_numpy(square).permute(2, 0, 1).float() / 255
-
     with console.stage("features of the frozen towers") as advance:
         cache = cache_features(
             towers,
             source,
             out / FEATURES_FILE,
-            decode=decode,
+            decode=partial(_square, size=spec.image_size),
             progress=lambda done, total: advance(done, total, "images"),
         )
         classes = class_name_pairs(towers, cache)

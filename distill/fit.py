@@ -120,27 +120,11 @@ def fit(
         rate = learning_rate(step, steps=steps, lr=lr, lr_floor=lr_floor, warmup_steps=warmup_steps)
         for group in prepared.param_groups:
             group["lr"] = rate
-        place = accelerator.device
-        with accelerator.autocast():
-            losses = wrapped(
-                batch.images.to(place),
-                tokenize(batch.texts).to(place),
-                {name: value.to(place) for name, value in batch.teacher_image.items()},
-                {name: value.to(place) for name, value in batch.teacher_text.items()},
-            )
-        if not torch.isfinite(losses["loss"]):
-            raise DistillError(
-                f"The loss is not finite at step {step + 1} (samples {', '.join(batch.keys[:4])}, ...). Lower train.lr or "
-                "raise train.warmup_steps, and call again with --resume."
-            )
-        prepared.zero_grad()
-        accelerator.backward(losses["loss"])
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), clip_norm)
-        prepared.step()
+        losses, norm = _take_step(accelerator, wrapped, prepared, batch, tokenize(batch.texts), clip_norm, step)
         done = step + 1
         if log is not None and (done % log_every == 0 or done == steps):
             elapsed = time.perf_counter() - started
-            row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm.item()}
+            row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm}
             row |= {name: value.item() for name, value in losses.items()}
             row["samples_per_s"] = (done - since) * batch.images.shape[0] * accelerator.num_processes / elapsed
             row["data_wait_share"] = waited / elapsed
@@ -151,3 +135,27 @@ def fit(
         if accelerator.is_main_process and (done % checkpoint_every == 0 or done == steps):
             checkpoints.save(out / "checkpoints", done, task, optimizer, keep_checkpoints)
     task.eval()
+
+
+def _take_step(
+    accelerator: Any, task: nn.Module, optimizer: Any, batch: BatchLike, texts: Tensor, clip_norm: float, step: int
+) -> tuple[dict[str, Tensor], float]:
+    """One optimizer step: the named losses and the gradient's norm before clipping."""
+    place = accelerator.device
+    with accelerator.autocast():
+        losses: dict[str, Tensor] = task(
+            batch.images.to(place),
+            texts.to(place),
+            {name: value.to(place) for name, value in batch.teacher_image.items()},
+            {name: value.to(place) for name, value in batch.teacher_text.items()},
+        )
+    if not torch.isfinite(losses["loss"]):
+        raise DistillError(
+            f"The loss is not finite at step {step + 1} (samples {', '.join(batch.keys[:4])}, ...). Lower train.lr or "
+            "raise train.warmup_steps, and call again with --resume."
+        )
+    optimizer.zero_grad()
+    accelerator.backward(losses["loss"])
+    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
+    optimizer.step()
+    return losses, norm.item()
