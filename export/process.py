@@ -22,6 +22,7 @@ def spawn(arguments: list[str], *, threads: int, log: IO[bytes], stdout: Any = N
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONHASHSEED": "0",  # sets of names are iterated by converters; the order must not change from run to run
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # an attr.py in the user's folder must not stand in for the package attr (Python >= 3.11)
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

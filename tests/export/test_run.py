@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,14 @@ def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
         assert artifact.parity.cosine_min is not None
         assert artifact.parity.cosine_min > 0.999
         assert artifact.parity.samples == 6
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_a_file_in_the_users_folder_does_not_stand_in_for_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "attr.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    with open(tmp_path / "log", "wb") as log:
+        child = spawn(["-c", "import attr"], threads=1, log=log)
+        assert child.wait(60) == 0, (tmp_path / "log").read_text()
