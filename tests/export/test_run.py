@@ -235,6 +235,5 @@ def test_a_file_in_the_users_folder_does_not_stand_in_for_a_package(
 ) -> None:
     (tmp_path / "attr.py").write_text("raise SystemExit(7)\n")
     monkeypatch.chdir(tmp_path)
-    with open(tmp_path / "log", "wb") as log:
-        child = spawn(["-c", "import attr"], threads=1, log=log)
+    with open(tmp_path / "log", "wb") as log, spawn(["-c", "import attr"], threads=1, log=log) as child:
         assert child.wait(60) == 0, (tmp_path / "log").read_text()
