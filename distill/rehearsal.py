@@ -4,9 +4,11 @@ It proves the machine, the disk, the exporters and the phone before a GPU-week i
 everything it writes carries `MARK`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from distill.recipe import Recipe
+from reinforced_data.sample import ZeroShotTask
 
 MARK = "REHEARSAL: random weights, a handful of samples; says nothing of accuracy"
 SAMPLES = 8
@@ -24,3 +26,19 @@ def rehearsal_of(recipe: Recipe) -> Recipe:
     }
     sections = {name: getattr(recipe, name).model_copy(update=update) for name, update in cuts.items()}
     return recipe.model_copy(update={**sections, "limit": SAMPLES, "rehearse": True})
+
+
+def small_task(task: ZeroShotTask | None) -> ZeroShotTask | None:
+    """The first classes of a zero-shot task with one template: prompts through a full-size text tower cost seconds each."""
+    if task is None:
+        return None
+    kept = [index for index, label in enumerate(task.labels) if label < SAMPLES][:SAMPLES]
+    if not kept:
+        return None
+    return replace(
+        task,
+        images=tuple(task.images[index] for index in kept),
+        labels=tuple(task.labels[index] for index in kept),
+        class_names=task.class_names[:SAMPLES],
+        templates=task.templates[:1],
+    )

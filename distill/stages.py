@@ -2,7 +2,7 @@
 nothing when that result is there: calling all of them again is how a run resumes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.models import TeacherSet, student_spec
 from distill.recipe import ProfileRecipe, Recipe
-from distill.rehearsal import MARK
+from distill.rehearsal import MARK, small_task
 from distill.training import train_model
 
 if TYPE_CHECKING:
@@ -101,10 +101,11 @@ def open_evalset(recipe: Recipe) -> "EvalSet":
     if is_reinforced(Path(location)):
         location = atomic.read_json(Path(location) / "plan.json")["source"]["location"]
     labelled = recipe.eval.zero_shot
-    return load_evalset(
+    data = load_evalset(
         open_source(location, "eval", recipe.eval.limit),
         open_source(labelled, "eval", recipe.eval.limit) if labelled else None,
     )
+    return replace(data, task=small_task(data.task)) if recipe.rehearse else data
 
 
 @dataclass(frozen=True)
