@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--spread", type=float, help="seconds over which kills are spread; default: the uninterrupted run's stages"
+    )
     parser.add_argument("more", nargs="*")
     given = parser.parse_args()
     whole, killed = given.out / "whole", given.out / "killed"
@@ -41,6 +44,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     if (whole / "seconds.json").exists():
         seconds = max(60.0, sum(json.loads((whole / "seconds.json").read_text()).values()))
+    seconds = given.spread or seconds
     rng, done = random.Random(given.seed), 0
     startup = 6.0  # seconds of imports that every resumed run begins with
     while done < given.kills:
