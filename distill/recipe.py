@@ -30,7 +30,7 @@ class ReinforceRecipe(Strict):
 
     views_per_image: int = Field(2, ge=1)
     view_preset: str = "light"
-    embed_dtype: Literal["fp16", "fp32"] = "fp16"
+    embed_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
     verify: int = Field(16, ge=0, description="stored views re-run through the live teachers afterwards; 0 = none")

@@ -24,7 +24,7 @@ BASELINE = "plain"
 
 def is_reinforced(path: Path) -> bool:
     """Whether `path` is a reinforced set, finished or not."""
-    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.parquet")))
+    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
 
 
 def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import UsageError, nearest
-from reinforced_data.label import encode_images, encode_texts
+from reinforced_data.ask import encode_images, encode_texts
 from reinforced_data.read import ReinforcedData
 from reinforced_data.views import render_view
 from teachers.teacher import Teacher

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import pyarrow.parquet as pq
 import torch
 
 from distill.core.atomic import sha256_file
+from reinforced_data import store
 from reinforced_data.read import ReinforcedData
 from reinforced_data.write import reinforce
 from tests.reinforced_data.stubs import ListSource, StubTeacher, samples, two_teachers
@@ -45,8 +45,7 @@ def die_at(event: int) -> None:
 
     wrap(os, "replace")
     wrap(os, "fsync")
-    wrap(pq.ParquetWriter, "write_table")
-    wrap(pq.ParquetWriter, "close")
+    wrap(store, "_record_batch")
     wrap(StubTeacher, "encode_image")
     wrap(StubTeacher, "encode_text")
 
