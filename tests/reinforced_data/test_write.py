@@ -1,8 +1,6 @@
 import errno
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -333,21 +331,3 @@ def test_verify_on_real_photos(tmp_path, dtype):
     reinforce(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
     for figures in verify(tmp_path / "o", teachers, 24, 3).values():
         assert min(figures["image_min"], figures["text_min"]) >= (0.9999 if dtype == "fp16" else 0.99999)
-
-
-def test_kills_at_any_time_then_resume_give_the_same_bytes(finished, tmp_path):
-    """os._exit(9) before and after renames, syncs, writes and teacher calls, over and over, on one output folder."""
-    script = Path(__file__).with_name("kill_server.py")
-    run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "o"), "30"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
-    assert report["killed"] == 30
-    assert report["results"]
-    assert all(result == hashes(finished) for result in report["results"])
