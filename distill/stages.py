@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.models import TeacherSet, student_spec
+from distill.models import CaptionerSet, TeacherSet, student_spec
+from distill.processes import teacher_device, this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
 from distill.training import train_model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 REINFORCED = "reinforced"
 VERIFY_FILE = "reinforced-verify.json"
 BASELINE = "plain"
+WEEK_S = 7 * 24 * 3600.0
 
 
 def is_reinforced(path: Path) -> bool:
@@ -27,37 +29,79 @@ def is_reinforced(path: Path) -> bool:
     return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
 
 
-def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console) -> Path:
-    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed."""
-    from reinforced_data.open import open_source
+def reinforce_stage(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False, wait: bool = True
+) -> Path | None:
+    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
+
+    Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
+    are missing after this process's own.
+    """
     from reinforced_data.verify import verify
-    from reinforced_data.write import reinforce
 
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
     settings = recipe.reinforce
+    if extend:
+        (out.parent / VERIFY_FILE).unlink(missing_ok=True)
+    if extend or not (out / "manifest.json").exists():
+        _label(recipe, teachers, out, console, extend)
     if not (out / "manifest.json").exists():
-        with console.stage("load teachers"):
-            models = teachers.loaded
-        with console.stage("reinforce") as advance:
-            reinforce(
-                open_source(recipe.data, "train", recipe.limit),
-                models,
-                out,
-                views_per_image=settings.views_per_image,
-                view_preset=settings.view_preset,
-                embed_dtype=settings.embed_dtype,
-                shard_size=settings.shard_size,
-                batch_size=settings.batch_size,
-                seed=recipe.seed,
-                resume=out.exists(),
-                progress=lambda done, total: advance(done, total, "images"),
-            )
+        if not wait:
+            return None
+        console.say("Waiting for the shards of other processes.")
+        wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
     checked = out.parent / VERIFY_FILE
     if settings.verify and not checked.exists():
         with console.stage("verify stored embeddings"):
             atomic.write_json(checked, verify(out, teachers.loaded, settings.verify, recipe.seed))
     return out
+
+
+def _label(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, extend: bool) -> None:
+    """This process's share of the shards, and the manifest when all are there."""
+    from reinforced_data.manifest import is_planned
+    from reinforced_data.open import open_source
+    from reinforced_data.output import open_output
+    from reinforced_data.plan import make_plan
+    from reinforced_data.write import work
+
+    settings, place = recipe.reinforce, this_place()
+    with console.stage("load teachers"):
+        models: list[Any] = teachers.loaded
+        captioners = CaptionerSet(
+            recipe.captioners, settings.captioning, random_weights=recipe.rehearse, seed=recipe.seed
+        ).loaded
+        device = teacher_device(settings.device, place)
+        for model in [*models, *captioners]:
+            if device != "cpu" and hasattr(model, "to"):
+                model.to(device)
+    source = open_source(recipe.data, "train", recipe.limit)
+    plan = make_plan(
+        source,
+        models,
+        captioners,
+        views_per_image=settings.views_per_image,
+        view_preset=settings.view_preset,
+        embed_dtype=settings.embed_dtype,
+        shard_size=settings.shard_size,
+        batch_size=settings.batch_size,
+        seed=recipe.seed,
+    )
+    if place.rank == 0:
+        open_output(out, plan, resume=out.exists() and not extend, extend=extend)
+    else:
+        wait_until(lambda: is_planned(out, plan), f"the first process to plan {str(out)!r}")
+    with console.stage("reinforce") as advance:
+        work(
+            source,
+            models,
+            out,
+            captioners=captioners,
+            rank=place.rank,
+            world=place.world,
+            progress=lambda done, total: advance(done, total, "images"),
+        )
 
 
 def training_licence(stored: Path | None, source_licence: str) -> str:
