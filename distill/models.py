@@ -54,6 +54,8 @@ class CaptionerSet:
     @cached_property
     def loaded(self) -> "list[Captioner]":
         """The frozen models, in order."""
+        if not self.specs:
+            return []
         from teachers.load_captioner import load_captioner
 
         return [load_captioner(spec, self._decode, random_weights=self._random, seed=self._seed) for spec in self.specs]
