@@ -13,18 +13,25 @@ _MARKERS = re.compile(
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+")
-_NEVER_END = frozenset("mr mrs ms messrs dr prof st mt ft capt col gen lt sgt rev hon gov sen rep pres mme mlle vs viz e.g i.e "
-                       "eg ie cf approx ca fig figs vol ed dept est ave blvd rd hwy".split())  # fmt: skip
-_MAY_END = frozenset("etc inc ltd co corp bros jr sr u.s u.k u.n u.s.a u.a.e d.c l.a n.y a.m p.m am pm b.c a.d ph.d m.d b.a "
-                     "jan feb mar apr jun jul aug sept sep oct nov dec mon tue tues wed thu thurs fri sat sun "
-                     "in lb lbs oz yd km cm mm kg sq".split())  # fmt: skip
-_BEFORE_NUMBER = frozenset(["no", "nos", "nr", "art", "ch", "pp", "p", "sec", "vol", "fig"])
-# In lower case these may be units, names or plain words: only with a full stop *and* a lower-case word after it are they
-# taken for abbreviations, except the unambiguous ones above.
-_PLAIN_WORDS = frozenset("in am pm mar sun sat wed co mon jun no art sec sq".split())
-_STARTERS = frozenset("The A An It Its He She They There This That These Those In On At We I You Two Three One Some Several "
-                      "His Her Their Both Each Behind Above Below Next And But".split())  # fmt: skip
-_END = re.compile(r"(?P<mark>[.!?…]+)(?P<close>[\"'”’)\]]*)(?=\s|$)")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NEVER_END = _words(
+    "mr mrs ms messrs dr prof st mt capt col gen lt sgt hon gov sen pres mme mlle vs viz e.g i.e eg ie cf approx ca est"
+)
+_MAY_END = _words(  # the end of a sentence only where the next word opens one; no plain words (sun, sat, fig, art)
+    "etc inc ltd corp bros jr sr u.s u.k u.n u.s.a u.a.e d.c l.a n.y a.m p.m b.c a.d ph.d m.d b.a ave blvd rd hwy dept "
+    "ft lb lbs oz yd jan feb apr jun jul aug sept oct nov dec tue tues thu thurs fri vol"
+)
+_BEFORE_NUMBER = _words("no nos nr art ch pp p sec vol fig figs")
+_STARTERS = _words(
+    "The A An It Its He She They There This That These Those In On At We I You Two Three One Some Several His Her Their "
+    "Both Each Behind Above Below Next And But"
+)
+_END = re.compile(r"(?P<mark>[.!?…]+)(?P<close>[\"'”\u2019)\]]*)(?=\s|$)")
 
 
 def clean_caption(text: str) -> str:
@@ -79,10 +86,8 @@ def whole_sentences(text: str, most: int | None = None) -> str:
 
 
 def _finished(sentence: str) -> bool:
-    match = None
-    for match in _END.finditer(sentence):
-        pass
-    return match is not None and match.end() == len(sentence) and _is_end(sentence, match)
+    match = next((m for m in _END.finditer(sentence) if m.end() == len(sentence)), None)
+    return match is not None and _is_end(sentence, match)
 
 
 def _is_end(text: str, match: "re.Match[str]") -> bool:
@@ -91,7 +96,7 @@ def _is_end(text: str, match: "re.Match[str]") -> bool:
     following = rest.split(" ", 1)[0] if rest else ""
     if match["mark"] != ".":
         return set(match["mark"]) != {"."} or not rest or following[:1].isupper()  # "..." goes on in lower case
-    before = text[: match.start()].rsplit(" ", 1)[-1].lstrip("\"'“‘([")
+    before = text[: match.start()].rsplit(" ", 1)[-1].lstrip("\"'“\u2018([")
     word = before.lower()
     if word in _NEVER_END:
         return False
@@ -101,8 +106,4 @@ def _is_end(text: str, match: "re.Match[str]") -> bool:
         return False
     initial = len(word) == 1 and word.isalpha() and before != "I" and not (word == "a" and following[:1].isupper())
     dotted = re.fullmatch(r"(?:[a-z]\.)+[a-z]", word) is not None
-    if initial or dotted or word in _MAY_END:
-        if word in _PLAIN_WORDS:
-            return following[:1].isupper() or following in _STARTERS
-        return following in _STARTERS
-    return True
+    return following in _STARTERS if initial or dotted or word in _MAY_END else True

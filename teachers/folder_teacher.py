@@ -98,6 +98,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """open_clip_config.json of the folder `path`. Raises DistillError when it is unreadable or holds no model_cfg."""
     config = _read_json(path / CONFIG_FILE)
     if not isinstance(config.get("model_cfg"), dict):
         raise DistillError(f"{path / CONFIG_FILE} has no model_cfg; it must be an open_clip configuration.")

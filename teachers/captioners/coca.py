@@ -47,7 +47,7 @@ def coca_spec(name: str, source: str) -> CaptionerSpec:
 
 def is_coca_folder(path: Path) -> bool:
     """Whether `path` is a model folder in the shared format whose model has a caption decoder."""
-    from teachers.folder_teacher import read_config, is_clip_folder
+    from teachers.folder_teacher import is_clip_folder, read_config
 
     return is_clip_folder(path) and "multimodal_cfg" in read_config(path)["model_cfg"]
 

@@ -31,6 +31,8 @@ SENTENCES = [
     ["she works at Acme Inc. in town.", "They make anvils."],
     ["a man called Ph.D. student."],
     ["Öl auf Leinwand."],
+    ["a dog lies in the sun.", "a cat sat.", "a fig.", "it is 5 cm.", "no."],
+    ["a 6 ft. tall man.", "see fig. 3 of vol. 2 for more."],
 ]  # fmt: skip
 
 
