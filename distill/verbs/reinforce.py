@@ -11,19 +11,21 @@ from distill.recipe import Recipe
 def reinforce(
     recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
 ) -> dict[str, Any]:
-    """Label recipe.data with recipe.teachers into `out` (Parquet shards and a manifest). Returns counts and the check.
+    """Label recipe.data with recipe.teachers into `out` (shards and a manifest), then run recipe.filters.
 
-    Raises what `distill.run` raises.
+    Returns counts and the check. Raises what `distill.run` raises.
     """
     from distill.models import TeacherSet
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, reinforce_stage
+    from distill.stages import REINFORCED, VERIFY_FILE, check_filters, reinforce_stage, selection_stage
 
     console = console or Console()
+    check_filters(recipe.filters)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
     stored = reinforce_stage(recipe, teachers, out / REINFORCED, console)
+    selection = selection_stage(recipe, stored, out, console)
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
     return {
@@ -33,5 +35,6 @@ def reinforce(
         "shards": len(manifest["shards"]),
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
+        "selection": None if selection is None else str(selection),
         "verify": atomic.read_json(checked) if checked.exists() else None,
     }

@@ -58,6 +58,7 @@ def run(
         check_strategy(strategy)
     for target in recipe.export.targets:
         TARGETS.get(target)
+    stages.check_filters(recipe.filters)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
     out = out or default_out(recipe)
@@ -70,7 +71,8 @@ def run(
     if recipe.rehearse:
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
-    stages.train_stages(recipe, stored, teachers, out, console)
+    selection = stages.selection_stage(recipe, stored, out, console)
+    stages.train_stages(recipe, stored, teachers, out, console, selection)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)
     stages.export_stage(recipe, out, console)

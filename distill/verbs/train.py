@@ -23,7 +23,7 @@ def train(
     from distill.rundir import open_run
     from distill.training import train_model
     from reinforced_data.open import open_source
-    from reinforced_data.pairs import RawPairs, StoredPairs
+    from reinforced_data.pairs import RawPairs
     from students.student import count_parameters, load_student
 
     console = console or Console()
@@ -40,11 +40,14 @@ def train(
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
+    selection = stages.selection_stage(recipe, stored, out, console) if stored else None
     with console.stage("train") as advance:
         folder = train_model(
             recipe,
             out,
-            data=StoredPairs(stored, size) if stored else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
+            data=stages.stored_pairs(stored, size, selection)
+            if stored
+            else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
             teachers=teachers if inherits else None,
             objective=recipe.objective,
             inherit=recipe.student.inherit,
