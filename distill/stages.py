@@ -63,12 +63,14 @@ def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Co
     return out
 
 
-def check_filters(filters: tuple[str, ...]) -> None:
-    """Raise UsageError when a filter or one of its settings is wrong, before anything is spent."""
+def check_curation(recipe: Recipe) -> None:
+    """Raise UsageError when a filter, one of its settings or the selection is wrong, before anything is spent."""
     from reinforced_data.filter import parse_filter
 
-    for text in filters:
+    for text in recipe.filters:
         parse_filter(text)
+    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
+        raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
 
 
 def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> Path | None:

@@ -17,10 +17,10 @@ def reinforce(
     """
     from distill.models import TeacherSet
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, check_filters, reinforce_stage, selection_stage
+    from distill.stages import REINFORCED, VERIFY_FILE, check_curation, reinforce_stage, selection_stage
 
     console = console or Console()
-    check_filters(recipe.filters)
+    check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")

@@ -58,7 +58,7 @@ def run(
         check_strategy(strategy)
     for target in recipe.export.targets:
         TARGETS.get(target)
-    stages.check_filters(recipe.filters)
+    stages.check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
     out = out or default_out(recipe)

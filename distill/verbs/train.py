@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.console import Console
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 
 
@@ -33,7 +34,13 @@ def train(
         return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
     size = student_spec(recipe.student).image_size
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    stages.check_curation(recipe)
     if stored is None:
+        if recipe.filters or recipe.selection not in (None, "none"):
+            raise UsageError(
+                f"Filters and selections are of reinforced sets, and {recipe.data!r} is none. Reinforce it first: distill "
+                "reinforce."
+            )
         refuse_without_teachers(recipe.objective)
     source = None if stored else open_source(recipe.data, "train", recipe.limit)
     inherits = recipe.student.inherit != "none"
