@@ -2,6 +2,8 @@
 nothing when that result is there: calling all of them again is how a run resumes.
 """
 
+import os
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +92,9 @@ def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -
         folder = None if recipe.selection == "none" else Path(recipe.selection)
     elif recipe.filters:
         folder = out / SELECTION
+        if int(os.environ.get("RANK", "0")):  # accelerate's launcher: the first process makes it
+            while not folder.exists():
+                time.sleep(0.5)
         if not folder.exists():
             with console.stage("curate") as advance:
                 curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
