@@ -50,6 +50,11 @@ DeviceFlag = Annotated[
     list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
 ]
 
+FilterFlag = Annotated[
+    list[str] | None,
+    typer.Option("--filter", help="NAME:key=value,key=value over the stored set; may repeat, in order."),
+]
+
 
 def _recipe(recipe: str | None, sets: list[str] | None, **given: Any) -> Any:
     from distill.recipe import load_recipe
@@ -76,16 +81,16 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 @app.command()
 def run(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
-    student: StudentFlag = None, data: DataFlag = None, target: TargetFlag = None, device: DeviceFlag = None,
-    out: OutFlag = None, rehearse: RehearseFlag = False, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
-    sets: SetFlag = None, as_json: JsonFlag = False,
+    student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
+    device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False, resume: ResumeFlag = False,
+    overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
     from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
     parsed = _recipe(
-        recipe, sets, teachers=teacher, captioners=captioner, student__name=student, data=data,
+        recipe, sets, teachers=teacher, captioners=captioner, student__name=student, data=data, filters=filters,
         rehearse=rehearse or None, export__targets=target, profile__devices=device,
     )  # fmt: skip
     _print(verb(parsed, out, resume=resume, overwrite=overwrite), as_json, show)
@@ -94,15 +99,31 @@ def run(
 @app.command()
 def reinforce(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
-    out: OutFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False, extend: ExtendFlag = False,
-    sets: SetFlag = None, as_json: JsonFlag = False,
+    filters: FilterFlag = None, out: OutFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
+    extend: ExtendFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Store the teachers' knowledge of a data set once."""
+    """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
 
     folder = _need(out, "runs/photos")
-    parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data)
+    parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, filters=filters)
     _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
+
+
+@app.command()
+def curate(
+    folder: Annotated[Path, typer.Argument(help="A reinforced set, or the run that holds one.")],
+    filters: FilterFlag = None, out: OutFlag = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print table and histograms, write nothing.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of every draw.")] = 0,
+    overwrite: OverwriteFlag = False, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Choose among the samples of a reinforced set; says what was kept and why."""
+    from distill.verbs.curate import curate as verb
+    from distill.verbs.curate import lines
+
+    result = verb(folder, filters or [], out, dry_run=dry_run, seed=seed, overwrite=overwrite)
+    _print(result, as_json, lambda facts: print("\n".join(lines(facts))))
 
 
 @app.command()

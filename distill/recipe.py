@@ -121,6 +121,13 @@ class Recipe(Strict):
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"
     seed: int = 0
+    filters: tuple[str, ...] = Field(
+        (), description="curation of the reinforced set, in order; see distill list filters"
+    )
+    selection: str | None = Field(
+        None,
+        description="folder of a selection to train on; None = the reinforced set's own, if any; none = all samples",
+    )
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
     reinforce: ReinforceRecipe = ReinforceRecipe()

@@ -2,6 +2,8 @@
 nothing when that result is there: calling all of them again is how a run resumes.
 """
 
+import os
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,11 @@ from distill.training import train_model
 
 if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
+    from reinforced_data.pairs import StoredPairs
+    from reinforced_data.selection import SelectedPairs
 
 REINFORCED = "reinforced"
+SELECTION = "selection"
 VERIFY_FILE = "reinforced-verify.json"
 BASELINE = "plain"
 WEEK_S = 7 * 24 * 3600.0
@@ -104,6 +109,56 @@ def _label(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, ex
         )
 
 
+def check_curation(recipe: Recipe) -> None:
+    """Raise UsageError when a filter, one of its settings or the selection is wrong, before anything is spent."""
+    from reinforced_data.filter import parse_filter
+
+    for text in recipe.filters:
+        parse_filter(text)
+    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
+        raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
+
+
+def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> Path | None:
+    """The folder of the selection to train on, or None for all samples of `stored`.
+
+    recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
+    the one beside `stored`, which `distill reinforce --filter` left there.
+
+    Raises what `curate` and `Selection.load` raise.
+    """
+    from reinforced_data.curate import curate
+    from reinforced_data.read import ReinforcedData
+    from reinforced_data.selection import Selection
+
+    beside = stored.parent / SELECTION
+    if recipe.selection is not None:
+        folder = None if recipe.selection == "none" else Path(recipe.selection)
+    elif recipe.filters:
+        folder = out / SELECTION
+        if int(os.environ.get("RANK", "0")):  # accelerate's launcher: the first process makes it
+            while not folder.exists():
+                time.sleep(0.5)
+        if not folder.exists():
+            with console.stage("curate") as advance:
+                curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
+    else:
+        folder = beside if beside.is_dir() else None
+    if folder is not None:
+        chosen = Selection.load(folder, ReinforcedData(stored))
+        console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
+    return folder
+
+
+def stored_pairs(stored: Path, image_size: int, selection: Path | None) -> "StoredPairs | SelectedPairs":
+    """Pairs of a reinforced set at `image_size` pixels: those of a selection, or all."""
+    from reinforced_data.pairs import StoredPairs
+    from reinforced_data.selection import SelectedPairs, Selection
+
+    pairs = StoredPairs(stored, image_size)
+    return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
+
+
 def training_licence(stored: Path | None, source_licence: str) -> str:
     """What a student trained on this must say of its terms."""
     if stored is None:
@@ -111,10 +166,19 @@ def training_licence(stored: Path | None, source_licence: str) -> str:
     return str(atomic.read_json(stored / "manifest.json")["licence_summary"])
 
 
-def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, console: Console) -> None:
-    """The student into out/student, and the plain one (no teacher anywhere) into out/plain/student."""
-    from reinforced_data.pairs import StoredPairs
+def train_stages(
+    recipe: Recipe,
+    stored: Path,
+    teachers: TeacherSet,
+    out: Path,
+    console: Console,
+    selection: Path | None = None,
+) -> None:
+    """The student into out/student, and the plain one (no teacher anywhere) into out/plain/student.
 
+    Args:
+        selection: folder of the samples to train both on; None = all of `stored`.
+    """
     pairs = None
     arms = [("train student", out, recipe.objective, recipe.student.inherit)]
     if recipe.baseline.enabled:
@@ -123,7 +187,7 @@ def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, 
         if (folder / "student").exists():
             continue
         with console.stage(name) as advance:
-            pairs = pairs or StoredPairs(stored, student_spec(recipe.student).image_size)
+            pairs = pairs or stored_pairs(stored, student_spec(recipe.student).image_size, selection)
             train_model(
                 recipe,
                 folder,

@@ -4,7 +4,18 @@ from typing import Any
 
 from distill.core.errors import UsageError, nearest
 
-KINDS = ("teachers", "students", "losses", "objectives", "targets", "devices", "sources", "strategies", "recipes")
+KINDS = (
+    "teachers",
+    "students",
+    "losses",
+    "objectives",
+    "targets",
+    "devices",
+    "sources",
+    "filters",
+    "strategies",
+    "recipes",
+)
 
 
 def list_names(kind: str) -> list[dict[str, Any]]:
@@ -73,6 +84,15 @@ def _sources() -> list[dict[str, Any]]:
     from reinforced_data.source import SOURCES
 
     return [{"name": name, "what": _first_line(opener)} for name, opener in SOURCES.items()]
+
+
+def _filters() -> list[dict[str, Any]]:
+    from reinforced_data.filter import FILTERS
+
+    return [
+        {"name": name, "keys": ", ".join(filter_.model_fields), "what": _first_line(filter_)}
+        for name, filter_ in FILTERS.items()
+    ]
 
 
 def _strategies() -> list[dict[str, Any]]:

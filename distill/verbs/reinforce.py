@@ -17,7 +17,7 @@ def reinforce(
     extend: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Label recipe.data with recipe.teachers into `out` (Arrow shards and a manifest). Returns counts and the check.
+    """Label recipe.data with recipe.teachers into `out` (Arrow shards and a manifest), then run recipe.filters.
 
     Started several times over by a launcher (`accelerate launch -m distill reinforce ...`), the processes share the
     shards. One that ends before the others returns only what is missing.
@@ -25,14 +25,15 @@ def reinforce(
     Args:
         extend: add teachers, captioners or views to the finished set in `out`, computing only what it lacks.
 
-    Raises what `distill.run` raises.
+    Returns counts and the check. Raises what `distill.run` raises.
     """
     from distill.models import TeacherSet
     from distill.processes import this_place
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, reinforce_stage
+    from distill.stages import REINFORCED, VERIFY_FILE, check_curation, reinforce_stage, selection_stage
 
     console = console or Console()
+    check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     if this_place().rank == 0:
         open_run(out, recipe, resume=resume, overwrite=overwrite, extend=extend)
@@ -41,11 +42,9 @@ def reinforce(
     if stored is None:
         from reinforced_data.write import unfinished
 
-        return {
-            "out": str(out / REINFORCED),
-            "finished": False,
-            "missing_shards": len(list(unfinished(out / REINFORCED))),
-        }
+        missing = len(list(unfinished(out / REINFORCED)))
+        return {"out": str(out / REINFORCED), "finished": False, "missing_shards": missing}
+    selection = selection_stage(recipe, stored, out, console)
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
     return {
@@ -57,5 +56,6 @@ def reinforce(
         "shards": len(manifest["shards"]),
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
+        "selection": None if selection is None else str(selection),
         "verify": atomic.read_json(checked) if checked.exists() else None,
     }

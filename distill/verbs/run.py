@@ -58,6 +58,7 @@ def run(
         check_strategy(strategy)
     for target in recipe.export.targets:
         TARGETS.get(target)
+    stages.check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
@@ -72,7 +73,8 @@ def run(
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
     assert stored is not None  # it waits
-    stages.train_stages(recipe, stored, teachers, out, console)
+    selection = stages.selection_stage(recipe, stored, out, console)
+    stages.train_stages(recipe, stored, teachers, out, console, selection)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)
     stages.export_stage(recipe, out, console)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.console import Console
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 
 
@@ -23,7 +24,7 @@ def train(
     from distill.rundir import open_run
     from distill.training import train_model
     from reinforced_data.open import open_source
-    from reinforced_data.pairs import RawPairs, StoredPairs
+    from reinforced_data.pairs import RawPairs
     from students.student import count_parameters, load_student
 
     console = console or Console()
@@ -34,18 +35,27 @@ def train(
     size = student_spec(recipe.student).image_size
     refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    stages.check_curation(recipe)
     if stored is None:
+        if recipe.filters or recipe.selection not in (None, "none"):
+            raise UsageError(
+                f"Filters and selections are of reinforced sets, and {recipe.data!r} is none. Reinforce it first: distill "
+                "reinforce."
+            )
         refuse_without_teachers(recipe.objective)
     source = None if stored else open_source(recipe.data, "train", recipe.limit)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
+    selection = stages.selection_stage(recipe, stored, out, console) if stored else None
     with console.stage("train") as advance:
         folder = train_model(
             recipe,
             out,
-            data=StoredPairs(stored, size) if stored else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
+            data=stages.stored_pairs(stored, size, selection)
+            if stored
+            else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
             teachers=teachers if inherits else None,
             objective=recipe.objective,
             inherit=recipe.student.inherit,
