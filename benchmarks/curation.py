@@ -3,8 +3,8 @@
     python benchmarks/curation.py scale [--rows 5000 20000] [--width 768]   seconds and memory per filter, made-up embeddings
     python benchmarks/curation.py hash --data ../shared/data/flickr8k       bits between photos and their altered copies
 
-`scale` runs every filter in a process of its own and prints its peak memory beyond that of opening the set; the growth from the smaller to the
-larger set is what a sample costs. Sets are of one-pixel images, so that nothing but the filters is measured.
+`scale` runs every filter in a process of its own and prints its peak memory; the growth from the smaller to the larger set, less that of
+"none" (open the set and read all keys), is what a sample costs. Sets are of one-pixel images, so that nothing but the filters is measured.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-import numpy as np
 
 FILTERS = {
     "none": "",
@@ -31,6 +29,7 @@ FILTERS = {
 
 def make(folder: Path, rows: int, width: int) -> None:
     """A set of `rows` samples with two views and three captions each, every embedding random."""
+    import numpy as np
     from PIL import Image
 
     from reinforced_data.sample import Caption, RawSample
@@ -83,7 +82,8 @@ def one(folder: Path, text: str) -> dict[str, float]:
 def scale(rows: list[int], width: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for count in rows:
-            make(Path(folder) / str(count), count, width)
+            # In a process of its own: a child's peak memory begins at that of its parent.
+            subprocess.run([sys.executable, __file__, "make", f"{folder}/{count}", str(count), str(width)], check=True)
         for name, text in FILTERS.items():
             for count in rows:
                 call = [sys.executable, __file__, "one", f"{folder}/{count}", text]
@@ -120,6 +120,8 @@ def copies(image):
 
 
 def photos(location: str, limit: int) -> None:
+    import numpy as np
+
     from reinforced_data.curation.image_hash import near_hashes, perceptual_hash
     from reinforced_data.decode import decode_rgb
     from reinforced_data.open import open_source
@@ -153,10 +155,13 @@ def photos(location: str, limit: int) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     if sys.argv[1:2] == ["one"]:
         print(json.dumps(one(Path(sys.argv[2]), sys.argv[3])))
         sys.exit()
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    if sys.argv[1:2] == ["make"]:
+        make(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        sys.exit()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["scale", "hash"])
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 20000])
