@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REINFORCED = "reinforced"
 VERIFY_FILE = "reinforced-verify.json"
+CAPTIONS_FILE = "captions.json"
 BASELINE = "plain"
 
 
@@ -58,6 +59,20 @@ def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Co
         with console.stage("verify stored embeddings"):
             atomic.write_json(checked, verify(out, teachers.loaded, settings.verify, recipe.seed))
     return out
+
+
+def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
+    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any."""
+    from reinforced_data.caption_report import caption_report, has_captioner
+    from reinforced_data.read import ReinforcedData
+
+    target = out / CAPTIONS_FILE
+    if target.exists():
+        return
+    data = ReinforcedData(stored)
+    if has_captioner(data):
+        with console.stage("measure captions"):
+            atomic.write_json(target, caption_report(data, seed=recipe.seed))
 
 
 def training_licence(stored: Path | None, source_licence: str) -> str:

@@ -17,13 +17,14 @@ def reinforce(
     """
     from distill.models import TeacherSet
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, reinforce_stage
+    from distill.stages import CAPTIONS_FILE, REINFORCED, VERIFY_FILE, caption_stage, reinforce_stage
 
     console = console or Console()
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
     stored = reinforce_stage(recipe, teachers, out / REINFORCED, console)
+    caption_stage(recipe, stored, out, console)
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
     return {
@@ -34,4 +35,5 @@ def reinforce(
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
         "verify": atomic.read_json(checked) if checked.exists() else None,
+        "captions": atomic.read_json(out / CAPTIONS_FILE) if (out / CAPTIONS_FILE).exists() else None,
     }

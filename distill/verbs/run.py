@@ -70,6 +70,7 @@ def run(
     if recipe.rehearse:
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
+    stages.caption_stage(recipe, stored, out, console)
     stages.train_stages(recipe, stored, teachers, out, console)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)
