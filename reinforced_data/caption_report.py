@@ -176,7 +176,8 @@ def _nearest_rank(values: Iterable[float], share: float) -> float:
 def _image(data: ReinforcedData, index: int, teacher: str) -> "Array":
     """The mean of the views' unit embeddings, unit length: [D] float64."""
     mean: Array = _unit(data.image_embeds(index, teacher)).mean(0)
-    return _unit(mean[None])[0]
+    whole: Array = _unit(mean[None])[0]
+    return whole
 
 
 def _unit(rows: "Array") -> "Array":

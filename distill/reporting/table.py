@@ -49,7 +49,13 @@ def caption_rows(captions: dict[str, Any] | None) -> tuple[tuple[str, ...], list
     if not captions:
         return (), []
     teachers = sorted({name for facts in captions["sources"].values() for name in facts["teachers"]})
-    columns = ("source", "captions", "words mean (p5-p95)", "repeats in sample / set", "distinct-1 / -2")
+    columns: tuple[str, ...] = (
+        "source",
+        "captions",
+        "words mean (p5-p95)",
+        "repeats in sample / set",
+        "distinct-1 / -2",
+    )
     columns += tuple(f"{name}: cosine mean / p10, first, self-similarity" for name in teachers)
     rows = []
     for source, facts in captions["sources"].items():

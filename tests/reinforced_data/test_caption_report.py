@@ -144,3 +144,29 @@ def test_whether_a_captioner_was_at_work(data, tmp_path):
     reinforce(ListSource(plain), two_teachers(), tmp_path / "plain", **BASE)
     assert not has_captioner(ReinforcedData(tmp_path / "plain"))
     assert caption_rows(None) == ((), [])
+
+
+def test_the_reports_of_a_run_show_a_row_per_source(data):
+    """Only the captions' part of each template: the rest needs a whole run."""
+    from pathlib import Path
+
+    import jinja2
+
+    import distill
+
+    report = caption_report(data)
+    columns, rows = caption_rows(report)
+    shown = {"caption_columns": columns, "caption_rows": rows, "captions": report}
+    for name in ("report.md", "report.html"):
+        text = (Path(distill.__file__).parent / "templates" / name).read_text(encoding="utf-8")
+        start = text.index("{% if caption_rows %}")
+        part = text[start : text.index("{% endif %}", text.index("Captions", start)) + len("{% endif %}")]
+        made = jinja2.Template(part, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
+            shown
+        )
+        for source in ("real", "synthetic:coca", "synthetic:b"):
+            assert (
+                sum(line.startswith(("| " + source + " ", "<tr><td>" + source + "<")) for line in made.splitlines())
+                == 1
+            )
+        assert "25 of 25 images" in made
