@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from teachers.teacher import Teacher
 
 
+COPY = "copy"  # student.inherit: every weight as it is, from a model of the same architecture (fine-tuning)
+
+
 class TeacherSet:
     """The recipe's teachers: specs at once (so that a wrong name fails early), weights when first needed."""
 
@@ -69,10 +72,10 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
 
 
 def check_strategy(name: str) -> None:
-    """Raise UsageError unless `name` is an inheritance strategy or "none"."""
+    """Raise UsageError unless `name` is an inheritance strategy, "copy" or "none"."""
     from students.inherit import STRATEGIES
 
-    if name != "none":
+    if name not in ("none", COPY):
         STRATEGIES.get(name)
 
 
@@ -136,7 +139,7 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
         origin = teachers.loaded[0]
     else:
         raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")
-    if recipe.inherit == "copy":
+    if recipe.inherit == COPY:
         return student, _copy_weights(student, origin)
     try:
         source = inheritance_source(origin)

@@ -21,7 +21,7 @@ class StudentRecipe(Strict):
     image_size: int | None = Field(None, ge=16, description="pixels; None = the architecture's own")
     context_length: int | None = Field(None, ge=4, description="tokens; None = the architecture's own")
     text_layers: int | None = Field(None, ge=1, description="text depth; None = the architecture's own")
-    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude, or none")
+    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude; copy = every weight; none")
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
 

@@ -2,8 +2,6 @@
 nothing when that result is there: calling all of them again is how a run resumes.
 """
 
-import os
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 REINFORCED = "reinforced"
 SELECTION = "selection"
 VERIFY_FILE = "reinforced-verify.json"
+CAPTIONS_FILE = "captions.json"
 BASELINE = "plain"
 WEEK_S = 7 * 24 * 3600.0
 
@@ -119,11 +118,11 @@ def check_curation(recipe: Recipe) -> None:
         raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
 
 
-def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> Path | None:
+def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *, wait: bool = False) -> Path | None:
     """The folder of the selection to train on, or None for all samples of `stored`.
 
     recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
-    the one beside `stored`, which `distill reinforce --filter` left there.
+    the one beside `stored`, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
 
     Raises what `curate` and `Selection.load` raise.
     """
@@ -136,9 +135,8 @@ def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -
         folder = None if recipe.selection == "none" else Path(recipe.selection)
     elif recipe.filters:
         folder = out / SELECTION
-        if int(os.environ.get("RANK", "0")):  # accelerate's launcher: the first process makes it
-            while not folder.exists():
-                time.sleep(0.5)
+        if wait and this_place().rank:
+            wait_until(folder.exists, f"the first process to make the selection {str(folder)!r}", WEEK_S)
         if not folder.exists():
             with console.stage("curate") as advance:
                 curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
@@ -157,6 +155,20 @@ def stored_pairs(stored: Path, image_size: int, selection: Path | None) -> "Stor
 
     pairs = StoredPairs(stored, image_size)
     return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
+
+
+def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
+    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any."""
+    from reinforced_data.caption_report import caption_report, has_captioner
+    from reinforced_data.read import ReinforcedData
+
+    target = out / CAPTIONS_FILE
+    if target.exists():
+        return
+    data = ReinforcedData(stored)
+    if has_captioner(data):
+        with console.stage("measure captions"):
+            atomic.write_json(target, caption_report(data, seed=recipe.seed))
 
 
 def training_licence(stored: Path | None, source_licence: str) -> str:

@@ -40,14 +40,6 @@ def magnitude(n: int, k: int, scores: Tensor) -> list[int]:
     return sorted(torch.topk(scores, k).indices.tolist())
 
 
-@STRATEGIES.register("copy")
-def copy(n: int, k: int, scores: Tensor) -> list[int]:
-    """Every weight as it is, for fine-tuning: source and student must be the same architecture."""
-    if n != k:
-        raise UsageError(f"{k} of {n}: a copy keeps all")
-    return list(range(n))
-
-
 @dataclass(frozen=True)
 class InheritanceSource:
     """A full model to inherit from: its name, open_clip model_cfg, state dict and weight hash."""

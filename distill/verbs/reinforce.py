@@ -30,7 +30,15 @@ def reinforce(
     from distill.models import TeacherSet
     from distill.processes import this_place
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, check_curation, reinforce_stage, selection_stage
+    from distill.stages import (
+        CAPTIONS_FILE,
+        REINFORCED,
+        VERIFY_FILE,
+        caption_stage,
+        check_curation,
+        reinforce_stage,
+        selection_stage,
+    )
 
     console = console or Console()
     check_curation(recipe)
@@ -44,6 +52,7 @@ def reinforce(
 
         missing = len(list(unfinished(out / REINFORCED)))
         return {"out": str(out / REINFORCED), "finished": False, "missing_shards": missing}
+    caption_stage(recipe, stored, out, console)
     selection = selection_stage(recipe, stored, out, console)
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
@@ -58,4 +67,5 @@ def reinforce(
         "licence": manifest["licence_summary"],
         "selection": None if selection is None else str(selection),
         "verify": atomic.read_json(checked) if checked.exists() else None,
+        "caption_report": atomic.read_json(out / CAPTIONS_FILE) if (out / CAPTIONS_FILE).exists() else None,
     }

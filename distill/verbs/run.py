@@ -73,7 +73,8 @@ def run(
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
     assert stored is not None  # it waits
-    selection = stages.selection_stage(recipe, stored, out, console)
+    stages.caption_stage(recipe, stored, out, console)
+    selection = stages.selection_stage(recipe, stored, out, console, wait=True)
     stages.train_stages(recipe, stored, teachers, out, console, selection)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)

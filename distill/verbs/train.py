@@ -48,7 +48,7 @@ def train(
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
-    selection = stages.selection_stage(recipe, stored, out, console) if stored else None
+    selection = stages.selection_stage(recipe, stored, out, console, wait=True) if stored else None
     with console.stage("train") as advance:
         folder = train_model(
             recipe,
