@@ -12,7 +12,7 @@ from distill.core.errors import UsageError
 from distill.models import TeacherSet, student_spec
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
-from distill.training import train_model
+from distill.training import caption_policy, train_model
 
 if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
@@ -79,7 +79,9 @@ def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, 
         if (folder / "student").exists():
             continue
         with console.stage(name) as advance:
-            pairs = pairs or StoredPairs(stored, student_spec(recipe.student).image_size)
+            pairs = pairs or StoredPairs(
+                stored, student_spec(recipe.student).image_size, caption_policy(recipe.captions), recipe.train.replay
+            )
             train_model(
                 recipe,
                 folder,
@@ -89,6 +91,7 @@ def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, 
                 inherit=inherit,
                 licence=training_licence(stored, ""),
                 advance=advance,
+                plain=folder != out,
             )
 
 
