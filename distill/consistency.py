@@ -30,7 +30,8 @@ def consistency_weights(streams: list[dict[str, Embeddings]], temperature: float
         return gates
     real, synthetic = streams
     language = _gate([(real[name].all_text, synthetic[name].all_text) for name in real], temperature)
-    return [language.clamp(max=1) * torch.where(language < 1, gate, torch.ones_like(gate)) for gate in gates]
+    noisy = language < 1 - 1e-5  # rounding alone shall not close the gate of captions that all agree
+    return [language.clamp(max=1) * torch.where(noisy, gate, torch.ones_like(gate)) for gate in gates]
 
 
 def _gate(sides: list[tuple[Tensor, Tensor]], temperature: float) -> Tensor:

@@ -172,7 +172,7 @@ def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch
     for _ in numbers:
         try:
             batch = next(source)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died with a batch half handed over
             raise DistillError(_obituary(steps, source, str(error))) from error
         if isinstance(batch, _Failed):
             raise DistillError(batch.message)
@@ -181,12 +181,19 @@ def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch
 
 def _obituary(steps: _Steps, source: Any, words: str) -> str:
     """Which worker died, of what, and at which samples."""
-    dead = [(n, worker.exitcode) for n, worker in enumerate(source._workers) if worker.exitcode not in (None, 0)]
+    import time
+
+    dead: list[tuple[int, int]] = []
+    for _ in range(20):  # a connection breaks a moment before the system reports the death
+        dead = [(n, worker.exitcode) for n, worker in enumerate(source._workers) if worker.exitcode not in (None, 0)]
+        if dead:
+            break
+        time.sleep(0.1)
     at = [int(steps.at[n]) for n, _ in dead] if steps.at is not None else []
     names = ", ".join(steps.name(index) for index in at if index >= 0)
     how = ", ".join(f"signal {-code}" if code < 0 else f"exit status {code}" for _, code in dead)
     return (
-        f"A data loading worker died ({how or words.splitlines()[0]})"
+        f"A data loading worker died ({how or words or 'it says nothing'})"
         + (f" while at sample {names}" if names else "")
         + ". Signal 9 is mostly the system running out of memory: lower train.workers or train.batch_size. Anything "
         "else points at that sample's image. Call again with --resume to go on."

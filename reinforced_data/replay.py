@@ -80,7 +80,7 @@ def _pixels(image: "Image") -> "Tensor":
 
     if hasattr(image, "__arrow_c_array__"):
         try:
-            lent: Tensor = torch.from_dlpack(pa.array(image).flatten())
+            lent: Tensor = torch.from_dlpack(pa.array(image).flatten())  # type: ignore[attr-defined]
             return lent.reshape(image.height, image.width, 4)
         except (ValueError, pa.ArrowException):  # an image that Pillow keeps in several blocks of memory
             pass
