@@ -54,11 +54,17 @@ def gather(local: Tensor) -> Tensor:
 
 
 def embeddings(
-    image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None, kind: str = "softmax"
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    kind: str = "softmax",
+    all_image: Tensor | None = None,
 ) -> Embeddings:
-    """Gather [b, D] unit-length image and text rows into an `Embeddings`."""
+    """Gather [b, D] unit-length image and text rows into an `Embeddings`; `all_image` where it was gathered before."""
     rank = (
         torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
     )
     bias = torch.zeros((), device=image.device) if logit_bias is None else logit_bias
-    return Embeddings(image, text, gather(image), gather(text), logit_scale, bias, rank * image.shape[0], kind)
+    every = gather(image) if all_image is None else all_image
+    return Embeddings(image, text, every, gather(text), logit_scale, bias, rank * image.shape[0], kind)

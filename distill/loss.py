@@ -33,9 +33,17 @@ class Loss(nn.Module):
     def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
         super().__init__()
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
-        """The loss, []: zero for a perfect copy wherever the loss compares with teachers."""
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+        """The loss, []: zero for a perfect copy wherever the loss compares with teachers.
+
+        `weights` [b] say how much each pair of this rank counts; their mean over all ranks is 1.
+        """
         raise NotImplementedError("a loss defines forward")
+
+
+def mean_over_pairs(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of the pairs' values [b], each times its weight [b] where there are weights."""
+    return values.mean() if weights is None else (weights.to(values) * values).mean()
 
 
 LOSSES: Registry[type[Loss]] = Registry("loss", ("distill.losses",))

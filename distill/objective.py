@@ -90,8 +90,10 @@ class Objective(nn.Module):
         """Whether any of the losses reads the student's next-token logits."""
         return any(loss.needs_captions for loss in self.losses.values())
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> dict[str, Tensor]:
-        """Named losses: each unweighted value, and "loss", the weighted sum."""
-        named: dict[str, Tensor] = {name: loss(student, teachers) for name, loss in self.losses.items()}
+    def forward(
+        self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs."""
+        named: dict[str, Tensor] = {name: loss(student, teachers, weights) for name, loss in self.losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named}

@@ -68,7 +68,21 @@ class TrainRecipe(Strict):
     keep_checkpoints: int = Field(1, ge=1)
     log_every: int = Field(5, ge=1, description="steps")
     workers: int = Field(0, ge=0, description="data loading processes")
+    replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     half_weights: bool = Field(False, description="store the finished weights as fp16")
+
+
+class CaptionsRecipe(Strict):
+    """Which captions the student reads; see docs/train.md."""
+
+    policy: Literal["auto", "any", "sum", "mix"] = Field(
+        "auto", description="auto = sum where there are real and synthetic captions, else any"
+    )
+    weights: dict[str, float] = Field({}, description='source -> weight, as { real = 1.0, "synthetic:coca" = 0.5 }')
+    sub_sentences: bool = Field(False, description="draw stored sentences of long captions too")
+    consistency_weight: float | None = Field(
+        None, gt=0, description="temperature of pair weights by teacher consistency (ALIP: 0.5); None = off"
+    )
 
 
 class BaselineRecipe(Strict):
@@ -132,6 +146,7 @@ class Recipe(Strict):
     student: StudentRecipe = StudentRecipe()
     reinforce: ReinforceRecipe = ReinforceRecipe()
     train: TrainRecipe = TrainRecipe()
+    captions: CaptionsRecipe = CaptionsRecipe()
     baseline: BaselineRecipe = BaselineRecipe()
     eval: EvalRecipe = EvalRecipe()
     export: ExportRecipe = ExportRecipe()

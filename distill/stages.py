@@ -13,7 +13,7 @@ from distill.models import CaptionerSet, TeacherSet, student_spec
 from distill.processes import teacher_device, this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
-from distill.training import train_model
+from distill.training import caption_policy, train_model
 
 if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
@@ -148,12 +148,13 @@ def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *
     return folder
 
 
-def stored_pairs(stored: Path, image_size: int, selection: Path | None) -> "StoredPairs | SelectedPairs":
-    """Pairs of a reinforced set at `image_size` pixels: those of a selection, or all."""
+def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
+    """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
     from reinforced_data.pairs import StoredPairs
     from reinforced_data.selection import SelectedPairs, Selection
 
-    pairs = StoredPairs(stored, image_size)
+    size = student_spec(recipe.student).image_size
+    pairs = StoredPairs(stored, size, caption_policy(recipe.captions), recipe.train.replay)
     return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
 
 
@@ -199,7 +200,7 @@ def train_stages(
         if (folder / "student").exists():
             continue
         with console.stage(name) as advance:
-            pairs = pairs or stored_pairs(stored, student_spec(recipe.student).image_size, selection)
+            pairs = pairs or stored_pairs(recipe, stored, selection)
             train_model(
                 recipe,
                 folder,
@@ -209,6 +210,7 @@ def train_stages(
                 inherit=inherit,
                 licence=training_licence(stored, ""),
                 advance=advance,
+                plain=folder != out,
             )
 
 

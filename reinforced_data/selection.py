@@ -222,6 +222,10 @@ class SelectedPairs:
     def __len__(self) -> int:
         return len(self.places)
 
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self.pairs.key(int(self.places[index]))
+
     def pair(self, index: int, rng: "np.random.Generator") -> Pair:
         """See `Pairs`; `index` counts the draws of the selection."""
         return self.pairs.pair(int(self.places[index]), rng)

@@ -18,10 +18,12 @@ class Caption(Loss):
     needs_teachers = False
     needs_captions = True
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
-        """[]: 0 only when every next token is certain."""
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+        """[]: 0 only when every next token is certain. A pair's weight is that of its tokens."""
         if student.caption_logits is None or student.caption_labels is None:
             raise ValueError("the caption loss was called without caption logits")
-        return F.cross_entropy(
-            student.caption_logits.flatten(0, 1), student.caption_labels.flatten(), ignore_index=-100
-        )
+        labels = student.caption_labels
+        each = F.cross_entropy(student.caption_logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        if weights is not None:
+            each = each * weights.to(each)[:, None]
+        return each.sum() / (labels != -100).sum().clamp(min=1)

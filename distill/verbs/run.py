@@ -41,6 +41,7 @@ def run(
     from distill.objective import objective_weights, refuse_without_decoder
     from distill.rehearsal import MARK, rehearsal_of
     from distill.rundir import open_run
+    from distill.training import caption_policy
     from distill.verbs.report import report
     from export.target import TARGETS
 
@@ -56,6 +57,7 @@ def run(
         refuse_without_decoder(objective, recipe.student.name, student_spec(recipe.student).captions)
     for strategy in (recipe.student.inherit, recipe.baseline.inherit):
         check_strategy(strategy)
+    caption_policy(recipe.captions)
     for target in recipe.export.targets:
         TARGETS.get(target)
     stages.check_curation(recipe)

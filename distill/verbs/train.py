@@ -22,7 +22,7 @@ def train(
     from distill.models import TeacherSet, student_spec
     from distill.objective import refuse_without_decoder, refuse_without_teachers
     from distill.rundir import open_run
-    from distill.training import train_model
+    from distill.training import caption_policy, train_model
     from reinforced_data.open import open_source
     from reinforced_data.pairs import RawPairs
     from students.student import count_parameters, load_student
@@ -43,6 +43,12 @@ def train(
                 "reinforce."
             )
         refuse_without_teachers(recipe.objective)
+    captions = caption_policy(recipe.captions)
+    if stored is None and recipe.captions.consistency_weight is not None:
+        raise UsageError(
+            f"captions.consistency_weight compares what teachers stored, and {recipe.data!r} carries nothing of them. "
+            "Reinforce it first, or leave the setting out."
+        )
     source = None if stored else open_source(recipe.data, "train", recipe.limit)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
@@ -53,9 +59,9 @@ def train(
         folder = train_model(
             recipe,
             out,
-            data=stages.stored_pairs(stored, size, selection)
+            data=stages.stored_pairs(recipe, stored, selection)
             if stored
-            else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
+            else RawPairs(source, recipe.reinforce.view_preset, size, captions),  # type: ignore[arg-type]
             teachers=teachers if inherits else None,
             objective=recipe.objective,
             inherit=recipe.student.inherit,

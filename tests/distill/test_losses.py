@@ -214,10 +214,41 @@ class TwoLinear(torch.nn.Module):
         return image, self.encode_text(texts), said.caption_logits, said.caption_labels
 
 
+def second_texts(b=8):
+    """Another stream of captions and what the teacher says of them."""
+    g = torch.Generator().manual_seed(4)
+    return torch.randn(b, 4, generator=g), {"t": F.normalize(torch.randn(b, D, generator=g), dim=-1)}
+
+
 def inputs(b=8):
     g = torch.Generator().manual_seed(3)
     teacher = [F.normalize(torch.randn(b, D, generator=g), dim=-1) for _ in range(2)]
     return torch.randn(b, 3, generator=g), torch.randn(b, 4, generator=g), {"t": teacher[0]}, {"t": teacher[1]}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_weights_make_a_weighted_mean_of_the_pairs_own_losses(name, kind):
+    """The truth: the loss with all weight on pair i, for each i, averaged by the weights; equal weights change nothing."""
+    s, t = made(1), made(2, kind=kind, bias=-2.0 if kind == "sigmoid" else 0.0)
+    loss = LOSSES.get(name)(D, facts(kind=kind)).double()
+    alone = [loss(s, {"t": t}, torch.eye(B, dtype=torch.float64)[i] * B).item() for i in range(B)]
+    plain = loss(s, {"t": t}).item()
+    assert sum(alone) / B == pytest.approx(plain, rel=1e-12)
+    assert max(alone) > 1.01 * min(alone)
+    assert loss(s, {"t": t}, torch.ones(B, dtype=torch.float64)).item() == plain
+    weights = torch.tensor([0.5, 0.0, 2.0, 1.0, 1.5], dtype=torch.float64)
+    expected = sum(float(w) * a for w, a in zip(weights, alone, strict=True)) / B
+    assert loss(s, {"t": t}, weights).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_weighted_contrastive_is_the_double_loop():
+    s, weights = made(1), [0.5, 0.0, 2.0, 1.0, 1.5]
+    expected = (
+        sum(-math.log(probabilities(s, way)[i][i]) * weights[i] for way in ("i2t", "t2i") for i in range(B)) / B / 2
+    )
+    found = LOSSES.get("contrastive")(D, {})(s, {}, torch.tensor(weights, dtype=torch.float64))
+    assert found.item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_objective_is_the_weighted_sum_of_its_named_losses():
@@ -264,3 +295,35 @@ def test_objectives_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="carries no"):
         Objective("small-batch", D, {})
     assert not Objective("clip", D, {}).needs_teachers
+
+
+def test_two_streams_of_the_same_captions_are_exactly_twice_the_loss():
+    for consistency in (None, 0.5):
+        task = DistillTask(TwoLinear(), Objective(dict.fromkeys(LOSSES, 1.0), D, facts()), facts(), None, consistency)
+        images, texts, u, v = inputs()
+        single = DistillTask(task.model, task.objective, facts())(images, texts, u, v)
+        both = task(images, torch.cat([texts, texts]), u, {"t": torch.cat([v["t"], v["t"]])})
+        # With S_tc = 1 for every pair the language gate is 1 and so is every weight.
+        for name, value in both.items():
+            twice = 2 * single[name].item()
+            assert value.item() == (twice if consistency is None else pytest.approx(twice, rel=1e-5)), name
+
+
+def test_two_streams_are_the_sum_of_the_two_losses():
+    task = DistillTask(TwoLinear(), Objective("clipkd", D, facts()), facts())
+    images, texts, u, v = inputs()
+    others, w = second_texts()
+    both = task(images, torch.cat([texts, others]), u, {"t": torch.cat([v["t"], w["t"]])})
+    apart = [task(images, texts, u, v), task(images, others, u, w)]
+    for name, value in both.items():
+        assert value.item() == pytest.approx(sum(part[name].item() for part in apart), rel=1e-6)
+
+
+def test_given_weights_count_by_their_ratio_alone():
+    task = DistillTask(TwoLinear(), Objective("clipkd", D, facts()), facts())
+    plain = task(*inputs())["loss"].item()
+    assert task(*inputs(), torch.full((8,), 3.0))["loss"].item() == plain
+    assert task(*inputs(), torch.zeros(8))["loss"].item() == plain  # nothing to go by
+    some = torch.arange(8.0)
+    assert task(*inputs(), some)["loss"].item() == pytest.approx(task(*inputs(), 7 * some)["loss"].item(), rel=1e-6)
+    assert task(*inputs(), some)["loss"].item() != pytest.approx(plain, rel=1e-3)
