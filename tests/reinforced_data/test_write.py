@@ -81,14 +81,14 @@ def test_stored_embeddings_equal_live_ones(tmp_path, dtype):
 
 
 def test_verify_sees_the_truth_and_the_wrong_teacher(finished):
-    report = verify(finished, two_teachers(), 10, 0)
-    assert set(report) == {"alpha", "open_clip:X-1/y"}
-    for figures in report.values():
-        assert figures["samples"] == 10
+    report = verify(finished, two_teachers(), 30, 0)
+    assert report["samples"] == 10
+    assert set(report["teachers"]) == {"alpha", "open_clip:X-1/y"}
+    for figures in report["teachers"].values():
         assert 1 - 1e-6 < figures["image_min"] <= figures["image_mean"] < 1 + 1e-9
         assert 1 - 1e-6 < figures["text_min"] <= figures["text_mean"] < 1 + 1e-9
     impostor = StubTeacher("alpha", width=8, image_size=16, seed=99)
-    assert verify(finished, [impostor], 100, 0)["alpha"]["image_min"] < 0.9
+    assert verify(finished, [impostor], 100, 0)["teachers"]["alpha"]["image_min"] < 0.9
     with pytest.raises(UsageError, match="alpha"):
         verify(finished, [StubTeacher("alhpa")], 3, 0)
 
@@ -318,7 +318,7 @@ def test_verify_on_real_photos(tmp_path, dtype):
     teachers = [StubTeacher("a", width=32, image_size=64), StubTeacher("b", width=16, image_size=48, seed=1)]
     settings = {**BASE, "embed_dtype": dtype, "shard_size": 16, "batch_size": 16}
     reinforce(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
-    for figures in verify(tmp_path / "o", teachers, 24, 3).values():
+    for figures in verify(tmp_path / "o", teachers, "all", 3)["teachers"].values():
         assert min(figures["image_min"], figures["text_min"]) >= (0.9999 if dtype == "fp16" else 0.99999)
 
 
