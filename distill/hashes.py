@@ -8,7 +8,7 @@ from distill.core import atomic
 def artifact_hashes(out: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of the reinforced shards, trained weights, evaluation figures and exported files."""
     result = {}
-    for pattern in ("reinforced/*.parquet", "**/student/model.safetensors", "eval/*.json"):
+    for pattern in ("reinforced/*.arrow", "**/student/model.safetensors", "eval/*.json"):
         for path in sorted(out.glob(pattern)):
             result[path.relative_to(out).as_posix()] = atomic.sha256_file(path)
     for path in sorted((out / "export").glob("*/artifact.json")):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
+from distill.labelling import label_on_cluster, scaled_teachers, verify_stage
 from distill.models import TeacherSet, student_spec
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
@@ -18,27 +19,30 @@ if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
 
 REINFORCED = "reinforced"
-VERIFY_FILE = "reinforced-verify.json"
 BASELINE = "plain"
 
 
 def is_reinforced(path: Path) -> bool:
     """Whether `path` is a reinforced set, finished or not."""
-    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.parquet")))
+    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
 
 
 def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console) -> Path:
-    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed."""
+    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
+
+    Made by a batch system that has only taken the job, it has no manifest yet.
+    """
     from reinforced_data.open import open_source
-    from reinforced_data.verify import verify
     from reinforced_data.write import reinforce
 
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
     settings = recipe.reinforce
-    if not (out / "manifest.json").exists():
-        with console.stage("load teachers"):
-            models = teachers.loaded
+    if not (out / "manifest.json").exists() and recipe.cluster.executor != "none":
+        if not label_on_cluster(recipe, teachers, out, console):
+            return out
+    elif not (out / "manifest.json").exists():
+        models = scaled_teachers(recipe, teachers, out, console)
         with console.stage("reinforce") as advance:
             reinforce(
                 open_source(recipe.data, "train", recipe.limit),
@@ -53,10 +57,7 @@ def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Co
                 resume=out.exists(),
                 progress=lambda done, total: advance(done, total, "images"),
             )
-    checked = out.parent / VERIFY_FILE
-    if settings.verify and not checked.exists():
-        with console.stage("verify stored embeddings"):
-            atomic.write_json(checked, verify(out, teachers.loaded, settings.verify, recipe.seed))
+    verify_stage(recipe, teachers, out, console)
     return out
 
 

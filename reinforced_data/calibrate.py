@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.core.errors import DistillError, UsageError
+from reinforced_data.ask import encode_images, encode_texts
 from reinforced_data.decode import BadImageError, decode_rgb
 from reinforced_data.fit_scale import sigmoid_scale, softmax_scale
-from reinforced_data.label import encode_images, encode_texts
 from reinforced_data.source import Source
 from reinforced_data.views import draw_view, render_view
 from teachers.teacher import Teacher

@@ -1,39 +1,44 @@
-"""One shard's work: fetch, decode and draw views in threads, ask every teacher, keep what came out whole.
+"""One shard's work: fetch, decode and draw views in threads, ask captioners and teachers, keep what came out whole.
 
 Nothing here depends on what was done before: the rows of a shard are a function of its sample indices and the plan, and
-teacher batches never cross a shard's border, so a resumed run repeats a lost shard to the byte. Writing is not done
-here.
+batches never cross a shard's border, so a resumed run repeats a lost shard to the byte. What an earlier, smaller set
+knows already (`base`) is taken over and not computed again. Writing is not done here.
 """
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.core.errors import DistillError
+from reinforced_data.ask import CaptionAsker, ImageEncoder, encode_texts
 from reinforced_data.decode import BadImageError, decode_rgb
+from reinforced_data.embed_codec import Encoded, encode, join
 from reinforced_data.manifest import Plan, Rejected
-from reinforced_data.sample import RawSample
+from reinforced_data.sample import RawSample, View
 from reinforced_data.source import Source
 from reinforced_data.store import Row
 from reinforced_data.views import draw_view, render_view
+from teachers.captioner import Captioner
 from teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     Array = np.ndarray[Any, Any]
 
-_VIEW_STREAM = 1  # separates the random numbers of views from those of other uses of the same seed
+_VIEW_STREAM, _CAPTION_STREAM = 1, 5  # separate the random numbers of one use of a seed from those of others
 
 
 @dataclass
 class _Prepared:
     row: Row
-    pixels: "dict[int, list[Array]]"  # image size -> A arrays [S, S, 3] uint8
+    known: Row | None  # the same sample in the set that is extended
+    pixels: "dict[tuple[int, int], list[Array]]"  # (image size, views known before) -> rendered views, uint8
+    image: "Array | None"  # upright, whole, [H, W, 3] uint8, for captioners
 
 
 def view_rng(seed: int, index: int) -> "np.random.Generator":
@@ -43,160 +48,199 @@ def view_rng(seed: int, index: int) -> "np.random.Generator":
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _VIEW_STREAM, index))))
 
 
+def caption_seed(seed: int, index: int) -> int:
+    """The seed that captioners get for source sample `index`: 63 bits."""
+    import numpy as np
+
+    words = np.random.SeedSequence((seed, _CAPTION_STREAM, index)).generate_state(1, np.uint64)
+    return int(words[0]) >> 1
+
+
 def label_shard(
     source: Source,
     indices: Sequence[int],
     teachers: Sequence[Teacher],
     plan: Plan,
     on_sample: Callable[[], object],
+    *,
+    captioners: Sequence[Captioner] = (),
+    base: Mapping[str, Row] | None = None,
 ) -> tuple[list[Row], list[Rejected]]:
     """Rows and rejected samples of `source[indices]`, both in source order. `on_sample` is called once per sample.
 
-    Raises DistillError when a teacher's output has the wrong shape.
+    Args:
+        base: rows of the shard that is extended, by key: their views, captions and embeddings come first and are kept.
+
+    Raises DistillError when a teacher's or a captioner's output has the wrong shape.
     """
     rejected: dict[int, Rejected] = {}
-    kept: list[tuple[int, Row]] = []
-    encoders = [_ImageEncoder(teacher, plan.batch_size) for teacher in teachers]
-    for index, item in zip(indices, _prepared(source, indices, teachers, plan), strict=True):
+    kept: list[tuple[int, Row, Row | None]] = []
+    encoders = [ImageEncoder(teacher, plan.batch_size) for teacher in teachers]
+    askers = [CaptionAsker(captioner) for captioner in captioners]
+    work = _Work(source, teachers, captioners, plan, base or {})
+    for index, item in zip(indices, work.prepared(indices), strict=True):
         if isinstance(item, Rejected):
             rejected[index] = item
         else:
-            kept.append((index, item.row))
+            kept.append((index, item.row, item.known))
             for encoder in encoders:
-                encoder.add(item.pixels[encoder.image_size])
+                encoder.add(item.pixels[encoder.image_size, work.views_known(item.known, encoder.teacher)])
+            for asker in askers:
+                if not work.captioned(item.known, asker.captioner):
+                    asker.ask(item.row, item.image, caption_seed(plan.seed, index))
         on_sample()
-    rows = [row for _, row in kept]
-    for teacher, encoder in zip(teachers, encoders, strict=True):
-        name, width = teacher.spec.name, teacher.spec.width
-        images = encoder.finish().reshape(len(rows), plan.views_per_image, width)
-        texts = _encode_texts(teacher, rows, plan.batch_size)
-        for row, embeds in zip(rows, images, strict=True):
-            row.image_embeds[name] = embeds
-            row.text_embeds[name] = texts([caption.text for caption in row.captions])
+    for asker in askers:
+        asker.finish()
+    ranks = {f"synthetic:{captioner.spec.name}": rank for rank, captioner in enumerate(captioners, 1)}
+    for _, row, _ in kept:  # in the plan's order, however the batches fell
+        row.captions = sorted(row.captions, key=lambda caption: ranks.get(caption.source, 0))
+    images = [encoder.finish() for encoder in encoders]  # before rows are dropped: their views were counted
+    _store_embeds(work, kept, teachers, images, plan)
     whole = []
-    for index, row in kept:
-        reason = _not_finite(row)
+    for index, row, _ in kept:
+        reason = "" if row.captions else "no caption"
+        reason = reason or _not_finite(row)
         if reason:
             rejected[index] = Rejected(key=row.key, reason=reason)
         else:
-            whole.append(row)
+            whole.append(_encoded(row, plan))
     return whole, [rejected[index] for index in sorted(rejected)]
 
 
-def _prepared(
-    source: Source, indices: Sequence[int], teachers: Sequence[Teacher], plan: Plan
-) -> "Iterator[_Prepared | Rejected]":
-    """Samples decoded and rendered in threads (Pillow lets go of the interpreter), a bounded number ahead, in order."""
-    sizes = sorted({teacher.spec.image_size for teacher in teachers})
-    workers = min(8, os.cpu_count() or 1)
-    ahead = workers * 4
-    waiting: deque[Future[_Prepared | Rejected]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for index in indices:
-                try:
-                    raw = source[index]  # in this thread: sources need not be safe in threads
-                    waiting.append(pool.submit(_prepare, raw, index, sizes, plan))
-                except BadImageError as error:
-                    future: Future[_Prepared | Rejected] = Future()
-                    future.set_result(Rejected(key=error.key, reason=error.reason))
-                    waiting.append(future)
-                if len(waiting) >= ahead:
+class _Work:
+    """What has to be done for a sample, given what an earlier set knows of it; and its preparation in threads."""
+
+    def __init__(
+        self,
+        source: Source,
+        teachers: Sequence[Teacher],
+        captioners: Sequence[Captioner],
+        plan: Plan,
+        base: Mapping[str, Row],
+    ) -> None:
+        self.source, self.teachers, self.captioners, self.plan, self.base = source, teachers, captioners, plan, base
+
+    def views_known(self, known: Row | None, teacher: Teacher) -> int:
+        """How many of the sample's views the teacher has labelled before."""
+        return len(known.image_embeds[teacher.spec.name]) if known and teacher.spec.name in known.image_embeds else 0
+
+    def captioned(self, known: Row | None, captioner: Captioner) -> bool:
+        """Whether the captioner has captioned the sample before."""
+        tag = f"synthetic:{captioner.spec.name}"
+        return known is not None and any(caption.source == tag for caption in known.captions)
+
+    def prepared(self, indices: Sequence[int]) -> "Iterator[_Prepared | Rejected]":
+        """Samples decoded and rendered in threads (Pillow lets go of the interpreter), a bounded number ahead, in
+        order."""
+        workers = min(8, os.cpu_count() or 1)
+        ahead = workers * 4
+        waiting: deque[Future[_Prepared | Rejected]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for index in indices:
+                    try:
+                        raw = self.source[index]  # in this thread: sources need not be safe in threads
+                        waiting.append(pool.submit(self._prepare, raw, index))
+                    except BadImageError as error:
+                        future: Future[_Prepared | Rejected] = Future()
+                        future.set_result(Rejected(key=error.key, reason=error.reason))
+                        waiting.append(future)
+                    if len(waiting) >= ahead:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
-
-def _prepare(raw: RawSample, index: int, sizes: list[int], plan: Plan) -> "_Prepared | Rejected":
-    if not raw.captions:
-        return Rejected(key=raw.key, reason="no caption")
-    try:
-        image = decode_rgb(raw.image, raw.key)
-    except BadImageError as error:
-        return Rejected(key=error.key, reason=error.reason)
-    rng = view_rng(plan.seed, index)
-    views = [draw_view(plan.view_preset, image.width, image.height, rng) for _ in range(plan.views_per_image)]
-    row = Row(
-        key=raw.key,
-        image=raw.image,
-        image_sha256=hashlib.sha256(raw.image).hexdigest(),
-        width=image.width,
-        height=image.height,
-        captions=raw.captions,
-        views=views,
-    )
-    return _Prepared(row, {size: [render_view(image, view, size) for view in views] for size in sizes})
-
-
-class _ImageEncoder:
-    """Feeds one teacher full batches of views, in order; only the last batch of a shard may be smaller."""
-
-    def __init__(self, teacher: Teacher, batch_size: int) -> None:
-        self._teacher = teacher
-        self._batch_size = batch_size
-        self._pending: list[Array] = []
-        self._done: list[Array] = []
-        self.image_size = teacher.spec.image_size
-
-    def add(self, views: "list[Array]") -> None:
-        """A sample's rendered views, [S, S, 3] uint8 each."""
-        self._pending += views
-        while len(self._pending) >= self._batch_size:
-            self._encode(self._pending[: self._batch_size])
-            del self._pending[: self._batch_size]
-
-    def finish(self) -> "Array":
-        """Embeddings of all views added, [views, D] float32."""
-        import numpy as np
-
-        if self._pending:
-            self._encode(self._pending)
-        empty = np.zeros((0, self._teacher.spec.width), np.float32)
-        return np.concatenate([empty, *self._done])
-
-    def _encode(self, views: "list[Array]") -> None:
-        self._done.append(encode_images(self._teacher, views))
-
-
-def encode_images(teacher: Teacher, views: "Sequence[Array]") -> "Array":
-    """Rendered views ([S, S, 3] uint8 each) through a teacher: [len(views), D] float32."""
-    import numpy as np
-    import torch
-
-    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).contiguous().float().div(255)
-    return _checked(teacher, teacher.encode_image(pixels), len(views), "images")
-
-
-def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> "Array":
-    """Captions through a teacher in batches: [len(texts), D] float32."""
-    import numpy as np
-
-    batches = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-    empty = np.zeros((0, teacher.spec.width), np.float32)
-    return np.concatenate(
-        [empty, *(_checked(teacher, teacher.encode_text(batch), len(batch), "captions") for batch in batches)]
-    )
-
-
-def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> "Array":
-    if tuple(embeds.shape) != (count, teacher.spec.width):
-        raise DistillError(
-            f"Teacher {teacher.spec.name!r} gave embeddings of shape {list(embeds.shape)} for {count} {noun}; its spec "
-            f"says width {teacher.spec.width}. Mend the spec's width, or give the weights that belong to it."
+    def _prepare(self, raw: RawSample, index: int) -> "_Prepared | Rejected":
+        if not raw.captions and not self.captioners:
+            return Rejected(key=raw.key, reason="no caption")
+        known = self.base.get(raw.key)
+        digest = hashlib.sha256(raw.image).hexdigest()
+        if known and (known.image_sha256 != digest or list(known.captions[: len(raw.captions)]) != list(raw.captions)):
+            known = None  # another sample of the same key
+        needed = {(t.spec.image_size, self.views_known(known, t)) for t in self.teachers}
+        captions_wanted = any(not self.captioned(known, captioner) for captioner in self.captioners)
+        count, image = self.plan.views_per_image, None
+        if known is None or captions_wanted or any(first < count for _, first in needed):
+            try:
+                image = decode_rgb(raw.image, raw.key)
+            except BadImageError as error:
+                return Rejected(key=error.key, reason=error.reason)
+        width, height = (known.width, known.height) if image is None else image.size  # type: ignore[union-attr]
+        rng = view_rng(self.plan.seed, index)
+        views = [draw_view(self.plan.view_preset, width, height, rng) for _ in range(count)]
+        if known is not None and list(known.views) != views[: len(known.views)]:
+            return Rejected(key=raw.key, reason="its stored views are not those that its seed draws")
+        row = Row(
+            key=raw.key,
+            image=raw.image,
+            image_sha256=digest,
+            width=width,
+            height=height,
+            captions=list(raw.captions if known is None else known.captions),
+            views=views,
         )
-    array: Array = embeds.detach().cpu().float().numpy()
-    return array
+        pixels = {(size, first): _render(image, views[first:], size) for size, first in needed}
+        return _Prepared(row, known, pixels, _pixels(image) if captions_wanted and image is not None else None)
 
 
-def _encode_texts(teacher: Teacher, rows: Sequence[Row], batch_size: int) -> "Callable[[list[str]], Array]":
+def _render(image: "Image | None", views: Sequence[View], size: int) -> "list[Array]":
+    return [render_view(image, view, size) for view in views] if image is not None else []
+
+
+def _pixels(image: "Image") -> "Array":
+    import numpy as np
+
+    return np.asarray(image)
+
+
+def _store_embeds(
+    work: _Work,
+    kept: "list[tuple[int, Row, Row | None]]",
+    teachers: Sequence[Teacher],
+    images: "list[Array]",
+    plan: Plan,
+) -> None:
+    """Give each row, per teacher, the newly computed float32 rows (`known` ones are joined by `_encoded`)."""
+    for teacher, embeds in zip(teachers, images, strict=True):
+        name, start = teacher.spec.name, 0
+        for _, row, known in kept:
+            end = start + plan.views_per_image - work.views_known(known, teacher)
+            row.image_embeds[name] = embeds[start:end]
+            start = end
+        firsts = [len(known.captions) if known and name in known.text_embeds else 0 for _, _, known in kept]
+        new = [[c.text for c in row.captions[first:]] for (_, row, _), first in zip(kept, firsts, strict=True)]
+        texts = _encode_distinct(teacher, new, plan.batch_size)
+        for (_, row, known), wanted in zip(kept, new, strict=True):
+            row.text_embeds[name] = texts(wanted)
+            row.known = known
+
+
+def _encode_distinct(
+    teacher: Teacher, captions: Sequence[Sequence[str]], batch_size: int
+) -> "Callable[[Sequence[str]], Array]":
     """Each distinct caption of the shard once; returns texts -> [C, D]."""
-    texts = list(dict.fromkeys(caption.text for row in rows for caption in row.captions))
+    import numpy as np
+
+    texts = list(dict.fromkeys(text for some in captions for text in some))
     embeds = encode_texts(teacher, texts, batch_size)
     place = {text: number for number, text in enumerate(texts)}
-    return lambda wanted: embeds[[place[text] for text in wanted]]
+    return lambda wanted: embeds[np.array([place[text] for text in wanted], np.int64)]
+
+
+def _encoded(row: Row, plan: Plan) -> Row:
+    """The row with its embeddings in the storage type, what was known before in front."""
+    known, row.known = row.known, None
+    for side in ("image_embeds", "text_embeds"):
+        stored: dict[str, Any] = getattr(row, side)
+        before: dict[str, Any] = getattr(known, side) if known is not None else {}
+        for name, rows in stored.items():
+            new = encode(rows, plan.embed_dtype)
+            old = before.get(name)
+            stored[name] = join([old, new]) if isinstance(old, Encoded) else new
+    return row
 
 
 def _not_finite(row: Row) -> str:
@@ -204,6 +248,6 @@ def _not_finite(row: Row) -> str:
 
     for noun, embeds in (("image", row.image_embeds), ("caption", row.text_embeds)):
         for name, values in embeds.items():
-            if not np.isfinite(values).all():
+            if not np.isfinite(np.asarray(values)).all():
                 return f"teacher {name} gave a {noun} embedding that is not finite"
     return ""

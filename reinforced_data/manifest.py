@@ -6,17 +6,23 @@ killed and resumed leaves the same bytes as one that was not.
 
 import json
 import platform
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import Strict, parse
+from reinforced_data.embed_codec import EmbedDtype
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 # Recorded, but no reason to refuse a resume: they do not change a stored byte.
-_NOT_COMPARED = ("source.location", "versions.python")
+_NOT_COMPARED = ("source.location", "versions.python", "parents")
+REJECTED_LISTED = 10_000  # more than these are counted by reason in the manifest; every shard lists its own
 
 
 class SourceFacts(Strict):
@@ -53,30 +59,42 @@ class Plan(Strict):
     Attributes:
         teachers: per teacher its `describe()`, which with name, width, image_size, kind, licence, commercial,
             logit_scale (exponentiated), logit_bias and weights_sha256 is complete.
+        captioners: per captioner its `describe()`, completed with name, licence, commercial, weights_sha256 and decode.
         view_preset, views_per_image, seed: how views were drawn.
-        embed_dtype: "fp16" or "fp32", little-endian.
+        embed_dtype: see `embed_codec`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
         versions: of Python, Pillow, NumPy, PyArrow, torch.
+        parents: hashes of the plans that this one extends, oldest first (see `write.prepare`).
     """
 
     schema_version: int
     source: SourceFacts
     teachers: list[dict[str, Any]]
+    captioners: list[dict[str, Any]]
     view_preset: str
     views_per_image: int
     seed: int
-    embed_dtype: Literal["fp16", "fp32"]
+    embed_dtype: EmbedDtype
     shard_size: int
     batch_size: int
     versions: dict[str, str]
+    parents: list[str]
 
 
 class Manifest(Plan):
-    """A finished set: the plan, the shards, what was left out, and the terms that bind it."""
+    """A finished set: the plan, the shards, what was left out, and the terms that bind it.
+
+    Attributes:
+        captions: how many, by their source.
+        rejected: the first REJECTED_LISTED samples that were left out; every shard's metadata lists its own.
+        rejected_reasons: how many samples each reason cost, over all shards.
+    """
 
     samples: int
+    captions: dict[str, int]
     shards: list[ShardFacts]
     rejected: list[Rejected]
+    rejected_reasons: dict[str, int]
     licence_summary: str
 
 
@@ -115,13 +133,39 @@ def teacher_facts(teacher: Any) -> dict[str, Any]:
     return plain
 
 
-def licence_summary(source: SourceFacts, teachers: list[dict[str, Any]]) -> str:
-    """One line: the terms of the data and of every teacher, and whether any of them forbids commercial use."""
+def captioner_facts(captioner: Any) -> dict[str, Any]:
+    """A captioner's `describe()` as plain JSON, completed with the facts that readers rely on."""
+    spec = captioner.spec
+    facts = {
+        **captioner.describe(),
+        "name": spec.name,
+        "licence": spec.licence,
+        "commercial": spec.commercial,
+        "decode": asdict(captioner.decode),
+        "weights_sha256": captioner.weights_sha256,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(facts, default=str, sort_keys=True))
+    return plain
+
+
+def licence_summary(
+    source: SourceFacts, teachers: list[dict[str, Any]], captioners: Iterable[dict[str, Any]] = ()
+) -> str:
+    """One line: the terms of the data, every teacher and captioner, and whether any of them forbids commercial use."""
     parts = [f"data {source.name}: {source.licence}"]
     parts += [f"teacher {facts['name']}: {facts['licence']}" for facts in teachers]
-    closed = [str(facts["name"]) for facts in teachers if not facts["commercial"]]
-    parts.append(f"no commercial use because of {', '.join(closed)}" if closed else "no teacher forbids commercial use")
+    parts += [f"captioner {facts['name']}: {facts['licence']}" for facts in captioners]
+    models = [*teachers, *captioners]
+    closed = [str(facts["name"]) for facts in models if not facts["commercial"]]
+    noun = "teacher or captioner" if len(models) > len(teachers) else "teacher"
+    parts.append(f"no commercial use because of {', '.join(closed)}" if closed else f"no {noun} forbids commercial use")
     return "; ".join(parts)
+
+
+def reasons_of(rejected: Iterable[Rejected]) -> dict[str, int]:
+    """How many samples each reason cost, most first; numbers inside a reason (sizes, offsets) are not told apart."""
+    counted = Counter(re.sub(r"\d+", "N", item.reason)[:120] for item in rejected)
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
 def differences(old: Plan, new: Plan) -> list[str]:
@@ -134,9 +178,9 @@ def differences(old: Plan, new: Plan) -> list[str]:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}{name}.").items()}
-    if isinstance(value, list) and value and prefix == "teachers.":
+    if isinstance(value, list) and value and prefix in ("teachers.", "captioners."):
         named = {str(part.get("name", place)): part for place, part in enumerate(value)}
-        return {"teachers": list(named), **_flat(named, prefix)}
+        return {prefix.rstrip("."): list(named), **_flat(named, prefix)}
     return {prefix.rstrip("."): value}
 
 
@@ -147,7 +191,8 @@ def _short(value: Any) -> str:
 
 def write_record(folder: Path, record: Plan) -> None:
     """Write a plan or a manifest under its own name in `folder`, atomically."""
-    write_json(folder / (MANIFEST_FILE if isinstance(record, Manifest) else PLAN_FILE), record.model_dump(mode="json"))
+    name = MANIFEST_FILE if isinstance(record, Manifest) else PLAN_FILE
+    write_json(folder / name, record.model_dump(mode="json"), shared=True)
 
 
 def read_plan(folder: Path) -> Plan:

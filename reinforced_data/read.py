@@ -1,9 +1,11 @@
 """`ReinforcedData`: random access to a finished set, with every image's hash checked when it is first touched.
 
-Shards are read a row group at a time through memory maps. Drawing training pairs is the business of `pairs`.
+Shards are memory-mapped, and a view's or a caption's bytes are read alone. Drawing training pairs is the business of
+`pairs`.
 """
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill.core.errors import DistillError
 from reinforced_data.decode import decode_rgb
-from reinforced_data.manifest import read_manifest, software_versions
-from reinforced_data.row_groups import RowGroups
+from reinforced_data.embed_codec import Encoded, decode
+from reinforced_data.manifest import Rejected, read_manifest, software_versions
 from reinforced_data.sample import Caption, ReinforcedSample, View
-from reinforced_data.store import IMAGE_EMBEDS, NUMPY_DTYPES, TEXT_EMBEDS
-from reinforced_data.views import view_from_plain
+from reinforced_data.shards import Shards
+from reinforced_data.store import IMAGE, TEXT, read_notes
+from reinforced_data.stored_batch import StoredBatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_TEXT_COLUMNS = ("key", "image_sha256", "width", "height", "captions", "caption_sources", "views")
+_TEXTS_KEPT = 4096  # samples whose captions and views stay in memory as Python objects
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,16 @@ class ReinforcedData:
             if size != shard.size_bytes:
                 found = "is missing" if size is None else f"has {size} bytes where the manifest says {shard.size_bytes}"
                 raise DistillError(f"The shard {str(file)!r} {found}. Copy it again; the manifest has its SHA-256.")
-        self._rows = RowGroups(files, partial(_Group, dtype=NUMPY_DTYPES[self.manifest.embed_dtype]))
+        counts = [shard.samples for shard in self.manifest.shards]
+        self._rows = Shards(files, counts, partial(StoredBatch, dtype=self.manifest.embed_dtype))
         self._checked = bytearray(len(self._rows))
+        self._texts: OrderedDict[int, StoredText] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_texts": OrderedDict()}
 
     def version_changes(self) -> dict[str, tuple[str, str]]:
         """Software whose version differs from when the set was made: name -> (then, now). Replay is exact when
@@ -80,8 +88,13 @@ class ReinforcedData:
         then = self.manifest.versions
         return {name: (then[name], now[name]) for name in now if name in then and then[name] != now[name]}
 
+    def rejected(self) -> list[Rejected]:
+        """Every sample that was left out, from the shards' own metadata."""
+        notes = [read_notes(self.path / shard.file) for shard in self.manifest.shards if shard.rejected]
+        return [item for note in notes if note is not None for item in note.rejected]
+
     def sample(self, index: int) -> ReinforcedSample:
-        """Sample `index`, embeddings as float32 [A, D] and [C, D], exactly as stored (fp16 is widened, not rescaled).
+        """Sample `index`, embeddings as float32 [A, D] and [C, D], exactly as stored (widened, not rescaled).
 
         Raises DistillError naming the sample when its image is not the one that was reinforced.
         """
@@ -97,58 +110,98 @@ class ReinforcedData:
         )
 
     def text(self, index: int) -> "StoredText":
-        """Everything about sample `index` but its image and embeddings."""
-        group, place = self._rows.find(index)
-        return group.text(place)
+        """Everything about sample `index` but its image and embeddings. For one view or caption see below."""
+        if index not in self._texts:
+            batch, place = self._rows.find(index)
+            self._texts[index] = StoredText(
+                key=batch.cell("key", place),
+                image_sha256=batch.cell("image_sha256", place),
+                size=(batch.cell("width", place), batch.cell("height", place)),
+                captions=tuple(batch.caption(place, number) for number in range(batch.count("captions", place))),
+                views=tuple(batch.view(place, number) for number in range(batch.count("views", place))),
+            )
+            if len(self._texts) > _TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        return self._texts[index]
+
+    def counts(self, index: int) -> tuple[int, int]:
+        """(A, C): how many views and captions sample `index` has."""
+        batch, place = self._rows.find(index)
+        return batch.count("views", place), batch.count("captions", place)
+
+    def key(self, index: int) -> str:
+        """Its key."""
+        batch, place = self._rows.find(index)
+        return str(batch.cell("key", place))
+
+    def view(self, index: int, view: int) -> View:
+        """One of its views."""
+        batch, place = self._rows.find(index)
+        return batch.view(place, view)
+
+    def caption(self, index: int, caption: int) -> Caption:
+        """One of its captions."""
+        batch, place = self._rows.find(index)
+        return batch.caption(place, caption)
 
     def image(self, index: int) -> bytes:
         """Its encoded image; on the first touch the hash is checked (DistillError names the sample)."""
-        group, place = self._rows.find(index)
-        data: bytes = group.columns["image"][place].as_py()
+        batch, place = self._rows.find(index)
+        data: bytes = batch.cell("image", place)
         if not self._checked[index]:
-            text = group.text(place)
-            if hashlib.sha256(data).hexdigest() != text.image_sha256:
+            if hashlib.sha256(data).hexdigest() != batch.cell("image_sha256", place):
                 raise DistillError(
-                    f"The image of sample {text.key!r} in {str(self.path)!r} is not the one that was reinforced (its "
-                    "SHA-256 differs), so its views and embeddings do not belong to it. Copy the shard again."
+                    f"The image of sample {self.key(index)!r} in {str(self.path)!r} is not the one that was reinforced "
+                    "(its SHA-256 differs), so its views and embeddings do not belong to it. Copy the shard again."
                 )
             self._checked[index] = 1
         return data
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of its decoded upright image, pixels."""
+        batch, place = self._rows.find(index)
+        return batch.cell("width", place), batch.cell("height", place)
+
     def decoded(self, index: int) -> "Image":
         """Its image, decoded and upright. Raises DistillError when it does not decode to the size that was stored."""
-        text = self.text(index)
-        image = decode_rgb(self.image(index), text.key)
-        if image.size != text.size:
+        image, size = decode_rgb(self.image(index), self.key(index)), self.size(index)
+        if image.size != size:
             raise DistillError(
-                f"The image of sample {text.key!r} in {str(self.path)!r} decodes to {image.width} x {image.height} "
-                f"pixels; it was {text.size[0]} x {text.size[1]} when it was reinforced. Its views cannot be replayed; "
-                "use the Pillow version in the manifest, or reinforce again."
+                f"The image of sample {self.key(index)!r} in {str(self.path)!r} decodes to {image.width} x "
+                f"{image.height} pixels; it was {size[0]} x {size[1]} when it was reinforced. Its views cannot be "
+                "replayed; use the Pillow version in the manifest, or reinforce again."
             )
         return image
 
     def image_embeds(self, index: int, teacher: str) -> "Array":
         """The teacher's embeddings of the views: [A, D] float32."""
-        return self._embeds(index, IMAGE_EMBEDS + teacher, self.teachers[teacher].width)
+        return self._embeds(index, IMAGE, teacher)
 
     def text_embeds(self, index: int, teacher: str) -> "Array":
         """The teacher's embeddings of the captions: [C, D] float32."""
-        return self._embeds(index, TEXT_EMBEDS + teacher, self.teachers[teacher].width)
+        return self._embeds(index, TEXT, teacher)
 
     def image_embed(self, index: int, teacher: str, view: int) -> "Array":
         """The teacher's embedding of one view: [D] float32."""
-        return self._embeds(index, IMAGE_EMBEDS + teacher, self.teachers[teacher].width, view)
+        return self._embed(index, IMAGE, teacher, view)
 
     def text_embed(self, index: int, teacher: str, caption: int) -> "Array":
         """The teacher's embedding of one caption: [D] float32."""
-        return self._embeds(index, TEXT_EMBEDS + teacher, self.teachers[teacher].width, caption)
+        return self._embed(index, TEXT, teacher, caption)
 
-    def _embeds(self, index: int, column: str, width: int, row: int | None = None) -> "Array":
-        import numpy as np
+    def encoded(self, index: int, side: str, teacher: str) -> Encoded:
+        """A teacher's embeddings as they are stored; `side` is "image" or "text"."""
+        batch, place = self._rows.find(index)
+        return batch.embeds(side, teacher, place)
 
-        group, place = self._rows.find(index)
-        stored = group.numbers(column, place).reshape(-1, width)
-        return (stored if row is None else stored[row]).astype(np.float32)
+    def _embeds(self, index: int, side: str, teacher: str) -> "Array":
+        stored = self.encoded(index, side, teacher)
+        return decode(stored.values, stored.scales, self.manifest.embed_dtype)
+
+    def _embed(self, index: int, side: str, teacher: str, row: int) -> "Array":
+        stored = self.encoded(index, side, teacher)  # views of mapped memory: only the row below is touched
+        scale = None if stored.scales is None else stored.scales[row]
+        return decode(stored.values[row], scale, self.manifest.embed_dtype)
 
 
 @dataclass(frozen=True)
@@ -160,41 +213,3 @@ class StoredText:
     size: tuple[int, int]
     captions: tuple[Caption, ...]
     views: tuple[View, ...]
-
-
-class _Group:
-    """A row group in memory. What is wanted of a row as Python objects is made when it is first touched, and kept."""
-
-    def __init__(self, table: Any, dtype: str) -> None:
-        self.columns = {name: table.column(name).chunk(0) for name in table.column_names}
-        self.nbytes = int(table.nbytes)
-        self._dtype = dtype
-        self._texts: dict[int, StoredText] = {}
-        self._buffers: dict[str, tuple[Array, Any]] = {}
-
-    def text(self, place: int) -> StoredText:
-        """The sample at `place`, without image and embeddings."""
-        if place not in self._texts:
-            cells = {name: self.columns[name][place].as_py() for name in _TEXT_COLUMNS}
-            pairs = zip(cells["captions"], cells["caption_sources"], strict=True)
-            self._texts[place] = StoredText(
-                key=cells["key"],
-                image_sha256=cells["image_sha256"],
-                size=(cells["width"], cells["height"]),
-                captions=tuple(Caption(text, source) for text, source in pairs),
-                views=tuple(view_from_plain(value) for value in cells["views"]),
-            )
-        return self._texts[place]
-
-    def numbers(self, column: str, place: int) -> "Array":
-        """The numbers of a binary cell, without a copy: the array's offsets lead into its data buffer."""
-        import numpy as np
-
-        if column not in self._buffers:
-            array = self.columns[column]
-            _, offsets, data = array.buffers()
-            self._buffers[column] = np.frombuffer(offsets, np.int32)[array.offset :], data
-        offsets, data = self._buffers[column]
-        start, end = int(offsets[place]), int(offsets[place + 1])
-        size = np.dtype(self._dtype).itemsize
-        return np.frombuffer(data, self._dtype, (end - start) // size, start)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.core.errors import DistillError, UsageError, nearest
-from reinforced_data.label import encode_images, encode_texts
+from reinforced_data.ask import encode_images, encode_texts
+from reinforced_data.embed_codec import MIN_COSINE
 from reinforced_data.read import ReinforcedData
 from reinforced_data.views import render_view
 from teachers.teacher import Teacher
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# Least cosine, stored against live, by what is stored. fp32 differs only by the order of additions in a live batch.
-GATES = {"fp32": 0.99999, "bf16": 0.9999, "fp16": 0.9999, "int8": 0.999}
 _VERIFY_STREAM = 4  # see label._VIEW_STREAM
 
 
@@ -59,7 +58,7 @@ def verify(path: Path, teachers: Sequence[Teacher], views: int | Literal["all"],
                 f"{str(path)!r} has no embeddings of {teacher.spec.name!r}. {nearest(teacher.spec.name, data.teachers)}"
             )
     chosen = _draw(data, views, seed)
-    gate = GATES[data.manifest.embed_dtype]
+    gate = MIN_COSINE[data.manifest.embed_dtype]
     figures = {teacher.spec.name: _compare(data, teacher, chosen) for teacher in teachers}
     worst = min((min(of["image_min"], of["text_min"]) for of in figures.values()), default=1.0)
     return {

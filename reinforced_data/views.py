@@ -2,7 +2,8 @@
 
 A view is stored relative to its image: the crop box as fractions, translations as fractions of the crop, everything
 else in units of its own, so that a resized copy of the image replays the same view at any output size. Replay uses
-Pillow and no random numbers: with the same Pillow version it gives the same bytes.
+Pillow and no random numbers: with the same Pillow version it gives the same bytes. Numbers of a view are float32
+values, since that is how they are stored.
 
 The preset "mobileclip" is that of MobileCLIP's released recipe (RandomResizedCrop with scale 0.08-1, then RandAugment
 with 2 operations of magnitude 9 of 30; arXiv 2311.17049, Cubuk et al. arXiv 1909.13719), with torchvision's operation
@@ -44,6 +45,7 @@ VIEW_PRESETS: dict[str, ViewPreset] = {
     "none": ViewPreset(scale=None),
     "light": ViewPreset(scale=(0.6, 1.0)),
     "mobileclip": ViewPreset(scale=(0.08, 1.0), ops=2, magnitude=9),
+    "strong": ViewPreset(scale=(0.05, 1.0), ops=3, magnitude=14),
 }
 
 
@@ -58,14 +60,23 @@ def draw_view(preset: str, width: int, height: int, rng: "np.random.Generator") 
     """A random view of a width x height (pixels) image. Raises UsageError for an unknown preset."""
     rules = view_preset(preset)
     if rules.scale is None:
-        return square_view(width, height)
+        return storable(square_view(width, height))
     box = _draw_box(rules.scale, rules.ratio, width, height, rng)
-    names = sorted(_OPERATIONS)
+    names = OPERATION_NAMES
     ops = tuple(
         (name, _MAGNITUDES[name](rules.magnitude / 30, rng))
         for name in (names[int(rng.integers(len(names)))] for _ in range(rules.ops))
     )
-    return View(box=box, ops=ops)
+    return storable(View(box=box, ops=ops))
+
+
+def storable(view: View) -> View:
+    """`view` with its numbers rounded to float32, as the store keeps them."""
+    import numpy as np
+
+    left, top, width, height = (float(np.float32(value)) for value in view.box)
+    ops = tuple((name, float(np.float32(magnitude))) for name, magnitude in view.ops)
+    return View(box=(left, top, width, height), ops=ops)
 
 
 def _draw_box(
@@ -89,8 +100,19 @@ def crop_square(image: "Image", view: View, size: int) -> "Image":
 
     left, top, width, height = view.box
     right, bottom = min(1.0, left + width), min(1.0, top + height)
-    box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    box = (
+        _snap(left * image.width),
+        _snap(top * image.height),
+        _snap(right * image.width),
+        _snap(bottom * image.height),
+    )
     return image.resize((size, size), Resampling.BICUBIC, box=box)
+
+
+def _snap(pixels: float) -> float:
+    """A box side that means a whole or half pixel is one, in spite of float32 fractions (24 bits of 100,000 pixels)."""
+    halves = round(pixels * 2) / 2
+    return halves if abs(pixels - halves) < 1e-2 else pixels
 
 
 def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":
@@ -103,19 +125,6 @@ def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]"
             raise UsageError(f"Unknown view operation {name!r} in a stored view. {nearest(name, _OPERATIONS)}")
         result = _OPERATIONS[name](result, magnitude)
     return np.array(result)  # a copy that may be written to
-
-
-def view_to_plain(view: View) -> dict[str, Any]:
-    """The view as plain columns (see `view_type` in `store`): four fractions and a list of (op, magnitude)."""
-    left, top, width, height = view.box
-    ops = [{"op": name, "magnitude": magnitude} for name, magnitude in view.ops]
-    return {"left": left, "top": top, "width": width, "height": height, "ops": ops}
-
-
-def view_from_plain(value: dict[str, Any]) -> View:
-    """The view that `view_to_plain` wrote."""
-    ops = tuple((str(item["op"]), float(item["magnitude"])) for item in value["ops"])
-    return View(box=(value["left"], value["top"], value["width"], value["height"]), ops=ops)
 
 
 def _affine(image: "Image", matrix: tuple[float, float, float, float, float, float]) -> "Image":
@@ -172,6 +181,8 @@ _OPERATIONS: "dict[str, Callable[[Image, float], Image]]" = {
     "autocontrast": _pixelwise("autocontrast"),
     "equalize": _pixelwise("equalize"),
 }
+
+OPERATION_NAMES = tuple(sorted(_OPERATIONS))  # what the store's numbers mean, and what is drawn from
 
 
 def _signed(most: float) -> "Callable[[float, np.random.Generator], float]":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 PARTIAL = ".partial-"
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(PARTIAL + path.name)
+def _partial(path: Path, owner: str = "") -> Path:
+    return path.with_name(PARTIAL + owner + path.name)
 
 
 def fsync_dir(path: Path) -> None:
@@ -31,10 +32,14 @@ def fsync_dir(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; on success it becomes `path`, on an exception it is removed."""
+def staged_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it becomes `path`, on an exception it is removed.
+
+    With `shared`, several processes may write the same `path` at once: each has a temporary name of its own, and the
+    last rename wins. What a kill leaves then has no next writer that removes it; see `reinforced_data.output`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _partial(path)
+    temporary = _partial(path, f"{socket.gethostname()}-{os.getpid()}-" if shared else "")
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -66,9 +71,9 @@ def staged_dir(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    with staged_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Write `data` to `path` atomically. `shared`: see `staged_file`."""
+    with staged_file(path, shared=shared) as temporary:
         temporary.write_bytes(data)
 
 
@@ -77,9 +82,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, keys in the order given, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, shared: bool = False) -> None:
+    """Write `value` as indented JSON, keys in the order given, atomically. `shared`: see `staged_file`."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), shared=shared)
 
 
 def read_json(path: Path) -> Any:

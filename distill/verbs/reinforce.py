@@ -15,15 +15,21 @@ def reinforce(
 
     Raises what `distill.run` raises.
     """
+    from distill.labelling import VERIFY_FILE
     from distill.models import TeacherSet
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, reinforce_stage
+    from distill.stages import REINFORCED, reinforce_stage
 
     console = console or Console()
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
     stored = reinforce_stage(recipe, teachers, out / REINFORCED, console)
+    if not (stored / "manifest.json").exists():
+        return {
+            "out": str(stored),
+            "state": "given to the batch system; call again with --resume when its tasks are done",
+        }
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
     return {

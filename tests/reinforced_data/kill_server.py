@@ -1,7 +1,7 @@
 """Run `reinforce` again and again in forked children that die at random events, until a set is whole; then begin anew.
 
-Called by test_write with an output folder and the number of kills. Forking from one process that has torch
-imported (and has run none of it) makes a kill cost milliseconds. Prints a JSON object.
+Called by test_kills with an output folder, the number of kills and the number of processes that share the work. Forking
+from one process that has torch imported (and has run none of it) makes a kill cost milliseconds. Prints a JSON object.
 """
 
 import json
@@ -13,13 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import pyarrow.parquet as pq
 import torch
 
 from distill.core.atomic import sha256_file
+from reinforced_data import store
+from reinforced_data.output import open_output
+from reinforced_data.plan import make_plan
 from reinforced_data.read import ReinforcedData
-from reinforced_data.write import reinforce
-from tests.reinforced_data.stubs import ListSource, StubTeacher, samples, two_teachers
+from reinforced_data.write import work
+from tests.reinforced_data.stubs import ListSource, StubCaptioner, StubTeacher, samples, two_teachers
 from tests.reinforced_data.test_write import BASE
 
 
@@ -45,37 +47,63 @@ def die_at(event: int) -> None:
 
     wrap(os, "replace")
     wrap(os, "fsync")
-    wrap(pq.ParquetWriter, "write_table")
-    wrap(pq.ParquetWriter, "close")
+    wrap(store, "_record_batch")
     wrap(StubTeacher, "encode_image")
     wrap(StubTeacher, "encode_text")
+    wrap(StubCaptioner, "caption")
 
 
-def child(out: Path, event: int | None) -> None:
+def everything() -> dict:
+    """What is reinforced: teachers of two sizes and kinds, a captioner, three views, int8."""
+    return {"source": ListSource(samples(23)), "teachers": two_teachers(), "captioners": [StubCaptioner()]}
+
+
+def settings() -> dict:
+    names = ("views_per_image", "view_preset", "shard_size", "batch_size", "seed")
+    return {name: BASE[name] for name in names} | {"embed_dtype": "int8"}
+
+
+def child(out: Path, event: int | None, rank: int, world: int) -> None:
     torch.set_num_threads(1)
+    given = everything()
+    plan = make_plan(**given, **settings())
     if event is not None:
         die_at(event)
-    reinforce(ListSource(samples(23)), two_teachers(), out, **{**BASE, "resume": True})
+    if rank < 0:
+        open_output(out, plan, resume=True)
+    else:
+        work(given["source"], given["teachers"], out, captioners=given["captioners"], rank=rank, world=world)
     os._exit(0)
 
 
+def fork(*arguments) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(*arguments)
+        finally:
+            os._exit(1)
+    return pid
+
+
 def main() -> None:
-    out, kills = Path(sys.argv[1]), int(sys.argv[2])
+    out, kills, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     rng, killed, results = random.Random(0), 0, []
+
+    def event() -> int | None:
+        # Mostly early deaths, so that one folder sees many; when all are done, children live.
+        return rng.choice((0, 1, 3, 8, 20, 40, 60)) if killed < kills else None
+
     while killed < kills or not results:
-        # Mostly early deaths, so that one folder sees many; when all are done, one child lives.
-        event = rng.choice((0, 1, 3, 8, 20, 40, 60)) if killed < kills else None
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(out, event)
-            finally:
-                os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status == 9:
-            killed += 1
-        elif status != 0:
-            sys.exit(f"a child failed with status {status}")
+        world = rng.choice([count for count in (1, 2, 4) if count <= most])  # a rerun may have another number
+        for stage in ([-1], list(range(world))):  # the first process opens the output, then all work
+            pids = [fork(out, event(), rank, world) for rank in stage]
+            statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+            killed += statuses.count(9)
+            if any(status not in (0, 9) for status in statuses):
+                sys.exit(f"a child failed with status {statuses}")
+            if 9 in statuses:
+                break
         if (out / "manifest.json").exists():  # whole, whether the child died after writing it or lived
             ReinforcedData(out)
             results.append({file.name: sha256_file(file) for file in sorted(out.iterdir())})

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from reinforced_data.sample import Caption, RawSample
+from teachers.captioner import CaptionerSpec, Decode
 from teachers.spec import TeacherSpec
 
 
@@ -40,6 +41,29 @@ class StubTeacher:
 
     def describe(self):
         return {"name": self.spec.name, "loader": "stub", "mean": [0.5] * 3, "path": None}
+
+
+class StubCaptioner:
+    """Says the mean colour of an image and a word of its seed; nothing of an image of odd width, if `shy`."""
+
+    def __init__(self, name="chatter", captions=2, shy=False):
+        self.spec = CaptionerSpec(name, "stub", "stub", "MIT", True)
+        self.decode = Decode(captions=captions)
+        self.weights_sha256 = hashlib.sha256(name.encode()).hexdigest()
+        self.shy = shy
+        self.calls: list[int] = []
+
+    def caption(self, images, seeds):
+        self.calls.append(len(images))
+        return [
+            []
+            if self.shy and image.shape[1] % 2
+            else [f"{self.spec.name} {n}: {image.mean(axis=(0, 1)).round(2)} {seed % 97}" for n in range(4)]
+            for image, seed in zip(images, seeds, strict=True)
+        ]
+
+    def describe(self):
+        return {"loader": "stub"}
 
 
 class ListSource:

@@ -1,0 +1,78 @@
+"""How embeddings are stored: fp32, fp16, bf16, or int8 with one float32 scale per row.
+
+A row is one teacher's embedding of one view or caption. Unit-length rows lose at most, in cosine: fp32 nothing, fp16
+1e-6, bf16 1e-5, int8 about 1e-4 for rows whose energy is spread (a row with one dominant component loses more, which
+`reinforce --verify` measures on the set itself). Encoding is a function of the row alone, so that a set made in parts
+has the bytes of one made at once.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+EmbedDtype = Literal["fp32", "bf16", "fp16", "int8"]
+EMBED_DTYPES: tuple[str, ...] = get_args(EmbedDtype)
+# What NumPy sees of a stored number; bf16 has no NumPy type and is kept as the upper half of a float32.
+NUMPY_DTYPES = {"fp32": "<f4", "fp16": "<f2", "bf16": "<u2", "int8": "i1"}
+# Least cosine between a stored row and the float32 row it came from that `verify` accepts.
+MIN_COSINE = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as stored: `values` [n, D] in the storage type, `scales` [n] float32 for int8, None for the others."""
+
+    values: "Array"
+    scales: "Array | None"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def encode(rows: "Array", dtype: str) -> Encoded:
+    """Rows [n, D] float32 in the storage type `dtype` (one of EMBED_DTYPES)."""
+    import numpy as np
+
+    rows = np.ascontiguousarray(rows, np.float32)
+    if dtype == "int8":
+        scales = (np.abs(rows).max(axis=1, initial=0.0) / np.float32(127)).astype(np.float32)
+        safe = np.where(scales > 0, scales, np.float32(1))
+        return Encoded(np.rint(rows / safe[:, None]).clip(-127, 127).astype(np.int8), scales)
+    if dtype == "bf16":
+        return Encoded(_to_bf16(rows), None)
+    return Encoded(rows.astype(NUMPY_DTYPES[dtype]), None)
+
+
+def decode(values: "Array", scales: "Array | None", dtype: str) -> "Array":
+    """Stored rows [n, D] (or one row [D]) as float32; `scales` [n] (or one number) for int8."""
+    import numpy as np
+
+    if dtype == "int8":
+        assert scales is not None
+        return values.astype(np.float32) * np.asarray(scales, np.float32)[..., None]
+    if dtype == "bf16":
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.astype(np.float32)
+
+
+def join(parts: list[Encoded]) -> Encoded:
+    """Rows after rows. All parts have one storage type."""
+    import numpy as np
+
+    scales = None if parts[0].scales is None else np.concatenate([part.scales for part in parts])
+    return Encoded(np.concatenate([part.values for part in parts]), scales)
+
+
+def _to_bf16(rows: "Array") -> "Array":
+    """Upper halves of float32 numbers, rounded to nearest, ties to even (as torch does)."""
+    import numpy as np
+
+    bits = rows.view(np.uint32)
+    rounded: Array = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
+        "<u2"
+    )
+    return rounded

@@ -1,0 +1,125 @@
+"""Adding to a finished set computes only what is missing and gives what one run would have given."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from distill.core.errors import UsageError
+from reinforced_data.manifest import read_manifest
+from reinforced_data.read import ReinforcedData
+from reinforced_data.sample import RawSample
+from reinforced_data.write import reinforce
+from tests.reinforced_data.stubs import ListSource, StubCaptioner, StubTeacher, samples, two_teachers
+from tests.reinforced_data.test_write import BASE, hashes
+
+INT8 = {**BASE, "embed_dtype": "int8"}
+
+
+def content(folder):
+    """Everything a set says, without its provenance."""
+    data = ReinforcedData(folder)
+    return [
+        (s.key, s.captions, s.views, [(n, e.tobytes()) for n, e in (*s.image_embeds.items(), *s.text_embeds.items())])
+        for s in (data.sample(i) for i in range(len(data)))
+    ]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two of three views, one of two teachers, one of two captioners."""
+    out = tmp_path / "grown"
+    settings = {**INT8, "views_per_image": 2}
+    reinforce(ListSource(samples(13)), two_teachers()[:1], out, captioners=[StubCaptioner()], **settings)
+    return out
+
+
+def all_of_it(out, **change):
+    teachers, captioners = two_teachers(), [StubCaptioner(), StubCaptioner("poet", 1)]
+    manifest = reinforce(ListSource(samples(13)), teachers, out, captioners=captioners, **{**INT8, **change})
+    return manifest, teachers, captioners
+
+
+def test_an_extended_set_equals_one_made_at_once(small, tmp_path):
+    once, _, _ = all_of_it(tmp_path / "once")
+    grown, teachers, captioners = all_of_it(small, extend=True)
+    assert content(small) == content(tmp_path / "once")
+    assert len(grown.parents) == 1
+    assert once.parents == []
+    # Only what is missing: the third view for the first teacher, all three for the second.
+    assert sum(batch[0] for batch in teachers[0].image_batches) == 13
+    assert sum(batch[0] for batch in teachers[1].image_batches) == 39
+    assert sum(captioners[0].calls) == 0
+    assert sum(captioners[1].calls) == 13
+    assert all("poet" in text for text in teachers[0].texts)
+    assert any("chatter" in text for text in teachers[1].texts)
+
+
+def test_a_killed_extension_resumes(small, tmp_path):
+    shutil.copytree(small, tmp_path / "other")
+    all_of_it(small, extend=True)
+    calls = []
+
+    class Dying(StubTeacher):
+        def encode_image(self, pixels):
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            return super().encode_image(pixels)
+
+    teachers = [two_teachers()[0], Dying("open_clip:X-1/y", 12, 12, "sigmoid", 10.0, -10.0, 3)]
+    captioners = [StubCaptioner(), StubCaptioner("poet", 1)]
+    other = tmp_path / "other"
+    with pytest.raises(KeyboardInterrupt):
+        reinforce(ListSource(samples(13)), teachers, other, captioners=captioners, **{**INT8, "extend": True})
+    assert not (other / "manifest.json").exists()
+    _, teachers, _ = all_of_it(other, resume=True)
+    assert 0 < sum(batch[0] for batch in teachers[1].image_batches) < 39
+    assert hashes(other) == hashes(small)
+    assert all_of_it(other, extend=True)[0] == read_manifest(small)  # nothing left to do
+
+
+def test_extending_may_only_add(small):
+    before = hashes(small)
+    cases = [
+        (two_teachers()[1:], [StubCaptioner()], {}, "teachers"),
+        (two_teachers()[:1], [], {}, "captioners"),
+        (two_teachers()[:1], [StubCaptioner()], {"views_per_image": 1}, "views_per_image"),
+        (two_teachers()[:1], [StubCaptioner()], {"embed_dtype": "fp16"}, "embed_dtype"),
+        (two_teachers()[:1], [StubCaptioner(captions=1)], {}, "decode"),
+    ]
+    for teachers, captioners, change, words in cases:
+        settings = {**INT8, "views_per_image": 2, "extend": True, **change}
+        with pytest.raises(UsageError, match=f"cannot be extended so: .*{words}"):
+            reinforce(ListSource(samples(13)), teachers, small, captioners=captioners, **settings)
+    with pytest.raises(UsageError, match="--extend"):
+        all_of_it(small, resume=True)
+    assert hashes(small) == before
+
+
+def test_captions_carry_their_source_and_follow_the_real_ones(small):
+    data = ReinforcedData(small)
+    assert data.manifest.captions == {"real": 26, "synthetic:chatter": 26}
+    assert data.manifest.captioners[0]["decode"]["captions"] == 2
+    for index in range(13):
+        assert [caption.source for caption in data.text(index).captions] == ["real"] * 2 + ["synthetic:chatter"] * 2
+        texts = [caption.text for caption in data.text(index).captions]
+        live = two_teachers()[0].encode_text(texts).numpy()
+        assert np.abs(data.text_embeds(index, "alpha") - live).max() < 5e-3
+
+
+def test_a_captioner_gives_voice_to_images_without_captions(tmp_path):
+    good = samples(8)
+    mute = [RawSample(s.key, s.image, ()) for s in good]
+    manifest = reinforce(ListSource(mute), two_teachers(), tmp_path / "o", captioners=[StubCaptioner()], **INT8)
+    assert manifest.captions == {"synthetic:chatter": 16}
+    shy = reinforce(ListSource(mute), two_teachers(), tmp_path / "s", captioners=[StubCaptioner(shy=True)], **INT8)
+    widths = [18 + number % 5 for number in range(8)]
+    assert [item.key for item in shy.rejected] == [f"s{i:03d}" for i, width in enumerate(widths) if width % 2]
+    assert shy.rejected_reasons == {"no caption": len(shy.rejected)}
+    data = ReinforcedData(tmp_path / "s")
+    for index in range(len(data)):  # the dropped ones' embeddings did not shift their neighbours'
+        sample = next(s for s in good if s.key == data.key(index))
+        whole = ReinforcedData(tmp_path / "o")
+        other = next(i for i in range(8) if whole.key(i) == sample.key)
+        assert (data.image_embeds(index, "alpha") == whole.image_embeds(other, "alpha")).all()
