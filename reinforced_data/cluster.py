@@ -3,11 +3,13 @@
 Chosen over Ray Data because the work is already cut into files that any process can check by itself, so that nothing
 has to pass between tasks: what is needed is an array of jobs, a mark per finished task and a rerun of the others, which
 is what datatrove's executors are, on Slurm (an array job that requeues itself when a node is taken away), on Ray and on
-one machine alike. Ray Data streams blocks through actors, keeps their order nowhere and needs a Ray cluster even on a
-Slurm site. datatrove brings seven small packages, Ray one of 70 MB; it stays an optional extra.
+one machine alike. Ray Data streams blocks through actors, which our shards do not need, and wants a Ray cluster even on
+a Slurm site. datatrove adds itself, loguru and humanize to what is installed anyway; Ray alone is a file of 78 MB.
 
 The set's shards are the truth, not the marks: when all tasks are marked and shards are missing, the marks are removed
-and the tasks run again. Left out: queues, leases and heartbeats of our own, and data that lies on no shared disk.
+and the tasks run again. A local worker that is killed (kill -9, no memory) leaves its pool waiting for ever, which Slurm
+and Ray notice and Python's own pool does not: end the command and call it again. Left out: queues, leases and
+heartbeats of our own, and data that lies on no shared disk.
 """
 
 import os
@@ -94,12 +96,10 @@ def run_tasks(task: Task, cluster: Cluster, logs: Path, *, finished: Callable[[]
 def _launch(executor: Any, folder: Path) -> None:
     try:
         executor.run()
-    except DistillError:
-        raise
     except Exception as error:  # whatever the executor wraps the task's failure in, the person needs one paragraph
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DistillError(
-            f"A task failed ({reason}); its log is in {str(folder / 'logs')!r}. Mend the cause and call again with "
+            f"The tasks broke off ({reason}); their logs are in {str(folder / 'logs')!r}. Mend the cause and call again with "
             "--resume: only what is missing is done."
         ) from error
 
