@@ -25,6 +25,13 @@ app = typer.Typer(
 TeacherFlag = Annotated[
     list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")
 ]
+CaptionerFlag = Annotated[
+    list[str] | None,
+    typer.Option("--captioner", help="Name, coca:MODEL/TAG, hf:NAME, command:..., python:...; may repeat."),
+]
+ExtendFlag = Annotated[
+    bool, typer.Option("--extend", help="Add teachers, captioners or views to the finished set in --out.")
+]
 StudentFlag = Annotated[str | None, typer.Option("--student", help="Student architecture; see distill list students.")]
 DataFlag = Annotated[
     str | None, typer.Option("--data", help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.")
@@ -90,27 +97,29 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 
 @app.command()
 def run(
-    recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
-    target: TargetFlag = None, device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
-    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
+    student: StudentFlag = None, data: DataFlag = None, target: TargetFlag = None, device: DeviceFlag = None,
+    out: OutFlag = None, rehearse: RehearseFlag = False, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
+    sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
     from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
     parsed = _recipe(
-        recipe, sets, teachers=teacher, student__name=student, data=data, rehearse=rehearse or None,
-        export__targets=target, profile__devices=device,
+        recipe, sets, teachers=teacher, captioners=captioner, student__name=student, data=data,
+        rehearse=rehearse or None, export__targets=target, profile__devices=device,
     )  # fmt: skip
     _print(verb(parsed, out, resume=resume, overwrite=overwrite), as_json, show)
 
 
 @app.command()
 def reinforce(
-    recipe: RecipeFlag = None, teacher: TeacherFlag = None, data: DataFlag = None, out: OutFlag = None,
-    verify: VerifyFlag = None, calibrate: CalibrateFlag = False, executor: ExecutorFlag = None,
+    recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
+    out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False, executor: ExecutorFlag = None,
     tasks: TasksFlag = None, workers: WorkersFlag = None, slurm_partition: PartitionFlag = None,
-    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, extend: ExtendFlag = False,
+    sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Store the teachers' knowledge of a data set once."""
     from distill.verbs.reinforce import reinforce as verb
@@ -120,11 +129,11 @@ def reinforce(
         "reinforce__verify": verify, "reinforce__calibrate": calibrate or None, "cluster__executor": executor,
         "cluster__tasks": tasks, "cluster__workers": workers, "cluster__slurm_partition": slurm_partition,
     }  # fmt: skip
-    if resume and recipe is None and not teacher and data is None and (folder / "resolved.json").exists():
+    if resume and not (recipe or teacher or captioner or data) and (folder / "resolved.json").exists():
         parsed = _own_recipe(folder, sets, given)
     else:
-        parsed = _recipe(recipe, sets, teachers=teacher, data=data, **given)
-    _print(verb(parsed, folder, resume=resume, overwrite=overwrite), as_json, _show_pairs)
+        parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, **given)
+    _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
 
 
 @app.command()

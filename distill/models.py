@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
-from distill.recipe import StudentRecipe
+from distill.recipe import CaptioningRecipe, StudentRecipe
 from students.spec import STUDENTS, StudentSpec
 from teachers.load import load_teacher, resolve_teacher
 from teachers.spec import TeacherSpec
@@ -15,6 +15,7 @@ from teachers.spec import TeacherSpec
 if TYPE_CHECKING:
     from students.inherit import InheritanceSource
     from students.student import Student
+    from teachers.captioner import Captioner
     from teachers.teacher import Teacher
 
 
@@ -31,6 +32,33 @@ class TeacherSet:
     def loaded(self) -> "list[Teacher]":
         """The frozen models, in order."""
         return [load_teacher(spec, random_weights=self._random, seed=self._seed) for spec in self.specs]
+
+
+class CaptionerSet:
+    """The recipe's captioners: specs at once (so that a wrong name fails early), weights when first needed."""
+
+    def __init__(self, names: tuple[str, ...], decode: CaptioningRecipe, *, random_weights: bool, seed: int) -> None:
+        from teachers.captioner import Decode
+
+        if len(set(names)) != len(names):
+            raise UsageError(f"A captioner is named twice: {', '.join(names)}.")
+        self._decode = Decode(**decode.model_dump())
+        self._random, self._seed = random_weights, seed
+        if names:
+            from teachers.load_captioner import resolve_captioner
+
+            self.specs = [resolve_captioner(name) for name in names]
+        else:
+            self.specs = []
+
+    @cached_property
+    def loaded(self) -> "list[Captioner]":
+        """The frozen models, in order."""
+        if not self.specs:
+            return []
+        from teachers.load_captioner import load_captioner
+
+        return [load_captioner(spec, self._decode, random_weights=self._random, seed=self._seed) for spec in self.specs]
 
 
 def student_spec(recipe: StudentRecipe) -> StudentSpec:

@@ -25,6 +25,18 @@ class StudentRecipe(Strict):
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
 
+class CaptioningRecipe(Strict):
+    """How captioners decode; see `teachers.captioner.Decode`."""
+
+    captions: int = Field(5, ge=1, description="captions per image and captioner")
+    top_p: float | None = Field(0.9, gt=0, le=1, description="nucleus of the sampling; ignored with beams")
+    temperature: float = Field(1.0, gt=0)
+    beams: int = Field(1, ge=1, description="1 = sampling")
+    max_tokens: int = Field(76, ge=1)
+    min_tokens: int = Field(5, ge=0)
+    seed: int = Field(0, ge=0)
+
+
 class ReinforceRecipe(Strict):
     """How teacher knowledge is stored."""
 
@@ -33,6 +45,8 @@ class ReinforceRecipe(Strict):
     embed_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
+    captioning: CaptioningRecipe = CaptioningRecipe()
     verify: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         16, description="stored views re-run through the live teachers afterwards; 0 = none, or all"
     )
@@ -121,6 +135,7 @@ class Recipe(Strict):
     """A whole job."""
 
     teachers: tuple[str, ...] = ("rendered",)
+    captioners: tuple[str, ...] = Field((), description="see distill list captioners")
     data: str = "rendered:train=2560"
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.labelling import label_on_cluster, scaled_teachers, verify_stage
+from distill.labelling import VERIFY_FILE, label, label_on_cluster, verify_stage
 from distill.models import TeacherSet, student_spec
+from distill.processes import this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
 from distill.training import train_model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 REINFORCED = "reinforced"
 BASELINE = "plain"
+WEEK_S = 7 * 24 * 3600.0
 
 
 def is_reinforced(path: Path) -> bool:
@@ -27,36 +29,28 @@ def is_reinforced(path: Path) -> bool:
     return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
 
 
-def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console) -> Path:
+def reinforce_stage(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False, wait: bool = True
+) -> Path | None:
     """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
 
-    Made by a batch system that has only taken the job, it has no manifest yet.
+    Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
+    are missing after this process's own, or a batch system has only taken the job.
     """
-    from reinforced_data.open import open_source
-    from reinforced_data.write import reinforce
-
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    settings = recipe.reinforce
-    if not (out / "manifest.json").exists() and recipe.cluster.executor != "none":
-        if not label_on_cluster(recipe, teachers, out, console):
-            return out
-    elif not (out / "manifest.json").exists():
-        models = scaled_teachers(recipe, teachers, out, console)
-        with console.stage("reinforce") as advance:
-            reinforce(
-                open_source(recipe.data, "train", recipe.limit),
-                models,
-                out,
-                views_per_image=settings.views_per_image,
-                view_preset=settings.view_preset,
-                embed_dtype=settings.embed_dtype,
-                shard_size=settings.shard_size,
-                batch_size=settings.batch_size,
-                seed=recipe.seed,
-                resume=out.exists(),
-                progress=lambda done, total: advance(done, total, "images"),
-            )
+    if extend:
+        (out.parent / VERIFY_FILE).unlink(missing_ok=True)
+    if extend or not (out / "manifest.json").exists():
+        if recipe.cluster.executor == "none":
+            label(recipe, teachers, out, console, this_place(), extend=extend)
+        else:
+            label_on_cluster(recipe, teachers, out, console, extend=extend)
+    if not (out / "manifest.json").exists():
+        if not wait:
+            return None
+        console.say("Waiting for the shards of other processes.")
+        wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
     verify_stage(recipe, teachers, out, console)
     return out
 

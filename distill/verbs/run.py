@@ -37,7 +37,7 @@ def run(
     """
     from distill import stages
     from distill.hashes import write_hashes
-    from distill.models import TeacherSet, check_strategy, student_spec
+    from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
     from distill.objective import objective_weights
     from distill.rehearsal import MARK, rehearsal_of
     from distill.rundir import open_run
@@ -59,6 +59,7 @@ def run(
     for target in recipe.export.targets:
         TARGETS.get(target)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
+    CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
     out = out or default_out(recipe)
     if not stages.is_reinforced(Path(recipe.data)) and not (out / stages.REINFORCED / "manifest.json").exists():
@@ -70,6 +71,7 @@ def run(
     if recipe.rehearse:
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
+    assert stored is not None  # it waits
     stages.train_stages(recipe, stored, teachers, out, console)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)

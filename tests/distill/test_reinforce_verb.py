@@ -1,13 +1,15 @@
 """`distill reinforce` as it is called: verification of a finished run, calibrated scales, an executor's tasks."""
 
 import importlib.util
+import io
 import json
 import shutil
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
+from distill.cli import main
 from distill.core import atomic
 
 SMALL = [
@@ -17,16 +19,14 @@ SMALL = [
 
 
 def call(out, *more, status=0):
-    """The call's --json object, or with a status its stderr."""
-    result = subprocess.run(
-        [sys.executable, "-m", "distill", "reinforce", "--out", str(out), "--json", *map(str, more)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == status, result.stderr[-3000:]
-    return result.stderr if status else json.loads(result.stdout)
+    """The call's --json object, or with a status its stderr; in this process, since a dozen imports of torch take minutes."""
+    said, warned = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(warned):
+        patch.setattr(sys, "argv", ["distill", "reinforce", "--out", str(out), "--json", *map(str, more)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == status, warned.getvalue()[-3000:]
+    return warned.getvalue() if status else json.loads(said.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,8 @@ def test_calibrated_scale_is_in_the_manifest_and_survives_a_resume(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datatrove") is None, reason="the extra `cluster` is not installed")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # datatrove's log files and pools
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_executors_tasks_make_the_same_shards(finished, tmp_path, tiny_teacher):
     out, _ = finished
     other = tmp_path / "run"
