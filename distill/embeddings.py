@@ -17,6 +17,8 @@ class Embeddings:
         logit_bias: [], added to the logits (0 for softmax models).
         first: global index of this rank's first pair.
         kind: "softmax" or "sigmoid": how this model turns similarities into probabilities.
+        caption_logits: [b, T, V] of a CoCa's next tokens, None where no loss asked for them.
+        caption_labels: LongTensor [b, T], -100 where there is no token to predict.
     """
 
     image: Tensor
@@ -27,6 +29,8 @@ class Embeddings:
     logit_bias: Tensor
     first: int = 0
     kind: str = "softmax"
+    caption_logits: Tensor | None = None
+    caption_labels: Tensor | None = None
 
     def image_logits(self) -> Tensor:
         """[b, B]: this rank's images against all texts."""

@@ -28,6 +28,7 @@ class Loss(nn.Module):
     """
 
     needs_teachers = True
+    needs_captions = False  # reads the student's next-token logits, which only a CoCa has
 
     def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
         super().__init__()

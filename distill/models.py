@@ -101,6 +101,23 @@ def inheritance_source(teacher: "Teacher") -> "InheritanceSource":
     return InheritanceSource(teacher.spec.name, cfg, dict(model.state_dict()), teacher.weights_sha256, vocabulary)
 
 
+def _copy_weights(student: "Student", origin: "Teacher") -> dict[str, Any]:
+    """Every weight of `origin` into `student`. Raises UsageError when they are not the same architecture and vocabulary."""
+    source = inheritance_source(origin)
+    own = student.clip.state_dict()
+    odd = sorted(own.keys() ^ source.state.keys())
+    odd += [name for name in own if name in source.state and own[name].shape != source.state[name].shape]
+    if odd or source.vocabulary_sha256 != _merges_sha256(student.merges):
+        what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
+        raise UsageError(
+            f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
+            f"{student.spec.name!r} ({what}). Choose the student of that name, or another strategy (distill list strategies)."
+        )
+    student.clip.load_state_dict(source.state)
+    summary = {"strategy": "copy", "source": source.name, "source_sha256": source.sha256}
+    return {**summary, "towers": ["visual", "text"], "skipped": {}}
+
+
 def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":
     """A student ready to train, and what it inherited: {"strategy", "source", "towers": {...}, "skipped": {...}, "plan"}.
 
@@ -119,6 +136,8 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
         origin = teachers.loaded[0]
     else:
         raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")
+    if recipe.inherit == "copy":
+        return student, _copy_weights(student, origin)
     try:
         source = inheritance_source(origin)
     except UsageError as reason:

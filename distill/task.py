@@ -3,12 +3,13 @@
 Stored and live teachers look the same from here: a batch carries teacher embeddings, or none.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from distill.embeddings import embeddings
+from distill.embeddings import Embeddings, embeddings
 from distill.loss import TeacherFacts
 from distill.objective import Objective
 
@@ -59,7 +60,7 @@ class DistillTask(nn.Module):
         model: TwoTowers = self.model  # type: ignore[assignment]
         own_scale = model.logit_scale.clamp(max=100)  # CLIP section 2.5: never above 100
         scale = own_scale if self.scale is None else torch.full_like(own_scale, self.scale)
-        student = embeddings(model.encode_image(images).float(), model.encode_text(texts).float(), scale)
+        student = self._student(model, images, texts, scale)
         teachers = {}
         for name, facts in self.teachers.items() if self.objective.needs_teachers else ():
             factor = self.scale if self.scale is not None and facts.kind == "softmax" else facts.logit_scale
@@ -73,3 +74,10 @@ class DistillTask(nn.Module):
                 )
         losses: dict[str, Tensor] = self.objective(student, teachers)
         return losses
+
+    def _student(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> Embeddings:
+        if not self.objective.needs_captions:
+            return embeddings(model.encode_image(images).float(), model.encode_text(texts).float(), scale)
+        image, text, logits, labels = model.encode_pair(images, texts)  # type: ignore[attr-defined]
+        own = embeddings(image.float(), text.float(), scale)
+        return replace(own, caption_logits=logits.float(), caption_labels=labels)

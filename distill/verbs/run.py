@@ -38,7 +38,7 @@ def run(
     from distill import stages
     from distill.hashes import write_hashes
     from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
-    from distill.objective import objective_weights
+    from distill.objective import objective_weights, refuse_without_decoder
     from distill.rehearsal import MARK, rehearsal_of
     from distill.rundir import open_run
     from distill.verbs.report import report
@@ -51,9 +51,9 @@ def run(
     if recipe.rehearse:
         recipe = rehearsal_of(recipe)
     # Everything that can be wrong about the call is found before anything is written.
-    student_spec(recipe.student)
     for objective in (recipe.objective, recipe.baseline.objective):
         objective_weights(objective)
+        refuse_without_decoder(objective, recipe.student.name, student_spec(recipe.student).captions)
     for strategy in (recipe.student.inherit, recipe.baseline.inherit):
         check_strategy(strategy)
     for target in recipe.export.targets:

@@ -19,7 +19,7 @@ def train(
     """
     from distill import stages
     from distill.models import TeacherSet, student_spec
-    from distill.objective import refuse_without_teachers
+    from distill.objective import refuse_without_decoder, refuse_without_teachers
     from distill.rundir import open_run
     from distill.training import train_model
     from reinforced_data.open import open_source
@@ -32,6 +32,7 @@ def train(
 
         return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
     size = student_spec(recipe.student).image_size
+    refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
     if stored is None:
         refuse_without_teachers(recipe.objective)
