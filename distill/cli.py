@@ -56,6 +56,28 @@ FilterFlag = Annotated[
 ]
 
 
+VerifyFlag = Annotated[
+    str | None,
+    typer.Option("--verify", help="Stored views to run through the live teachers again: N, or all; 0 = none."),
+]
+CalibrateFlag = Annotated[
+    bool, typer.Option("--calibrate", help="Fit logit scales on held-out pairs where none is published.")
+]
+ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
+TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
+WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an executor at a time.")]
+PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
+
+
+def _own_recipe(folder: Path, sets: list[str] | None, given: dict[str, Any]) -> Any:
+    """The recipe that the run in `folder` was made by, with the flags and settings of this call."""
+    from distill.recipe import load_recipe
+    from distill.verbs.export import run_recipe
+
+    flags = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    return load_recipe(None, sets or [], {**run_recipe(folder).model_dump(mode="json"), **flags})
+
+
 def _recipe(recipe: str | None, sets: list[str] | None, **given: Any) -> Any:
     from distill.recipe import load_recipe
 
@@ -99,14 +121,23 @@ def run(
 @app.command()
 def reinforce(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
-    filters: FilterFlag = None, out: OutFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
+    filters: FilterFlag = None, out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False,
+    executor: ExecutorFlag = None, tasks: TasksFlag = None, workers: WorkersFlag = None,
+    slurm_partition: PartitionFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
     extend: ExtendFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
 
     folder = _need(out, "runs/photos")
-    parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, filters=filters)
+    given = {
+        "reinforce__verify": verify, "reinforce__calibrate": calibrate or None, "cluster__executor": executor,
+        "cluster__tasks": tasks, "cluster__workers": workers, "cluster__slurm_partition": slurm_partition,
+    }  # fmt: skip
+    if resume and not (recipe or teacher or captioner or data or filters) and (folder / "resolved.json").exists():
+        parsed = _own_recipe(folder, sets, given)
+    else:
+        parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, filters=filters, **given)
     _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from distill.core.errors import DistillError, UsageError
 
 _NAMES = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
-PATIENCE_S = 600.0
+PATIENCE_S, WEEK_S = 600.0, 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)

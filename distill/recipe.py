@@ -4,7 +4,7 @@ Recipe objects stop at the verbs: inside, functions take what they need by name.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -47,7 +47,26 @@ class ReinforceRecipe(Strict):
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
     device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
     captioning: CaptioningRecipe = CaptioningRecipe()
-    verify: int = Field(16, ge=0, description="stored views re-run through the live teachers afterwards; 0 = none")
+    verify: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        16, description="stored views re-run through the live teachers afterwards; 0 = none, or all"
+    )
+    calibrate: bool | Literal["all"] = Field(
+        False, description="fit logit scales on held-out pairs; true = where none is published, all = of every teacher"
+    )
+
+
+class ClusterRecipe(Strict):
+    """Which executor of datatrove labels the data, and with what; see docs/scale.md."""
+
+    executor: Literal["none", "local", "slurm", "ray"] = Field("none", description="none = this process does it")
+    tasks: int = Field(8, ge=1, description="shares of the work; each makes every tasks-th shard")
+    workers: int = Field(2, ge=1, description="tasks at a time")
+    cpus_per_task: int = Field(4, ge=1, description="slurm and ray")
+    mem_per_cpu_gb: int = Field(4, ge=1, description="slurm and ray")
+    gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
+    slurm_partition: str = ""
+    slurm_time: str = Field("24:00:00", description="limit of one task")
+    slurm_env: str = Field("", description="command that makes Python and this package available on a node")
 
 
 class TrainRecipe(Strict):
@@ -145,6 +164,7 @@ class Recipe(Strict):
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
     reinforce: ReinforceRecipe = ReinforceRecipe()
+    cluster: ClusterRecipe = ClusterRecipe()
     train: TrainRecipe = TrainRecipe()
     captions: CaptionsRecipe = CaptionsRecipe()
     baseline: BaselineRecipe = BaselineRecipe()

@@ -18,7 +18,7 @@ PACKAGES = (
 )  # fmt: skip
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.
-FREE_TO_CHANGE = ("profile", "export.jobs", "train.workers", "train.log_every")
+FREE_TO_CHANGE = ("profile", "cluster", "reinforce.verify", "export.jobs", "train.workers", "train.log_every")
 
 
 def versions() -> dict[str, str]:

@@ -9,23 +9,19 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.models import CaptionerSet, TeacherSet, student_spec
-from distill.processes import teacher_device, this_place, wait_until
+from distill.labelling import VERIFY_FILE, label, label_on_cluster, verify_stage
+from distill.models import TeacherSet
+from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
-from distill.training import caption_policy, train_model
+from distill.training import train_model
+from distill.training_data import stored_pairs
 
 if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
-    from reinforced_data.pairs import StoredPairs
-    from reinforced_data.selection import SelectedPairs
 
 REINFORCED = "reinforced"
-SELECTION = "selection"
-VERIFY_FILE = "reinforced-verify.json"
-CAPTIONS_FILE = "captions.json"
 BASELINE = "plain"
-WEEK_S = 7 * 24 * 3600.0
 
 
 def is_reinforced(path: Path) -> bool:
@@ -39,137 +35,24 @@ def reinforce_stage(
     """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
 
     Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
-    are missing after this process's own.
+    are missing after this process's own, or a batch system has only taken the job.
     """
-    from reinforced_data.verify import verify
-
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    settings = recipe.reinforce
     if extend:
         (out.parent / VERIFY_FILE).unlink(missing_ok=True)
     if extend or not (out / "manifest.json").exists():
-        _label(recipe, teachers, out, console, extend)
+        if recipe.cluster.executor == "none":
+            label(recipe, teachers, out, console, this_place(), extend=extend)
+        else:
+            label_on_cluster(recipe, teachers, out, console, extend=extend)
     if not (out / "manifest.json").exists():
         if not wait:
             return None
         console.say("Waiting for the shards of other processes.")
         wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
-    checked = out.parent / VERIFY_FILE
-    if settings.verify and not checked.exists():
-        with console.stage("verify stored embeddings"):
-            atomic.write_json(checked, verify(out, teachers.loaded, settings.verify, recipe.seed))
+    verify_stage(recipe, teachers, out, console)
     return out
-
-
-def _label(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, extend: bool) -> None:
-    """This process's share of the shards, and the manifest when all are there."""
-    from reinforced_data.manifest import is_planned
-    from reinforced_data.open import open_source
-    from reinforced_data.output import open_output
-    from reinforced_data.plan import make_plan
-    from reinforced_data.write import work
-
-    settings, place = recipe.reinforce, this_place()
-    with console.stage("load teachers"):
-        models: list[Any] = teachers.loaded
-        captioners = CaptionerSet(
-            recipe.captioners, settings.captioning, random_weights=recipe.rehearse, seed=recipe.seed
-        ).loaded
-        device = teacher_device(settings.device, place)
-        for model in [*models, *captioners]:
-            if device != "cpu" and hasattr(model, "to"):
-                model.to(device)
-    source = open_source(recipe.data, "train", recipe.limit)
-    plan = make_plan(
-        source,
-        models,
-        captioners,
-        views_per_image=settings.views_per_image,
-        view_preset=settings.view_preset,
-        embed_dtype=settings.embed_dtype,
-        shard_size=settings.shard_size,
-        batch_size=settings.batch_size,
-        seed=recipe.seed,
-    )
-    if place.rank == 0:
-        open_output(out, plan, resume=out.exists() and not extend, extend=extend)
-    else:
-        wait_until(lambda: is_planned(out, plan), f"the first process to plan {str(out)!r}")
-    with console.stage("reinforce") as advance:
-        work(
-            source,
-            models,
-            out,
-            captioners=captioners,
-            rank=place.rank,
-            world=place.world,
-            progress=lambda done, total: advance(done, total, "images"),
-        )
-
-
-def check_curation(recipe: Recipe) -> None:
-    """Raise UsageError when a filter, one of its settings or the selection is wrong, before anything is spent."""
-    from reinforced_data.filter import parse_filter
-
-    for text in recipe.filters:
-        parse_filter(text)
-    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
-        raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
-
-
-def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *, wait: bool = False) -> Path | None:
-    """The folder of the selection to train on, or None for all samples of `stored`.
-
-    recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
-    the one beside `stored`, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
-
-    Raises what `curate` and `Selection.load` raise.
-    """
-    from reinforced_data.curate import curate
-    from reinforced_data.read import ReinforcedData
-    from reinforced_data.selection import Selection
-
-    beside = stored.parent / SELECTION
-    if recipe.selection is not None:
-        folder = None if recipe.selection == "none" else Path(recipe.selection)
-    elif recipe.filters:
-        folder = out / SELECTION
-        if wait and this_place().rank:
-            wait_until(folder.exists, f"the first process to make the selection {str(folder)!r}", WEEK_S)
-        if not folder.exists():
-            with console.stage("curate") as advance:
-                curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
-    else:
-        folder = beside if beside.is_dir() else None
-    if folder is not None:
-        chosen = Selection.load(folder, ReinforcedData(stored))
-        console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
-    return folder
-
-
-def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
-    """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
-    from reinforced_data.pairs import StoredPairs
-    from reinforced_data.selection import SelectedPairs, Selection
-
-    size = student_spec(recipe.student).image_size
-    pairs = StoredPairs(stored, size, caption_policy(recipe.captions), recipe.train.replay)
-    return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
-
-
-def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
-    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any."""
-    from reinforced_data.caption_report import caption_report, has_captioner
-    from reinforced_data.read import ReinforcedData
-
-    target = out / CAPTIONS_FILE
-    if target.exists():
-        return
-    data = ReinforcedData(stored)
-    if has_captioner(data):
-        with console.stage("measure captions"):
-            atomic.write_json(target, caption_report(data, seed=recipe.seed))
 
 
 def training_licence(stored: Path | None, source_licence: str) -> str:

@@ -37,6 +37,7 @@ def _teachers() -> list[dict[str, Any]]:
             "input": spec.image_size,
             "width": spec.width,
             "kind": spec.kind,
+            "logit_scale": spec.logit_scale,
             "imagenet_top1": spec.imagenet_top1,
             "licence": spec.licence,
             "commercial": spec.commercial,

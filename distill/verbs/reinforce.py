@@ -27,18 +27,12 @@ def reinforce(
 
     Returns counts and the check. Raises what `distill.run` raises.
     """
+    from distill.labelling import VERIFY_FILE
     from distill.models import TeacherSet
     from distill.processes import this_place
     from distill.rundir import open_run
-    from distill.stages import (
-        CAPTIONS_FILE,
-        REINFORCED,
-        VERIFY_FILE,
-        caption_stage,
-        check_curation,
-        reinforce_stage,
-        selection_stage,
-    )
+    from distill.stages import REINFORCED, reinforce_stage
+    from distill.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
 
     console = console or Console()
     check_curation(recipe)

@@ -35,7 +35,7 @@ def run(
         UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
         DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
     """
-    from distill import stages
+    from distill import stages, training_data
     from distill.hashes import write_hashes
     from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
     from distill.objective import objective_weights, refuse_without_decoder
@@ -60,7 +60,7 @@ def run(
     caption_policy(recipe.captions)
     for target in recipe.export.targets:
         TARGETS.get(target)
-    stages.check_curation(recipe)
+    training_data.check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
@@ -75,8 +75,8 @@ def run(
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
     assert stored is not None  # it waits
-    stages.caption_stage(recipe, stored, out, console)
-    selection = stages.selection_stage(recipe, stored, out, console, wait=True)
+    training_data.caption_stage(recipe, stored, out, console)
+    selection = training_data.selection_stage(recipe, stored, out, console, wait=True)
     stages.train_stages(recipe, stored, teachers, out, console, selection)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)

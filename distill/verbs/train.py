@@ -18,7 +18,7 @@ def train(
 
     Raises what `distill.run` raises.
     """
-    from distill import stages
+    from distill import stages, training_data
     from distill.models import TeacherSet, student_spec
     from distill.objective import refuse_without_decoder, refuse_without_teachers
     from distill.rundir import open_run
@@ -35,7 +35,7 @@ def train(
     size = student_spec(recipe.student).image_size
     refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
-    stages.check_curation(recipe)
+    training_data.check_curation(recipe)
     if stored is None:
         if recipe.filters or recipe.selection not in (None, "none"):
             raise UsageError(
@@ -54,12 +54,12 @@ def train(
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
-    selection = stages.selection_stage(recipe, stored, out, console, wait=True) if stored else None
+    selection = training_data.selection_stage(recipe, stored, out, console, wait=True) if stored else None
     with console.stage("train") as advance:
         folder = train_model(
             recipe,
             out,
-            data=stages.stored_pairs(recipe, stored, selection)
+            data=training_data.stored_pairs(recipe, stored, selection)
             if stored
             else RawPairs(source, recipe.reinforce.view_preset, size, captions),  # type: ignore[arg-type]
             teachers=teachers if inherits else None,
