@@ -19,6 +19,7 @@ class Embeddings:
         kind: "softmax" or "sigmoid": how this model turns similarities into probabilities.
         caption_logits: [b, T, V] of a CoCa's next tokens, None where no loss asked for them.
         caption_labels: LongTensor [b, T], -100 where there is no token to predict.
+        caption_tokens: [], tokens to predict, the mean over ranks; None = count those of this rank.
     """
 
     image: Tensor
@@ -31,6 +32,7 @@ class Embeddings:
     kind: str = "softmax"
     caption_logits: Tensor | None = None
     caption_labels: Tensor | None = None
+    caption_tokens: Tensor | None = None
 
     def image_logits(self) -> Tensor:
         """[b, B]: this rank's images against all texts."""

@@ -98,7 +98,8 @@ class DistillTask(nn.Module):
     def _captioned(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> Embeddings:
         image, text, logits, labels = model.encode_pair(images, texts)  # type: ignore[attr-defined]
         own = embeddings(image.float(), text.float(), scale)
-        return replace(own, caption_logits=logits.float(), caption_labels=labels)
+        tokens = gather((labels != -100).sum().float().view(1)).mean()  # ranks with longer captions count for more
+        return replace(own, caption_logits=logits.float(), caption_labels=labels, caption_tokens=tokens)
 
     def _teachers(
         self, image: dict[str, Tensor], text: dict[str, Tensor], b: int, streams: int

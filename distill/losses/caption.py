@@ -26,4 +26,5 @@ class Caption(Loss):
         each = F.cross_entropy(student.caption_logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         if weights is not None:
             each = each * weights.to(each)[:, None]
-        return each.sum() / (labels != -100).sum().clamp(min=1)
+        tokens = (labels != -100).sum() if student.caption_tokens is None else student.caption_tokens
+        return each.sum() / tokens.clamp(min=1)
