@@ -25,12 +25,18 @@ class BadImageError(DistillError):
     """One image cannot be used. The message names its key and what is wrong; `reason` is the latter alone."""
 
     def __init__(self, key: str, reason: str) -> None:
+        key, reason = storable_text(key, 1024), storable_text(reason, 400)
         super().__init__(f"The image of sample {key!r} cannot be used: {reason}. Mend or remove that file.")
         self.key = key
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
         return BadImageError, (self.key, self.reason)
+
+
+def storable_text(text: str, most: int) -> str:
+    """`text` as valid UTF-8 without NULs (file names and JSON need not be), at most `most` characters."""
+    return text[:most].encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", " ")[:most]
 
 
 def decode_rgb(data: bytes, key: str) -> "Image":
