@@ -59,6 +59,22 @@ def decode_rgb(data: bytes, key: str) -> "Image":
         raise BadImageError(key, f"it does not decode ({type(error).__name__}: {words[:200]})") from error
 
 
+def shown_otherwise(data: bytes) -> str:
+    """Why `decode_rgb` gives other pixels than Pillow's plain `convert("RGB")`, which published sets used; "" if not."""
+    from PIL import Image
+
+    _quiet_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            if _orientation(image) != 1:
+                return "its EXIF data turn it, which the published views ignored"
+            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+                return "it has transparent pixels, whose hidden colours the published views showed"
+            return "it has 16 bits a pixel, which the published views clipped" if image.mode.startswith("I") else ""
+    except Exception:  # decode_rgb tells what is wrong with it
+        return ""
+
+
 def _decode(data: bytes, key: str) -> "Image":
     from PIL import Image, UnidentifiedImageError
 

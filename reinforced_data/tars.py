@@ -11,6 +11,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -182,7 +183,7 @@ class TarIndex:
         seen: set[str] = set()
         for number, file in enumerate(self.files):
             self._add(number, file, seen)
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._open: OrderedDict[int, FileIO] = OrderedDict()
 
     def _add(self, number: int, file: Path, seen: set[str]) -> None:
         groups: dict[str, list[Member]] = {}
@@ -217,6 +218,10 @@ class TarIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_open", {}).values():
+            file.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -255,10 +260,10 @@ class TarIndex:
         sizes = [[file.name, file.stat().st_size] for file in self.files]
         return [*sizes, [sum(self._offset) % (1 << 62), sum(self._size), len(self._kind), len(self.keys)]]
 
-    def _file(self, number: int) -> BinaryIO:
+    def _file(self, number: int) -> FileIO:
         file = self._open.get(number)
         if file is None:
-            file = self._open[number] = open(self.files[number], "rb", buffering=0)  # noqa: SIM115
+            file = self._open[number] = FileIO(self.files[number])
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         return file

@@ -106,13 +106,16 @@ def crop_square(image: "Image", view: View, size: int) -> "Image":
         _snap(right * image.width),
         _snap(bottom * image.height),
     )
+    if all(side.is_integer() for side in box):
+        # Cut first, as torchvision does: no pixel outside the box then reaches its edges, and published views replay.
+        return image.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3]))).resize((size, size), Resampling.BICUBIC)
     return image.resize((size, size), Resampling.BICUBIC, box=box)
 
 
 def _snap(pixels: float) -> float:
     """A box side that means a whole or half pixel is one, in spite of float32 fractions (24 bits of 100,000 pixels)."""
     halves = round(pixels * 2) / 2
-    return halves if abs(pixels - halves) < 1e-2 else pixels
+    return float(halves if abs(pixels - halves) < 1e-2 else pixels)
 
 
 def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":
