@@ -33,6 +33,9 @@ class ReinforceRecipe(Strict):
     embed_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    caption_columns: dict[str, str] = Field(
+        {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
+    )
     verify: int = Field(16, ge=0, description="stored views re-run through the live teachers afterwards; 0 = none")
 
 

@@ -41,7 +41,7 @@ def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Co
             models = teachers.loaded
         with console.stage("reinforce") as advance:
             reinforce(
-                open_source(recipe.data, "train", recipe.limit),
+                open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns),
                 models,
                 out,
                 views_per_image=settings.views_per_image,
@@ -248,7 +248,7 @@ def check_data(recipe: Recipe) -> None:
     from reinforced_data.open import open_source
 
     if not is_reinforced(Path(recipe.data)):
-        source = open_source(recipe.data, "train", recipe.limit)
+        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
         if len(source) < recipe.train.batch_size:
             raise UsageError(
                 f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "

@@ -97,7 +97,7 @@ def _scan(path: Path, file: BinaryIO) -> Iterator[Member | Problem]:
         try:
             info = tarfile.TarInfo.fromtarfile(tar)
             following = tar.offset
-            if following <= position:
+            if info.size < 0 or following <= position:
                 raise tarfile.HeaderError("a size below zero")
         except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             words = "too many headers in a row" if isinstance(error, RecursionError) else str(error)[:100]

@@ -35,7 +35,7 @@ def train(
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
     if stored is None:
         refuse_without_teachers(recipe.objective)
-    source = None if stored else open_source(recipe.data, "train", recipe.limit)
+    source = None if stored else open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)

@@ -145,6 +145,7 @@ class HubListing:
         label, key = self._columns.label, self._columns.key
         names = getattr(data.features[label], "names", None) if label else None
         with _readable(where):
+            data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
             self._labels = Labels(list(data[label]), names) if label else None
             self.keys: Sequence[str] = (
                 [str(value) for value in data[key]] if key else [f"{data.split}-{row:08d}" for row in range(len(data))]
@@ -180,6 +181,6 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except Exception as error:  # see HubListing.image
         raise DistillError(
-            f"{where} has a key or label column that cannot be read ({type(error).__name__}: {str(error)[:200]}). It is "
-            "damaged; copy or make it again."
+            f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]}). It is damaged; "
+            "copy or make it again."
         ) from error
