@@ -132,10 +132,10 @@ def _member(info: tarfile.TarInfo, end: int) -> Member | Problem | None:
         reason = f"its name has {len(name)} characters"
     folder, _, last = name.rpartition("/")
     stem, dot, kind = last.partition(".")
-    if last.startswith(".") or not last:
-        return None
     if reason:
         return Problem(shown, reason)
+    if last.startswith("."):
+        return None
     if not dot or not stem:
         return Problem(shown, "its name has no ending that says what it is")
     return Member(f"{folder}/{stem}" if folder else stem, kind.lower(), info.offset_data, info.size)

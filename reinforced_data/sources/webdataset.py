@@ -32,8 +32,7 @@ TAR = ".tar"
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
 MAX_TEXT_BYTES = 1 << 20
 _MAX_FILES = 1_000_000
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
 
 
 @SOURCES.register("webdataset")
@@ -77,17 +76,16 @@ def tar_files(location: str) -> list[Path]:
 def expand_braces(pattern: str) -> list[str]:
     """What "a{00..11}b" (numbers, padded as written) and "a{x,y}b" stand for. Raises UsageError for a million names."""
     names = [pattern]
-    while match := _RANGE.search(names[0]) or _CHOICE.search(names[0]):
-        whole, low, high = match[0], match[1], match[2] if match.re is _RANGE else ""
-        if match.re is _RANGE:
-            step = 1 if int(low) <= int(high) else -1
-            numbers = range(int(low), int(high) + step, step)
+    while match := _BRACES.search(names[0]):
+        low, high, choice = match.groups()
+        if choice is not None:
+            parts = choice.split(",")
+        else:
+            numbers = range(int(low), int(high) + 1) if int(low) <= int(high) else range(int(low), int(high) - 1, -1)
             if len(numbers) * len(names) > _MAX_FILES:
                 raise UsageError(f"The pattern {pattern!r} means more than {_MAX_FILES} files. Check its numbers.")
             parts = [str(number).zfill(len(low)) for number in numbers]
-        else:
-            parts = low.split(",")
-        names = [name.replace(whole, part, 1) for name in names for part in parts]
+        names = [name.replace(match[0], part, 1) for name in names for part in parts]
     return names
 
 
