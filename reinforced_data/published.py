@@ -166,9 +166,10 @@ class PublishedSet:
                 raise BadRecordError(f"it has no {needed}")
         texts = {name: self.index.read(index, name, MAX_TEXT_BYTES) for name in _TEXT_KINDS if name in members}
         key = BadImageError(self.index.keys[index], "").key
+        real: list[str] = []
         own = next((name for name in self._image_kinds if name in members), None)
         if own is not None:
-            image, real = self.index.read(index, own, MAX_IMAGE_BYTES), []
+            image = self.index.read(index, own, MAX_IMAGE_BYTES)
         elif self.images is not None:
             image, real = self.images.find(key)
         else:
@@ -249,7 +250,7 @@ def _plan(published: PublishedSet, embed_dtype: str, shard_size: int) -> Plan:
         view_preset="published",
         views_per_image=0,  # each sample has as many as were published
         seed=0,
-        embed_dtype=embed_dtype,  # type: ignore[arg-type]  # checked by the caller
+        embed_dtype=embed_dtype,
         shard_size=shard_size,
         batch_size=0,
         versions=software_versions(),

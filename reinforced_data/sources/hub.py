@@ -148,7 +148,9 @@ class HubListing:
             data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
             self._labels = Labels(list(data[label]), names) if label else None
             self.keys: Sequence[str] = (
-                [str(value) for value in data[key]] if key else [f"{data.split}-{row:08d}" for row in range(len(data))]
+                [str(value) for value in data[key]]
+                if key
+                else [f"{data.split or 'row'}-{row:08d}" for row in range(len(data))]
             )
         self.class_names = self._labels.names if self._labels else ()
 

@@ -148,6 +148,12 @@ def test_without_any_real_caption_the_synthetic_ones_stand_alone(tmp_path):
     assert (rows[0].text_embeds["one"] == facts[6][1:, :8]).all()
 
 
+def squeezed(arrays):
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
 def changed(members, ending, data):
     return [
         (name, data if name.endswith(ending) else old) for name, old in members if data or not name.endswith(ending)
@@ -181,7 +187,7 @@ def test_what_does_not_fit_costs_that_sample_and_says_why(tmp_path):
         "allow_pickle=False": (".npz", npz({**rows, "image_emb": np.array([{}, []], object)})),
         "no text_emb": (".npz", npz({"image_emb": rows["image_emb"]})),
         "npz is damaged": (".npz", npz(rows)[:-30]),
-        "unpacks to more than": (".npz", npz({**rows, "x": np.zeros(20 << 20, np.float32)})),
+        "unpacks to more than": (".npz", squeezed({**rows, "x": np.zeros(20 << 20, np.float32)})),
         "EXIF data turn it": {"image": encoded(picture(0, 60, 40), "JPEG", exif=turned), "sha256": None},
         "transparent": {"image": encoded(picture(0, 60, 40, "RGBA")), "sha256": None},
         "does not decode": {"image": photo(0)[:300], "sha256": None},

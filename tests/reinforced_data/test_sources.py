@@ -308,7 +308,7 @@ def test_caption_columns_of_tables_sidecars_and_saved_sets(tmp_path):
     plain = [{name: row[name] for name in ("key", "caption", "Rewrite", "text")} for row in rows]
     table = datasets.Dataset.from_list([{**row, "image": png(i)} for i, row in enumerate(plain)])
     datasets.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path / "saved"))
-    put(tmp_path / "t.jsonl", "\n".join(json.dumps({**row, "path": f"f/{i}.png"}) for i, row in enumerate(plain)))
+    put(tmp_path / "t.jsonl", "\n".join(json.dumps({**row, "path": f"f/train/{i}.png"}) for i, row in enumerate(plain)))
     for i, row in enumerate(plain):
         for part in ("train", "val"):
             put(tmp_path / "f" / part / f"{i}.png", png(i))
