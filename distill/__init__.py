@@ -1,6 +1,6 @@
 """Distill: big CLIP teachers into small image-text models that run on a phone.
 
-The verbs of the command line as functions: `distill.run(recipe, out)`, `distill.reinforce`, `distill.train`,
+The verbs of the command line as functions: `distill.run(recipe, out)`, `distill.reinforce`, `distill.curate`, `distill.train`,
 `distill.eval`, `distill.export`, `distill.profile`, `distill.report`, `distill.compare`, `distill.list`,
 `distill.doctor`, `distill.devices`; recipes from `distill.load_recipe`. Nothing heavy is imported before it is used.
 """
@@ -11,6 +11,7 @@ from typing import Any
 _WHERE = {
     "run": ("distill.verbs.run", "run"),
     "reinforce": ("distill.verbs.reinforce", "reinforce"),
+    "curate": ("distill.verbs.curate", "curate"),
     "train": ("distill.verbs.train", "train"),
     "eval": ("distill.verbs.evaluate", "evaluate"),
     "export": ("distill.verbs.export", "export"),

@@ -25,6 +25,13 @@ app = typer.Typer(
 TeacherFlag = Annotated[
     list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")
 ]
+CaptionerFlag = Annotated[
+    list[str] | None,
+    typer.Option("--captioner", help="Name, coca:MODEL/TAG, hf:NAME, command:..., python:...; may repeat."),
+]
+ExtendFlag = Annotated[
+    bool, typer.Option("--extend", help="Add teachers, captioners or views to the finished set in --out.")
+]
 StudentFlag = Annotated[str | None, typer.Option("--student", help="Student architecture; see distill list students.")]
 DataFlag = Annotated[
     str | None, typer.Option("--data", help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.")
@@ -42,6 +49,33 @@ TargetFlag = Annotated[
 DeviceFlag = Annotated[
     list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
 ]
+
+FilterFlag = Annotated[
+    list[str] | None,
+    typer.Option("--filter", help="NAME:key=value,key=value over the stored set; may repeat, in order."),
+]
+
+
+VerifyFlag = Annotated[
+    str | None,
+    typer.Option("--verify", help="Stored views to run through the live teachers again: N, or all; 0 = none."),
+]
+CalibrateFlag = Annotated[
+    bool, typer.Option("--calibrate", help="Fit logit scales on held-out pairs where none is published.")
+]
+ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
+TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
+WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an executor at a time.")]
+PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
+
+
+def _own_recipe(folder: Path, sets: list[str] | None, given: dict[str, Any]) -> Any:
+    """The recipe that the run in `folder` was made by, with the flags and settings of this call."""
+    from distill.recipe import load_recipe
+    from distill.verbs.export import run_recipe
+
+    flags = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    return load_recipe(None, sets or [], {**run_recipe(folder).model_dump(mode="json"), **flags})
 
 
 def _recipe(recipe: str | None, sets: list[str] | None, **given: Any) -> Any:
@@ -68,32 +102,59 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 
 @app.command()
 def run(
-    recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
-    target: TargetFlag = None, device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
-    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
+    student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
+    device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False, resume: ResumeFlag = False,
+    overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
     from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
     parsed = _recipe(
-        recipe, sets, teachers=teacher, student__name=student, data=data, rehearse=rehearse or None,
-        export__targets=target, profile__devices=device,
+        recipe, sets, teachers=teacher, captioners=captioner, student__name=student, data=data, filters=filters,
+        rehearse=rehearse or None, export__targets=target, profile__devices=device,
     )  # fmt: skip
     _print(verb(parsed, out, resume=resume, overwrite=overwrite), as_json, show)
 
 
 @app.command()
 def reinforce(
-    recipe: RecipeFlag = None, teacher: TeacherFlag = None, data: DataFlag = None, out: OutFlag = None,
-    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
+    filters: FilterFlag = None, out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False,
+    executor: ExecutorFlag = None, tasks: TasksFlag = None, workers: WorkersFlag = None,
+    slurm_partition: PartitionFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
+    extend: ExtendFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Store the teachers' knowledge of a data set once."""
+    """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
 
     folder = _need(out, "runs/photos")
-    parsed = _recipe(recipe, sets, teachers=teacher, data=data)
-    _print(verb(parsed, folder, resume=resume, overwrite=overwrite), as_json, _show_pairs)
+    given = {
+        "reinforce__verify": verify, "reinforce__calibrate": calibrate or None, "cluster__executor": executor,
+        "cluster__tasks": tasks, "cluster__workers": workers, "cluster__slurm_partition": slurm_partition,
+    }  # fmt: skip
+    if resume and not (recipe or teacher or captioner or data or filters) and (folder / "resolved.json").exists():
+        parsed = _own_recipe(folder, sets, given)
+    else:
+        parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, filters=filters, **given)
+    _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
+
+
+@app.command()
+def curate(
+    folder: Annotated[Path, typer.Argument(help="A reinforced set, or the run that holds one.")],
+    filters: FilterFlag = None, out: OutFlag = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print table and histograms, write nothing.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of every draw.")] = 0,
+    overwrite: OverwriteFlag = False, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Choose among the samples of a reinforced set; says what was kept and why."""
+    from distill.verbs.curate import curate as verb
+    from distill.verbs.curate import lines
+
+    result = verb(folder, filters or [], out, dry_run=dry_run, seed=seed, overwrite=overwrite)
+    _print(result, as_json, lambda facts: print("\n".join(lines(facts))))
 
 
 @app.command()

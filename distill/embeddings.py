@@ -17,6 +17,8 @@ class Embeddings:
         logit_bias: [], added to the logits (0 for softmax models).
         first: global index of this rank's first pair.
         kind: "softmax" or "sigmoid": how this model turns similarities into probabilities.
+        caption_logits: [b, T, V] of a CoCa's next tokens, None where no loss asked for them.
+        caption_labels: LongTensor [b, T], -100 where there is no token to predict.
     """
 
     image: Tensor
@@ -27,6 +29,8 @@ class Embeddings:
     logit_bias: Tensor
     first: int = 0
     kind: str = "softmax"
+    caption_logits: Tensor | None = None
+    caption_labels: Tensor | None = None
 
     def image_logits(self) -> Tensor:
         """[b, B]: this rank's images against all texts."""
@@ -50,11 +54,17 @@ def gather(local: Tensor) -> Tensor:
 
 
 def embeddings(
-    image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None, kind: str = "softmax"
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    kind: str = "softmax",
+    all_image: Tensor | None = None,
 ) -> Embeddings:
-    """Gather [b, D] unit-length image and text rows into an `Embeddings`."""
+    """Gather [b, D] unit-length image and text rows into an `Embeddings`; `all_image` where it was gathered before."""
     rank = (
         torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
     )
     bias = torch.zeros((), device=image.device) if logit_bias is None else logit_bias
-    return Embeddings(image, text, gather(image), gather(text), logit_scale, bias, rank * image.shape[0], kind)
+    every = gather(image) if all_image is None else all_image
+    return Embeddings(image, text, every, gather(text), logit_scale, bias, rank * image.shape[0], kind)

@@ -26,6 +26,7 @@ class BatchLike(Protocol):
     teacher_image: dict[str, Tensor]
     teacher_text: dict[str, Tensor]
     keys: list[str]
+    weights: Tensor | None
 
 
 Batches = Callable[[int, int], Iterator[BatchLike]]
@@ -90,7 +91,8 @@ def fit(
     """Train `task` in place to `steps`, going on from the newest complete checkpoint under out/checkpoints.
 
     Args:
-        task: called as task(images, texts, teacher_image, teacher_text) -> named losses with "loss".
+        task: called as task(images, texts, teacher_image, teacher_text), with weights last where a batch has them,
+            -> named losses with "loss".
         batches: batches(first_step, last_step) yields this rank's batch of each step.
         tokenize: a batch's texts -> tensor for the task.
         out: gets checkpoints/ and metrics.jsonl.
@@ -144,10 +146,11 @@ def _take_step(
     place = accelerator.device
     with accelerator.autocast():
         losses: dict[str, Tensor] = task(
-            batch.images.to(place),
+            _pixels(batch.images.to(place)),
             texts.to(place),
             {name: value.to(place) for name, value in batch.teacher_image.items()},
             {name: value.to(place) for name, value in batch.teacher_text.items()},
+            *(() if batch.weights is None else (batch.weights.to(place),)),
         )
     if not torch.isfinite(losses["loss"]):
         raise DistillError(
@@ -159,3 +162,8 @@ def _take_step(
     norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
     optimizer.step()
     return losses, norm.item()
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """uint8 images as floats in [0, 1], rows in memory order; features as they are."""
+    return images.contiguous().float().div_(255) if images.dtype == torch.uint8 else images

@@ -28,13 +28,22 @@ class Loss(nn.Module):
     """
 
     needs_teachers = True
+    needs_captions = False  # reads the student's next-token logits, which only a CoCa has
 
     def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
         super().__init__()
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
-        """The loss, []: zero for a perfect copy wherever the loss compares with teachers."""
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+        """The loss, []: zero for a perfect copy wherever the loss compares with teachers.
+
+        `weights` [b] say how much each pair of this rank counts; their mean over all ranks is 1.
+        """
         raise NotImplementedError("a loss defines forward")
+
+
+def mean_over_pairs(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of the pairs' values [b], each times its weight [b] where there are weights."""
+    return values.mean() if weights is None else (weights.to(values) * values).mean()
 
 
 LOSSES: Registry[type[Loss]] = Registry("loss", ("distill.losses",))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
-from distill.recipe import StudentRecipe
+from distill.recipe import CaptioningRecipe, StudentRecipe
 from students.spec import STUDENTS, StudentSpec
 from teachers.load import load_teacher, resolve_teacher
 from teachers.spec import TeacherSpec
@@ -15,7 +15,11 @@ from teachers.spec import TeacherSpec
 if TYPE_CHECKING:
     from students.inherit import InheritanceSource
     from students.student import Student
+    from teachers.captioner import Captioner
     from teachers.teacher import Teacher
+
+
+COPY = "copy"  # student.inherit: every weight as it is, from a model of the same architecture (fine-tuning)
 
 
 class TeacherSet:
@@ -33,6 +37,33 @@ class TeacherSet:
         return [load_teacher(spec, random_weights=self._random, seed=self._seed) for spec in self.specs]
 
 
+class CaptionerSet:
+    """The recipe's captioners: specs at once (so that a wrong name fails early), weights when first needed."""
+
+    def __init__(self, names: tuple[str, ...], decode: CaptioningRecipe, *, random_weights: bool, seed: int) -> None:
+        from teachers.captioner import Decode
+
+        if len(set(names)) != len(names):
+            raise UsageError(f"A captioner is named twice: {', '.join(names)}.")
+        self._decode = Decode(**decode.model_dump())
+        self._random, self._seed = random_weights, seed
+        if names:
+            from teachers.load_captioner import resolve_captioner
+
+            self.specs = [resolve_captioner(name) for name in names]
+        else:
+            self.specs = []
+
+    @cached_property
+    def loaded(self) -> "list[Captioner]":
+        """The frozen models, in order."""
+        if not self.specs:
+            return []
+        from teachers.load_captioner import load_captioner
+
+        return [load_captioner(spec, self._decode, random_weights=self._random, seed=self._seed) for spec in self.specs]
+
+
 def student_spec(recipe: StudentRecipe) -> StudentSpec:
     """The architecture that a recipe names, with its overrides."""
     return STUDENTS.get(recipe.name).resized(
@@ -41,10 +72,10 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
 
 
 def check_strategy(name: str) -> None:
-    """Raise UsageError unless `name` is an inheritance strategy or "none"."""
+    """Raise UsageError unless `name` is an inheritance strategy, "copy" or "none"."""
     from students.inherit import STRATEGIES
 
-    if name != "none":
+    if name not in ("none", COPY):
         STRATEGIES.get(name)
 
 
@@ -73,6 +104,23 @@ def inheritance_source(teacher: "Teacher") -> "InheritanceSource":
     return InheritanceSource(teacher.spec.name, cfg, dict(model.state_dict()), teacher.weights_sha256, vocabulary)
 
 
+def _copy_weights(student: "Student", origin: "Teacher") -> dict[str, Any]:
+    """Every weight of `origin` into `student`. Raises UsageError when they are not the same architecture and vocabulary."""
+    source = inheritance_source(origin)
+    own = student.clip.state_dict()
+    odd = sorted(own.keys() ^ source.state.keys())
+    odd += [name for name in own if name in source.state and own[name].shape != source.state[name].shape]
+    if odd or source.vocabulary_sha256 != _merges_sha256(student.merges):
+        what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
+        raise UsageError(
+            f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
+            f"{student.spec.name!r} ({what}). Choose the student of that name, or another strategy (distill list strategies)."
+        )
+    student.clip.load_state_dict(source.state)
+    summary = {"strategy": "copy", "source": source.name, "source_sha256": source.sha256}
+    return {**summary, "towers": ["visual", "text"], "skipped": {}}
+
+
 def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":
     """A student ready to train, and what it inherited: {"strategy", "source", "towers": {...}, "skipped": {...}, "plan"}.
 
@@ -91,6 +139,8 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
         origin = teachers.loaded[0]
     else:
         raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")
+    if recipe.inherit == COPY:
+        return student, _copy_weights(student, origin)
     try:
         source = inheritance_source(origin)
     except UsageError as reason:

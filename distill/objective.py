@@ -11,6 +11,7 @@ from distill.loss import LOSSES, Loss, TeacherFacts
 # CLIP-KD arXiv 2307.12732 (2000 / 1 / 1 with 2000 MSE = 7.8 (1 - cos)), and this project's default for small batches.
 PRESETS: dict[str, dict[str, float]] = {
     "clip": {"contrastive": 1.0},
+    "coca": {"contrastive": 1.0, "caption": 2.0},  # arXiv 2205.01917 section 3.2, eq. 4
     "mobileclip": {"affinity": 1.0},
     "tinyclip": {"affinity": 1.0},
     "clipkd": {"affinity": 1.0, "feature": 7.8, "interactive": 1.0, "contrastive": 1.0},
@@ -50,6 +51,16 @@ def refuse_without_teachers(objective: str | dict[str, float]) -> None:
         )
 
 
+def refuse_without_decoder(objective: str | dict[str, float], student: str, captions: bool) -> None:
+    """Raise UsageError when a loss of the objective needs captions and the student has no caption decoder."""
+    needing = [name for name, w in objective_weights(objective).items() if w > 0 and LOSSES.get(name).needs_captions]
+    if needing and not captions:
+        raise UsageError(
+            f"The objective {objective!r} trains a captioner ({', '.join(needing)}), but the student {student!r} has no "
+            "caption decoder. Choose one that has: --student coca-vitl14 (see distill list students)."
+        )
+
+
 class Objective(nn.Module):
     """Sum of weight x loss.
 
@@ -74,8 +85,15 @@ class Objective(nn.Module):
         """Whether any of the losses reads teacher embeddings."""
         return any(loss.needs_teachers for loss in self.losses.values())
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> dict[str, Tensor]:
-        """Named losses: each unweighted value, and "loss", the weighted sum."""
-        named: dict[str, Tensor] = {name: loss(student, teachers) for name, loss in self.losses.items()}
+    @property
+    def needs_captions(self) -> bool:
+        """Whether any of the losses reads the student's next-token logits."""
+        return any(loss.needs_captions for loss in self.losses.values())
+
+    def forward(
+        self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs."""
+        named: dict[str, Tensor] = {name: loss(student, teachers, weights) for name, loss in self.losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named}

@@ -4,7 +4,7 @@ Recipe objects stop at the verbs: inside, functions take what they need by name.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,20 @@ class StudentRecipe(Strict):
     image_size: int | None = Field(None, ge=16, description="pixels; None = the architecture's own")
     context_length: int | None = Field(None, ge=4, description="tokens; None = the architecture's own")
     text_layers: int | None = Field(None, ge=1, description="text depth; None = the architecture's own")
-    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude, or none")
+    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude; copy = every weight; none")
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
+
+
+class CaptioningRecipe(Strict):
+    """How captioners decode; see `teachers.captioner.Decode`."""
+
+    captions: int = Field(5, ge=1, description="captions per image and captioner")
+    top_p: float | None = Field(0.9, gt=0, le=1, description="nucleus of the sampling; ignored with beams")
+    temperature: float = Field(1.0, gt=0)
+    beams: int = Field(1, ge=1, description="1 = sampling")
+    max_tokens: int = Field(76, ge=1)
+    min_tokens: int = Field(5, ge=0)
+    seed: int = Field(0, ge=0)
 
 
 class ReinforceRecipe(Strict):
@@ -33,10 +45,31 @@ class ReinforceRecipe(Strict):
     embed_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
     caption_columns: dict[str, str] = Field(
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
-    verify: int = Field(16, ge=0, description="stored views re-run through the live teachers afterwards; 0 = none")
+    captioning: CaptioningRecipe = CaptioningRecipe()
+    verify: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        16, description="stored views re-run through the live teachers afterwards; 0 = none, or all"
+    )
+    calibrate: bool | Literal["all"] = Field(
+        False, description="fit logit scales on held-out pairs; true = where none is published, all = of every teacher"
+    )
+
+
+class ClusterRecipe(Strict):
+    """Which executor of datatrove labels the data, and with what; see docs/scale.md."""
+
+    executor: Literal["none", "local", "slurm", "ray"] = Field("none", description="none = this process does it")
+    tasks: int = Field(8, ge=1, description="shares of the work; each makes every tasks-th shard")
+    workers: int = Field(2, ge=1, description="tasks at a time")
+    cpus_per_task: int = Field(4, ge=1, description="slurm and ray")
+    mem_per_cpu_gb: int = Field(4, ge=1, description="slurm and ray")
+    gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
+    slurm_partition: str = ""
+    slurm_time: str = Field("24:00:00", description="limit of one task")
+    slurm_env: str = Field("", description="command that makes Python and this package available on a node")
 
 
 class TrainRecipe(Strict):
@@ -57,7 +90,21 @@ class TrainRecipe(Strict):
     keep_checkpoints: int = Field(1, ge=1)
     log_every: int = Field(5, ge=1, description="steps")
     workers: int = Field(0, ge=0, description="data loading processes")
+    replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     half_weights: bool = Field(False, description="store the finished weights as fp16")
+
+
+class CaptionsRecipe(Strict):
+    """Which captions the student reads; see docs/train.md."""
+
+    policy: Literal["auto", "any", "sum", "mix"] = Field(
+        "auto", description="auto = sum where there are real and synthetic captions, else any"
+    )
+    weights: dict[str, float] = Field({}, description='source -> weight, as { real = 1.0, "synthetic:coca" = 0.5 }')
+    sub_sentences: bool = Field(False, description="draw stored sentences of long captions too")
+    consistency_weight: float | None = Field(
+        None, gt=0, description="temperature of pair weights by teacher consistency (ALIP: 0.5); None = off"
+    )
 
 
 class BaselineRecipe(Strict):
@@ -105,14 +152,24 @@ class Recipe(Strict):
     """A whole job."""
 
     teachers: tuple[str, ...] = ("rendered",)
+    captioners: tuple[str, ...] = Field((), description="see distill list captioners")
     data: str = "rendered:train=2560"
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"
     seed: int = 0
+    filters: tuple[str, ...] = Field(
+        (), description="curation of the reinforced set, in order; see distill list filters"
+    )
+    selection: str | None = Field(
+        None,
+        description="folder of a selection to train on; None = the reinforced set's own, if any; none = all samples",
+    )
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
     reinforce: ReinforceRecipe = ReinforceRecipe()
+    cluster: ClusterRecipe = ClusterRecipe()
     train: TrainRecipe = TrainRecipe()
+    captions: CaptionsRecipe = CaptionsRecipe()
     baseline: BaselineRecipe = BaselineRecipe()
     eval: EvalRecipe = EvalRecipe()
     export: ExportRecipe = ExportRecipe()

@@ -18,7 +18,7 @@ PACKAGES = (
 )  # fmt: skip
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.
-FREE_TO_CHANGE = ("profile", "export.jobs", "train.workers", "train.log_every")
+FREE_TO_CHANGE = ("profile", "cluster", "reinforce.verify", "export.jobs", "train.workers", "train.log_every")
 
 
 def versions() -> dict[str, str]:
@@ -87,8 +87,8 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Make `out` ready for `recipe`: new, or the continuation of the same job.
+def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool, extend: bool = False) -> None:
+    """Make `out` ready for `recipe`: new, the continuation of the same job, or (`extend`) a job that adds to it.
 
     Raises:
         OutputExistsError: it exists and neither was said.
@@ -98,10 +98,12 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Non
     import tomli_w
 
     values = recipe.model_dump(mode="json")
-    refuse_existing(out, resume=resume, overwrite=overwrite)
+    if extend and (resume or overwrite):
+        raise UsageError("Say one of --extend, --resume and --overwrite.")
+    refuse_existing(out, resume=resume or extend, overwrite=overwrite)
     if out.is_dir() and overwrite:
         shutil.rmtree(out)
-    elif (out / RESOLVED).exists():
+    elif (out / RESOLVED).exists() and not extend:
         before = atomic.read_json(out / RESOLVED)["recipe"]
         keys = differing_keys(before, values)
         if keys:
@@ -116,7 +118,7 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Non
             f"Only {free / 1e6:.0f} MB are free where {str(out)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    if not (out / RESOLVED).exists():
+    if extend or not (out / RESOLVED).exists():
         plain = {key: value for key, value in values.items() if value is not None}
         atomic.write_text(out / "recipe.toml", tomli_w.dumps(_without_none(plain)))
         atomic.write_json(out / RESOLVED, {"recipe": values, "versions": versions(), "commit": git_commit()})

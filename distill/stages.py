@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.models import TeacherSet, student_spec
+from distill.labelling import VERIFY_FILE, label, label_on_cluster, verify_stage
+from distill.models import TeacherSet
+from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK, small_task
 from distill.training import train_model
+from distill.training_data import stored_pairs
 
 if TYPE_CHECKING:
     from distill.evalset import Embedder, EvalSet
 
 REINFORCED = "reinforced"
-VERIFY_FILE = "reinforced-verify.json"
 BASELINE = "plain"
 
 
@@ -27,36 +29,29 @@ def is_reinforced(path: Path) -> bool:
     return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
 
 
-def reinforce_stage(recipe: Recipe, teachers: TeacherSet, out: Path, console: Console) -> Path:
-    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed."""
-    from reinforced_data.open import open_source
-    from reinforced_data.verify import verify
-    from reinforced_data.write import reinforce
+def reinforce_stage(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False, wait: bool = True
+) -> Path | None:
+    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
 
+    Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
+    are missing after this process's own, or a batch system has only taken the job.
+    """
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    settings = recipe.reinforce
+    if extend:
+        (out.parent / VERIFY_FILE).unlink(missing_ok=True)
+    if extend or not (out / "manifest.json").exists():
+        if recipe.cluster.executor == "none":
+            label(recipe, teachers, out, console, this_place(), extend=extend)
+        else:
+            label_on_cluster(recipe, teachers, out, console, extend=extend)
     if not (out / "manifest.json").exists():
-        with console.stage("load teachers"):
-            models = teachers.loaded
-        with console.stage("reinforce") as advance:
-            reinforce(
-                open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns),
-                models,
-                out,
-                views_per_image=settings.views_per_image,
-                view_preset=settings.view_preset,
-                embed_dtype=settings.embed_dtype,
-                shard_size=settings.shard_size,
-                batch_size=settings.batch_size,
-                seed=recipe.seed,
-                resume=out.exists(),
-                progress=lambda done, total: advance(done, total, "images"),
-            )
-    checked = out.parent / VERIFY_FILE
-    if settings.verify and not checked.exists():
-        with console.stage("verify stored embeddings"):
-            atomic.write_json(checked, verify(out, teachers.loaded, settings.verify, recipe.seed))
+        if not wait:
+            return None
+        console.say("Waiting for the shards of other processes.")
+        wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
+    verify_stage(recipe, teachers, out, console)
     return out
 
 
@@ -67,10 +62,19 @@ def training_licence(stored: Path | None, source_licence: str) -> str:
     return str(atomic.read_json(stored / "manifest.json")["licence_summary"])
 
 
-def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, console: Console) -> None:
-    """The student into out/student, and the plain one (no teacher anywhere) into out/plain/student."""
-    from reinforced_data.pairs import StoredPairs
+def train_stages(
+    recipe: Recipe,
+    stored: Path,
+    teachers: TeacherSet,
+    out: Path,
+    console: Console,
+    selection: Path | None = None,
+) -> None:
+    """The student into out/student, and the plain one (no teacher anywhere) into out/plain/student.
 
+    Args:
+        selection: folder of the samples to train both on; None = all of `stored`.
+    """
     pairs = None
     arms = [("train student", out, recipe.objective, recipe.student.inherit)]
     if recipe.baseline.enabled:
@@ -79,7 +83,7 @@ def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, 
         if (folder / "student").exists():
             continue
         with console.stage(name) as advance:
-            pairs = pairs or StoredPairs(stored, student_spec(recipe.student).image_size)
+            pairs = pairs or stored_pairs(recipe, stored, selection)
             train_model(
                 recipe,
                 folder,
@@ -89,6 +93,7 @@ def train_stages(recipe: Recipe, stored: Path, teachers: TeacherSet, out: Path, 
                 inherit=inherit,
                 licence=training_licence(stored, ""),
                 advance=advance,
+                plain=folder != out,
             )
 
 

@@ -8,10 +8,12 @@ from distill.console import Advance
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
 from distill.models import TeacherSet, new_student
-from distill.recipe import Recipe, TrainRecipe
+from distill.recipe import CaptionsRecipe, Recipe, TrainRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from reinforced_data.policy import CaptionPolicy
 
 STUDENT_DIR = "student"
 INHERITANCE_FILE = "inheritance.json"
@@ -22,6 +24,13 @@ def fit_recipe(train: TrainRecipe, seed: int) -> dict[str, Any]:
     names = ("steps", "lr", "lr_floor", "warmup_steps", "weight_decay", "clip_norm", "precision", "device",
              "checkpoint_every", "keep_checkpoints", "log_every")  # fmt: skip
     return {name: getattr(train, name) for name in names} | {"betas": (train.beta1, train.beta2), "seed": seed}
+
+
+def caption_policy(captions: CaptionsRecipe) -> "CaptionPolicy":
+    """The policy that a recipe's captions table describes. Raises UsageError when its weights make no sense."""
+    from reinforced_data.policy import CaptionPolicy
+
+    return CaptionPolicy(captions.policy, captions.weights, captions.sub_sentences)
 
 
 def report_progress(advance: Advance) -> Any:
@@ -44,6 +53,7 @@ def train_model(
     inherit: str,
     licence: str,
     advance: Advance,
+    plain: bool = False,
 ) -> Path:
     """Train the recipe's student into out/student/, resuming from out/checkpoints. Returns the folder.
 
@@ -52,6 +62,7 @@ def train_model(
         teachers: what may be inherited from; None = nothing.
         objective, inherit: given apart because the plain baseline differs in these two alone.
         licence: goes into the student's card.
+        plain: the baseline, which no teacher may touch, not even by weights of consistency.
     """
     folder = out / STUDENT_DIR
     if folder.exists():  # written last and atomically, so it is whole
@@ -60,7 +71,7 @@ def train_model(
     from distill.loss import TeacherFacts
     from distill.objective import Objective, fixed_scale
     from distill.task import DistillTask
-    from reinforced_data.pairs import batches
+    from reinforced_data.loader import batches
 
     out.mkdir(parents=True, exist_ok=True)
     student, inherited = new_student(recipe.student.model_copy(update={"inherit": inherit}), teachers, recipe.seed)
@@ -70,7 +81,9 @@ def train_model(
         for name, value in data.teachers.items()
     }
     width = int(student.spec.model_cfg["embed_dim"])
-    task = DistillTask(student, Objective(objective, width, facts), facts, fixed_scale(objective))
+    losses = Objective(objective, width, facts)
+    consistency = recipe.captions.consistency_weight if facts and not plain else None
+    task = DistillTask(student, losses, facts, fixed_scale(objective), consistency)
     train = recipe.train
 
     def stream(first_step: int, last_step: int) -> Any:

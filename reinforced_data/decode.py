@@ -75,6 +75,28 @@ def shown_otherwise(data: bytes) -> str:
         return ""
 
 
+def decode_reduced(data: bytes, factor: int, size: tuple[int, int]) -> "Image | None":
+    """A JPEG of `size` (width, height) decoded at 1/factor of it (2, 4 or 8), rounded up; None where that cannot be.
+
+    It cannot for other formats, rotated photos, another size and files that do not decode: decode those whole, which
+    also says what is wrong with them.
+    """
+    from PIL import Image, JpegImagePlugin
+
+    _quiet_pillow()
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG",))
+        if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.size != size or _orientation(image) != 1:
+            return None
+        image.draft(None, (size[0] // factor, size[1] // factor))
+        image.load()
+        if image.size != (-(-size[0] // factor), -(-size[1] // factor)):
+            return None
+        return _to_rgb(image, "")
+    except Exception:  # whatever it is, the whole decode meets it again and names the sample
+        return None
+
+
 def _decode(data: bytes, key: str) -> "Image":
     from PIL import Image, UnidentifiedImageError
 

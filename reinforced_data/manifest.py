@@ -200,6 +200,11 @@ def read_plan(folder: Path) -> Plan:
     return parse(Plan, _read(folder / PLAN_FILE), str(folder / PLAN_FILE))
 
 
+def is_planned(folder: Path, plan: Plan) -> bool:
+    """Whether the set in `folder` follows `plan` (apart from what does not change a stored byte)."""
+    return (folder / PLAN_FILE).is_file() and not differences(read_plan(folder), plan)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished set.
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.core.atomic import PARTIAL, fsync_dir, sha256_json
+from distill.core.atomic import PARTIAL, fsync_dir, remove_leftovers, sha256_json
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from reinforced_data.manifest import MANIFEST_FILE, PLAN_FILE, Plan, differences, read_plan, write_record
 from reinforced_data.store import SHARD_GLOB
@@ -13,8 +13,7 @@ from reinforced_data.store import SHARD_GLOB
 def open_output(out: Path, plan: Plan, *, resume: bool = False, overwrite: bool = False, extend: bool = False) -> Plan:
     """Make `out` ready for `plan` and write plan.json; returns the plan to follow.
 
-    On a resume that is the stored one. Leftovers of killed processes are removed, so let one process call this
-    before the others begin.
+    On a resume that is the stored one. Leftovers of killed processes are removed.
 
     Raises OutputExistsError or UsageError as `write.reinforce` says.
     """
@@ -39,8 +38,7 @@ def open_output(out: Path, plan: Plan, *, resume: bool = False, overwrite: bool 
         if overwrite:
             _remove(out)
         else:
-            for file in out.glob(PARTIAL + "*") if present else ():
-                file.unlink(missing_ok=True)
+            remove_leftovers(out)
             if PLAN_FILE in present:
                 return _go_on(out, plan, extend)
         out.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,20 @@
-"""Training pairs: one view and one caption of a sample, in an order that is a function of the seed alone.
+"""Training pairs: one view of a sample and the captions to read with it, all drawn by a generator that is handed in.
 
-Global batch `step` depends on (seed, step) and nothing else, so a run resumes at any step, with another number of ranks
-or workers, and sees exactly what it would have seen. Caption policies beyond a uniform draw are left out here.
+Which captions is a `policy`'s business, the order of samples and the making of batches the `loader`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.core.errors import DistillError, UsageError
+from reinforced_data.captions import SENTENCE, sub_sentences
 from reinforced_data.decode import BadImageError, decode_rgb
+from reinforced_data.policy import CaptionPolicy
 from reinforced_data.read import ReinforcedData, TeacherFacts
-from reinforced_data.sample import Batch, Caption
+from reinforced_data.replay import Replay, stored_view
+from reinforced_data.sample import Caption
 from reinforced_data.source import Source
 from reinforced_data.views import draw_view, render_view, view_preset
 
@@ -24,16 +26,17 @@ if TYPE_CHECKING:
 
 SMALL_SIDE = 128  # pixels; images no larger are kept decoded, since decoding them costs more than keeping them
 CACHE_BYTES = 512 << 20
-_ORDER_STREAM, _DRAW_STREAM = 2, 3  # see label._VIEW_STREAM
+_LOOKED_AT = 256  # samples whose caption sources decide an "auto" policy
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One training pair: image [S, S, 3] uint8, text, and per teacher the unit-length [D] float32 of each side."""
+    """One training pair: image [S, S, 3] uint8, one caption or (policy "sum") a real and a synthetic one, and per teacher
+    the unit-length float32 embeddings: [D] of the view, [captions, D] of the texts."""
 
     key: str
     image: "Array"
-    text: str
+    texts: tuple[str, ...]
     teacher_image: "dict[str, Array]" = field(default_factory=dict)
     teacher_text: "dict[str, Array]" = field(default_factory=dict)
 
@@ -46,7 +49,11 @@ class Pairs(Protocol):
     def __len__(self) -> int: ...
 
     def pair(self, index: int, rng: "np.random.Generator") -> Pair:
-        """A pair of sample `index`; which view and caption is drawn from `rng`."""
+        """A pair of sample `index`; view and captions are drawn from `rng`, as many captions for every sample."""
+        ...
+
+    def key(self, index: int) -> str:
+        """What messages call sample `index`."""
         ...
 
 
@@ -74,39 +81,74 @@ class _SmallImages:
 
 
 class StoredPairs:
-    """Pairs from a reinforced set: a stored view with its embeddings, a stored caption with its own.
+    """Pairs from a reinforced set: a stored view with its embeddings, stored captions with their own.
 
     Args:
         path: folder of the set.
         image_size: S, pixels, of the rendered views (the student's, not the teachers').
+        captions: how captions are drawn. replay: see the module `replay`.
 
-    Raises UsageError or DistillError as `ReinforcedData` does.
+    Attributes:
+        policy: `captions` with "auto" decided by the sources of the first samples.
+
+    Raises:
+        UsageError: sentences are asked for and none are stored; else as `ReinforcedData`.
+        DistillError: as `ReinforcedData`.
     """
 
-    def __init__(self, path: Path, image_size: int) -> None:
+    def __init__(
+        self, path: Path, image_size: int, captions: CaptionPolicy | None = None, replay: Replay = "exact"
+    ) -> None:
         self.data = ReinforcedData(path)
         self.teachers = self.data.teachers
         self.image_size = image_size
+        self.replay = replay
+        sources = {source for i in range(min(_LOOKED_AT, len(self.data))) for source in self._sources(i)}
+        self.policy = (captions or CaptionPolicy()).resolve(sources)
+        if self.policy.sub_sentences and not any(source.endswith(SENTENCE) for source in sources):
+            raise UsageError(
+                f"captions.sub_sentences is set, but {str(path)!r} stores no sentences of its captions (sources that end "
+                f"in {SENTENCE!r}; the first {_LOOKED_AT} samples were looked at), and teachers have only read the whole "
+                "ones. Reinforce again with sentences, or leave the setting out."
+            )
         self._small = _SmallImages()
 
     def __len__(self) -> int:
         return len(self.data)
 
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self.data.key(index)
+
     def pair(self, index: int, rng: "np.random.Generator") -> Pair:
         """See `Pairs`. Raises DistillError naming the sample when its image is not the one that was reinforced."""
-        text = self.data.text(index)
-        view, caption = int(rng.integers(len(text.views))), int(rng.integers(len(text.captions)))
-        image = self._small.get(index)
+        data = self.data
+        number = int(rng.integers(data.counts(index)[0]))
+        picked = self.policy.draw(self._sources(index), rng)
+        return Pair(
+            key=data.key(index),
+            image=self._image(index, number),
+            texts=tuple(data.caption(index, caption).text for caption in picked),
+            teacher_image={name: _unit(data.image_embed(index, name, number)) for name in self.teachers},
+            teacher_text={name: self._text_embeds(index, name, picked) for name in self.teachers},
+        )
+
+    def _sources(self, index: int) -> list[str]:
+        return [self.data.caption(index, number).source for number in range(self.data.counts(index)[1])]
+
+    def _image(self, index: int, number: int) -> "Array":
+        view, image = self.data.view(index, number), self._small.get(index)
         if image is None:
+            if self.replay == "fast" and max(self.data.size(index)) > SMALL_SIDE:
+                return stored_view(self.data, index, view, self.image_size)
             image = self.data.decoded(index)
             self._small.keep(index, image)
-        return Pair(
-            key=text.key,
-            image=render_view(image, text.views[view], self.image_size),
-            text=text.captions[caption].text,
-            teacher_image={name: _unit(self.data.image_embed(index, name, view)) for name in self.teachers},
-            teacher_text={name: _unit(self.data.text_embed(index, name, caption)) for name in self.teachers},
-        )
+        return render_view(image, view, self.image_size)
+
+    def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> "Array":
+        import numpy as np
+
+        return np.stack([_unit(self.data.text_embed(index, teacher, caption)) for caption in captions])
 
 
 class RawPairs:
@@ -117,15 +159,20 @@ class RawPairs:
 
     Args:
         source: the samples. view_preset: how views are drawn. image_size: S, pixels.
+        captions: how captions are drawn; "auto" is "any" here, and sentences are cut when they are drawn, since no
+            teacher read the whole.
     """
 
-    def __init__(self, source: Source, view_preset: str, image_size: int) -> None:
+    def __init__(
+        self, source: Source, view_preset: str, image_size: int, captions: CaptionPolicy | None = None
+    ) -> None:
         _known_preset(view_preset)
         self.teachers: dict[str, TeacherFacts] = {}
         self.rejected: dict[str, str] = {}
         self.source = source
         self.view_preset = view_preset
         self.image_size = image_size
+        self.policy = (captions or CaptionPolicy()).resolve(())
         self._bad: set[int] = set()
         self._small = _SmallImages()
         self._facts: dict[int, tuple[str, tuple[Caption, ...]]] = {}  # of the images kept in _small
@@ -149,13 +196,26 @@ class RawPairs:
                 self.rejected[error.key] = error.reason
                 continue
             view = draw_view(self.view_preset, image.width, image.height, rng)
-            text = captions[int(rng.integers(len(captions)))].text
-            return Pair(key=key, image=render_view(image, view, self.image_size), text=text)
+            return Pair(key=key, image=render_view(image, view, self.image_size), texts=self._texts(captions, rng))
         reasons = "; ".join(f"{key}: {reason}" for key, reason in list(self.rejected.items())[:3])
         raise DistillError(
             f"None of the {len(self)} samples of {self.source.name!r} can be trained on ({reasons}). Training needs "
             "images that decode, each with at least one caption."
         )
+
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self.source[index].key
+
+    def _texts(self, captions: Sequence[Caption], rng: "np.random.Generator") -> tuple[str, ...]:
+        picked = self.policy.draw([caption.source for caption in captions], rng)
+        texts = tuple(captions[number].text for number in picked)
+        return tuple(self._perhaps_sentence(text, rng) for text in texts) if self.policy.sub_sentences else texts
+
+    def _perhaps_sentence(self, text: str, rng: "np.random.Generator") -> str:
+        sentences = sub_sentences(text)
+        choices = [text, *sentences] if len(sentences) > 1 else [text]
+        return choices[int(rng.integers(len(choices)))]
 
     def _load(self, index: int) -> "tuple[str, tuple[Caption, ...], Image]":
         kept = self._small.get(index)
@@ -180,96 +240,3 @@ def _unit(vector: "Array") -> "Array":
 
     norm = float(np.sqrt(np.dot(vector, vector)))
     return vector if abs(norm - 1.0) < 1e-6 or norm == 0.0 else (vector / np.float32(norm)).astype(np.float32)
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> "Array":
-    """The order of `count` samples in an epoch: a permutation that depends on (seed, epoch) alone."""
-    import numpy as np
-
-    return _rng(seed, _ORDER_STREAM, epoch).permutation(count).astype(np.int64)
-
-
-def _rng(*words: int) -> "np.random.Generator":
-    import numpy as np
-
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
-
-
-class _Steps:
-    """Step number -> this rank's part of the global batch. A map-style data set for torch's DataLoader."""
-
-    def __init__(self, pairs: Pairs, batch_size: int, seed: int, rank: int, world: int) -> None:
-        self._pairs, self._seed = pairs, seed
-        self._batch_size, self._part = batch_size, batch_size // world
-        self._first = rank * self._part
-        self._order: tuple[int, Array] | None = None
-
-    def __getitem__(self, step: int) -> Batch:
-        epoch, place = divmod(step, len(self._pairs) // self._batch_size)
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, epoch_order(self._seed, epoch, len(self._pairs)))
-        start = place * self._batch_size + self._first
-        indices = [int(index) for index in self._order[1][start : start + self._part]]
-        return collate([self._pairs.pair(i, _rng(self._seed, _DRAW_STREAM, epoch, i)) for i in indices])
-
-
-def collate(pairs: list[Pair]) -> Batch:
-    """b pairs as one batch: images [b, 3, S, S] float32 in [0, 1], teacher embeddings [b, D] float32."""
-    import numpy as np
-    import torch
-
-    pixels = torch.from_numpy(np.stack([pair.image for pair in pairs]))
-    return Batch(
-        images=pixels.permute(0, 3, 1, 2).contiguous().float().div_(255),
-        texts=[pair.text for pair in pairs],
-        teacher_image={
-            name: torch.from_numpy(np.stack([pair.teacher_image[name] for pair in pairs]))
-            for name in pairs[0].teacher_image
-        },
-        teacher_text={
-            name: torch.from_numpy(np.stack([pair.teacher_text[name] for pair in pairs]))
-            for name in pairs[0].teacher_text
-        },
-        keys=[pair.key for pair in pairs],
-    )
-
-
-def batches(
-    pairs: Pairs,
-    *,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    last_step: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-) -> Iterator[Batch]:
-    """This rank's batches of the steps first_step <= step < last_step.
-
-    Each epoch visits every sample once in the order of `epoch_order`; an incomplete last batch is dropped.
-
-    Args:
-        batch_size: B, over all ranks; rank r takes the r-th of `world` equal parts.
-        workers: processes that make batches ahead; 0 = in this one. The batches are the same.
-
-    Raises:
-        UsageError: the set is smaller than one batch, or the batch does not divide among the ranks.
-    """
-    if batch_size < 1 or world < 1 or batch_size % world or not 0 <= rank < world:
-        raise UsageError(f"A global batch of {batch_size} does not divide among {world} ranks (this is rank {rank}).")
-    if len(pairs) < batch_size:
-        raise UsageError(
-            f"The set has {len(pairs)} samples, fewer than one batch of {batch_size}. Give more, or a smaller batch."
-        )
-    steps = _Steps(pairs, batch_size, seed, rank, world)
-    if workers == 0:
-        return (steps[step] for step in range(first_step, last_step))
-    return _from_workers(steps, range(first_step, last_step), workers)
-
-
-def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch]:
-    from torch.utils.data import DataLoader
-
-    # A "sample" of this loader is a whole batch, so its order and content are those of the steps.
-    yield from DataLoader(steps, batch_size=None, sampler=numbers, num_workers=workers)  # type: ignore[arg-type]

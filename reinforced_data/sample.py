@@ -67,12 +67,17 @@ class ZeroShotTask:
 class Batch:
     """b pairs on this rank, ready for a student.
 
+    Texts come in one or more streams of b: stream s of pair i is row s * b + i. The caption policy "sum" makes two, real
+    captions and synthetic ones, whose losses are added; the others make one.
+
     Attributes:
-        images: [b, 3, H, W] float32, RGB in [0, 1]. (Features [b, F] when towers' heads are aligned.)
-        texts: b captions. (Features [b, F] as a tensor when towers' heads are aligned.)
+        images: [b, 3, H, W] uint8, RGB; `distill.fit` makes them floats in [0, 1] where the model lives, which is a
+            quarter of the bytes to move. (Features [b, F] float32 when towers' heads are aligned.)
+        texts: streams x b captions. (Features [b, F] as a tensor when towers' heads are aligned.)
         teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.
-        teacher_text: the same for the captions.
+        teacher_text: teacher name -> [streams x b, D_t], the same for the captions.
         keys: b sample keys, for messages and the exact-resume tests.
+        weights: [b] float32, at least 0: how much each pair counts (its scale does not matter), None = all the same.
     """
 
     images: "Tensor"
@@ -80,3 +85,4 @@ class Batch:
     teacher_image: "dict[str, Tensor]"
     teacher_text: "dict[str, Tensor]"
     keys: list[str]
+    weights: "Tensor | None" = None

@@ -82,34 +82,36 @@ def storable(view: View) -> View:
 def _draw_box(
     scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: "np.random.Generator"
 ) -> tuple[float, float, float, float]:
-    """(left, top, width, height) as fractions: uniform area share, log-uniform shape, ten tries, else the centre."""
+    """(left, top, width, height) as fractions of whole pixels: uniform area share, log-uniform shape, ten tries, else
+    the centre."""
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = math.sqrt(area * shape) / width, math.sqrt(area / shape) / height
-        if w <= 1.0 and h <= 1.0:
-            return (float(rng.uniform(0.0, 1.0 - w)), float(rng.uniform(0.0, 1.0 - h)), w, h)
+        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return (left / width, top / height, w / width, h / height)
     shape = min(max(width / height, ratio[0]), ratio[1])
-    w, h = min(1.0, height * shape / width), min(1.0, width / shape / height)
-    return ((1.0 - w) / 2, (1.0 - h) / 2, w, h)
+    w, h = max(1, min(width, round(height * shape))), max(1, min(height, round(width / shape)))
+    return ((width - w) // 2 / width, (height - h) // 2 / height, w / width, h / height)
 
 
 def crop_square(image: "Image", view: View, size: int) -> "Image":
     """The view's box of an RGB image, resized to size x size (antialiased bicubic), without its operations."""
     from PIL.Image import Resampling
 
-    left, top, width, height = view.box
-    right, bottom = min(1.0, left + width), min(1.0, top + height)
-    box = (
-        _snap(left * image.width),
-        _snap(top * image.height),
-        _snap(right * image.width),
-        _snap(bottom * image.height),
-    )
+    box = box_pixels(view, image.size)
     if all(side.is_integer() for side in box):
         # Cut first, as torchvision does: no pixel outside the box then reaches its edges, and published views replay.
         return image.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3]))).resize((size, size), Resampling.BICUBIC)
     return image.resize((size, size), Resampling.BICUBIC, box=box)
+
+
+def box_pixels(view: View, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The view's (left, top, right, bottom) in an image of `size` (width, height), pixels."""
+    left, top, width, height = view.box
+    right, bottom = min(1.0, left + width), min(1.0, top + height)
+    return (_snap(left * size[0]), _snap(top * size[1]), _snap(right * size[0]), _snap(bottom * size[1]))
 
 
 def _snap(pixels: float) -> float:
@@ -122,12 +124,16 @@ def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]"
     """Replay `view` on an RGB image: [size, size, 3] uint8, exactly. Raises UsageError for an unknown operation."""
     import numpy as np
 
-    result = crop_square(image, view, size)
+    return np.array(apply_operations(crop_square(image, view, size), view))  # a copy that may be written to
+
+
+def apply_operations(crop: "Image", view: View) -> "Image":
+    """The view's operations, in order, on what its box gave. Raises UsageError for an unknown one."""
     for name, magnitude in view.ops:
         if name not in _OPERATIONS:
             raise UsageError(f"Unknown view operation {name!r} in a stored view. {nearest(name, _OPERATIONS)}")
-        result = _OPERATIONS[name](result, magnitude)
-    return np.array(result)  # a copy that may be written to
+        crop = _OPERATIONS[name](crop, magnitude)
+    return crop
 
 
 def _affine(image: "Image", matrix: tuple[float, float, float, float, float, float]) -> "Image":

@@ -96,12 +96,16 @@ def _shape(cfg: dict[str, Any], tower: str) -> dict[str, Any]:
         layers = part.get("layers", 12)
         if part.get("timm_model_name") or not isinstance(layers, int):
             raise UsageError("its image tower is not a plain transformer")
+        if part.get("attentional_pool"):
+            raise UsageError("its image tower pools by attention, which is not sliced here")
         width, head_width = part.get("width", 768), part.get("head_width", 64)
         tokens = (part["image_size"] // part.get("patch_size", 16)) ** 2 + 1
         kind = {"quick_gelu": quick, "patch_size": part.get("patch_size", 16), "tokens": tokens}
     else:
         if part.get("hf_model_name"):
             raise UsageError("its text tower is a Hugging Face model")
+        if part.get("embed_cls"):
+            raise UsageError("its text tower has a class embedding behind the tokens, which is not sliced here")
         layers, width = part.get("layers", 12), part.get("width", 512)
         head_width, tokens = width // part.get("heads", 8), part.get("context_length", 77)
         kind = {"quick_gelu": quick, "causal": not part.get("no_causal_mask", False)}

@@ -42,6 +42,11 @@ class StudentSpec:
         """L, tokens."""
         return int(self.model_cfg["text_cfg"].get("context_length", 77))
 
+    @property
+    def captions(self) -> bool:
+        """Whether the architecture has a caption decoder (a CoCa)."""
+        return "multimodal_cfg" in self.model_cfg
+
     def resized(
         self, *, image_size: int | None = None, context_length: int | None = None, text_layers: int | None = None
     ) -> "StudentSpec":
@@ -56,6 +61,8 @@ class StudentSpec:
             cfg["vision_cfg"]["image_size"] = image_size
         if context_length is not None:
             cfg["text_cfg"]["context_length"] = context_length
+            if "multimodal_cfg" in cfg:
+                cfg["multimodal_cfg"]["context_length"] = context_length
         if text_layers is not None:
             cfg["text_cfg"]["layers"] = text_layers
         return replace(self, model_cfg=cfg, published_params=None)

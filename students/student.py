@@ -24,6 +24,7 @@ from students.tokenizer import BPE_FILE, Tokenizer, load_tokenizer, vocabulary_p
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
+IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
 class Student(nn.Module):
@@ -62,16 +63,36 @@ class Student(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1] -> [b, D], unit length; resized to the model's input when H, W differ."""
+        features: Tensor = self.clip.encode_image(self._normalised(pixels))
+        return F.normalize(features, dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode=self.spec.interpolation, antialias=True).clamp(0, 1)
-        features: Tensor = self.clip.encode_image((pixels - self.mean) / self.std)
-        return F.normalize(features, dim=-1)
+        return (pixels - self.mean) / self.std
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """LongTensor [b, L] -> [b, D], unit length."""
         features: Tensor = self.clip.encode_text(tokens)
         return F.normalize(features, dim=-1)
+
+    def encode_pair(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both embeddings and the next-token logits of a CoCa, every tower run once.
+
+        Args:
+            pixels, tokens: as of `encode_image` and `encode_text`.
+
+        Returns:
+            Image and text embeddings [b, D], unit length; logits [b, T, V] of the tokens after the first, T = the longest
+            caption of the batch less one; labels [b, T], `IGNORED` behind a caption's end marker.
+        """
+        image, image_tokens = self.clip._encode_image(self._normalised(pixels))
+        text, token_embeds = self.clip._encode_text(tokens)
+        labels = caption_labels(tokens, int(self.tokenizer.eot_token_id))
+        longest = int((labels != IGNORED).any(0).sum())  # no logits where every caption of the batch has ended
+        logits: Tensor = self.clip.text_decoder(image_tokens, token_embeds[:, :longest])
+        return F.normalize(image, dim=-1), F.normalize(text, dim=-1), logits, labels[:, :longest]
 
     def save(self, path: Path, card: dict[str, Any], *, half: bool = False) -> None:
         """Write the folder (atomically): configuration, weights, tokenizer, card. `half` stores fp16 on disk."""
@@ -109,16 +130,23 @@ def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
     ensure_torchvision()
     from dataclasses import replace
 
+    from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
 
     cfg = copy.deepcopy(spec.model_cfg)
     if merges is not None:
-        cfg["text_cfg"]["vocab_size"] = load_tokenizer(merges, spec.context_length).vocab_size
+        vocabulary = load_tokenizer(merges, spec.context_length).vocab_size
+        for part in ("text_cfg", "multimodal_cfg"):
+            if part in cfg:
+                cfg[part]["vocab_size"] = vocabulary
     spec = replace(spec, model_cfg=cfg)
     arguments = {key: value for key, value in cfg.items() if key != "custom_text"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = (CustomTextCLIP if cfg.get("custom_text") else CLIP)(**copy.deepcopy(arguments))
+        kind = CoCa if spec.captions else CustomTextCLIP if cfg.get("custom_text") else CLIP
+        clip = kind(**copy.deepcopy(arguments))
+        if spec.captions:  # open_clip leaves this one as uninitialised memory
+            nn.init.normal_(clip.text_decoder.text_projection, std=clip.text_decoder.text_projection.shape[0] ** -0.5)
     return Student(spec, clip, merges)
 
 
@@ -160,12 +188,27 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def caption_labels(tokens: Tensor, end: int) -> Tensor:
+    """LongTensor [b, L] of padded captions -> [b, L - 1]: the next token of each, `IGNORED` behind the first end marker.
+
+    By place and not by the padding's id: CLIP's BPE pads with 0, which is also its token for "!".
+    """
+    ends = (tokens == end).long()
+    behind = ends.cumsum(1) - ends > 0
+    return tokens.masked_fill(behind, IGNORED)[:, 1:]
+
+
 def count_parameters(clip: nn.Module) -> dict[str, int]:
-    """The three counts of an open_clip module: image tower, text blocks, token embedding (logit scale in none)."""
+    """The three counts of an open_clip module: image tower, text blocks, token embedding (logit scale in none).
+
+    A CoCa has a fourth, "caption_decoder", which none of its embeddings needs.
+    """
     counts = {"image": 0, "text": 0, "token_embedding": 0}
     for name, parameter in clip.named_parameters():
         if name.startswith("visual."):
             counts["image"] += parameter.numel()
+        elif name.startswith("text_decoder."):
+            counts["caption_decoder"] = counts.get("caption_decoder", 0) + parameter.numel()
         elif "token_embedding" in name:
             counts["token_embedding"] += parameter.numel()
         elif name not in ("logit_scale", "logit_bias"):

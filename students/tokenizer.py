@@ -24,6 +24,7 @@ class Tokenizer(Protocol):
 
     vocab_size: int
     context_length: int | None
+    eot_token_id: int
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Any:
         """Captions -> LongTensor [b, L]: start, pieces, end, zeros."""

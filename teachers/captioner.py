@@ -89,3 +89,5 @@ class Captioner(Protocol):
 
 # loader key -> build(spec, decode, random_weights, seed) -> Captioner; implementations in teachers/captioners/
 CAPTIONERS: Registry[Any] = Registry("captioner", ("teachers.captioners",))
+# public name -> facts, for `distill list captioners` and `teachers.load_captioner`
+CAPTIONER_SPECS: Registry[CaptionerSpec] = Registry("captioner", ("teachers.captioners",))

@@ -42,7 +42,7 @@ class FolderTeacher(OpenClipTeacher):
         from teachers.open_clip_model import build_clip, fill_random
 
         self.path = path
-        config, own = _read_config(path), folder_spec(path)
+        config, own = read_config(path), folder_spec(path)
         if spec is not None:
             own = replace(spec, width=own.width, image_size=own.image_size, kind=own.kind)
         tokenizer, tokenizer_name = _tokenizer(path, config["model_cfg"], random_weights)
@@ -62,7 +62,7 @@ def is_clip_folder(path: Path) -> bool:
 
 def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:
     """The facts in a folder's configuration and card; reads no weights. `name` defaults to the card's."""
-    config = _read_config(path)
+    config = read_config(path)
     card = _read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
     model_cfg = config["model_cfg"]
     kind = card.get("kind") or ("sigmoid" if model_cfg.get("init_logit_bias") is not None else "softmax")
@@ -97,7 +97,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """open_clip_config.json of the folder `path`. Raises DistillError when it is unreadable or holds no model_cfg."""
     config = _read_json(path / CONFIG_FILE)
     if not isinstance(config.get("model_cfg"), dict):
         raise DistillError(f"{path / CONFIG_FILE} has no model_cfg; it must be an open_clip configuration.")

@@ -74,7 +74,11 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int = 0, device: str | None =
     place = torch.device(device) if device else contextlib.nullcontext()
     try:
         with _own_randomness(seed), place, _SkipLargeFills():
-            return kind(**config)
+            model = kind(**config)
+            if kind is CoCa:  # open_clip leaves this one as uninitialised memory
+                projection = model.get_parameter("text_decoder.text_projection")
+                nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+            return model
     except (OSError, ImportError) as error:
         if not hf_text:
             raise

@@ -214,8 +214,10 @@ def hub_file(model: str, tag: str) -> tuple[str, str]:
 # --- loading ---
 
 
-def load_open_clip(spec: TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> OpenClipTeacher:
-    """Build the teacher that `spec` names.
+def load_open_clip(
+    spec: TeacherSpec, *, random_weights: bool = False, seed: int = 0, noun: str = "teacher"
+) -> OpenClipTeacher:
+    """Build the teacher that `spec` names; `noun` is what messages call it.
 
     Raises:
         DistillError: its weights or tokenizer are not here and cannot be had, or do not fit.
@@ -228,10 +230,10 @@ def load_open_clip(spec: TeacherSpec, *, random_weights: bool = False, seed: int
     if entry.get("quick_gelu"):
         config["quick_gelu"] = True  # the weights were trained with it, whatever the model name says
     if not random_weights:  # before the model is built, so that a refusal is quick
-        path = path or _weights(spec, entry)
-        tokenizer, tokenizer_name = tokenizer_of(config, stand_in=False, what=f"the tokenizer of teacher {spec.name!r}")
+        path = path or _weights(spec, entry, noun)
+        tokenizer, tokenizer_name = tokenizer_of(config, stand_in=False, what=f"the tokenizer of {noun} {spec.name!r}")
         model = build_clip(config)
-        sha256 = load_checkpoint(model, path, what=f"{model_name} for teacher {spec.name!r}")
+        sha256 = load_checkpoint(model, path, what=f"{model_name} for {noun} {spec.name!r}")
     else:
         tokenizer, tokenizer_name = tokenizer_of(config, stand_in=True)
         model = fill_random(build_clip(config, seed=seed), seed)
@@ -246,8 +248,8 @@ def load_open_clip(spec: TeacherSpec, *, random_weights: bool = False, seed: int
     return OpenClipTeacher(spec, model, preprocess, tokenizer, tokenizer_name, sha256)
 
 
-def _weights(spec: TeacherSpec, entry: dict[str, Any]) -> Path:
-    what = f"the weights of teacher {spec.name!r}"
+def _weights(spec: TeacherSpec, entry: dict[str, Any], noun: str) -> Path:
+    what = f"the weights of {noun} {spec.name!r}"
     if not spec.hub:
         raise DistillError(
             f"Cannot find {what}: open_clip has them by URL only ({entry.get('url')}), which is not fetched here. "

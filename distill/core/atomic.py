@@ -10,11 +10,14 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
+_HOST = socket.gethostname().replace("-", "_")
+_DAY_S = 24 * 3600
 
 
 def _partial(path: Path, owner: str = "") -> Path:
@@ -36,10 +39,10 @@ def staged_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; on success it becomes `path`, on an exception it is removed.
 
     With `shared`, several processes may write the same `path` at once: each has a temporary name of its own, and the
-    last rename wins. What a kill leaves then has no next writer that removes it; see `reinforced_data.output`.
+    last rename wins. What a kill leaves then has no next writer that removes it: call `remove_leftovers`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _partial(path, f"{socket.gethostname()}-{os.getpid()}-" if shared else "")
+    temporary = _partial(path, f"{_HOST}-{os.getpid()}-" if shared else "")
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -48,6 +51,39 @@ def staged_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
         fsync_dir(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in `folder`: not the temporary files of other processes that live.
+
+    Of another machine's processes nothing is known; their files go when they have not been written to for a day.
+    """
+    for file in folder.glob(PARTIAL + "*"):
+        host, _, rest = file.name.removeprefix(PARTIAL).partition("-")
+        pid = rest.partition("-")[0]
+        if (host == _HOST and pid.isdigit() and not _lives(int(pid))) or _age_s(file) > _DAY_S:
+            file.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process of this machine has that number; where asking is not safe (Windows), say yes."""
+    if pid == os.getpid():
+        return False
+    try:
+        if os.name != "nt":  # there, os.kill would kill
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # not ours to signal, so it is there
+        return True
+    return True
+
+
+def _age_s(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextlib.contextmanager

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.embeddings import Embeddings
-from distill.loss import LOSSES, Loss, TeacherFacts
+from distill.loss import LOSSES, Loss, TeacherFacts, mean_over_pairs
 
 
 def softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """Mean over rows of KL(softmax(teacher) || softmax(student)), both [b, B]."""
+    """KL(softmax(teacher) || softmax(student)) of each row, [b, B] and [b, B] -> [b]."""
     return F.kl_div(
-        student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="batchmean", log_target=True
-    )
+        student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
 
 
 def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """Sum over columns, mean over rows, of the binary KL between sigmoid(teacher) and sigmoid(student), both [b, B]."""
+    """Sum over columns of the binary KL between sigmoid(teacher) and sigmoid(student), [b, B] and [b, B] -> [b]."""
     p = teacher_logits.sigmoid()
     cross = F.binary_cross_entropy_with_logits(student_logits, p, reduction="none")
     entropy = F.binary_cross_entropy_with_logits(teacher_logits, p, reduction="none")
-    return (cross - entropy).sum(-1).mean()
+    return (cross - entropy).sum(-1)
 
 
 @LOSSES.register("affinity")
@@ -45,7 +45,7 @@ class Affinity(Loss):
         )
         self.bias = nn.ParameterDict({str(i): torch.tensor(f.logit_bias) for i, f in enumerate(sigmoid)})
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
         """[]: 0 when the student's probabilities equal every teacher's."""
         losses = []
         for name, teacher in teachers.items():
@@ -57,5 +57,5 @@ class Affinity(Loss):
             else:
                 image = softmax_kl(teacher.image_logits(), student.image_logits())
                 text = softmax_kl(teacher.text_logits(), student.text_logits())
-            losses.append((image + text) / 2)
+            losses.append(mean_over_pairs((image + text) / 2, weights))
         return torch.stack(losses).mean()

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.embeddings import Embeddings
-from distill.loss import LOSSES, Loss
+from distill.loss import LOSSES, Loss, mean_over_pairs
 
 
 @LOSSES.register("contrastive")
@@ -14,7 +14,9 @@ class Contrastive(Loss):
 
     needs_teachers = False
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
         """[]: 0 only in the limit of perfect separation."""
         target = torch.arange(student.image.shape[0], device=student.image.device) + student.first
-        return (F.cross_entropy(student.image_logits(), target) + F.cross_entropy(student.text_logits(), target)) / 2
+        image = F.cross_entropy(student.image_logits(), target, reduction="none")
+        text = F.cross_entropy(student.text_logits(), target, reduction="none")
+        return mean_over_pairs((image + text) / 2, weights)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.embeddings import Embeddings
-from distill.loss import LOSSES, Loss, TeacherFacts
+from distill.loss import LOSSES, Loss, TeacherFacts, mean_over_pairs
 from distill.losses.projection import Projections
 
 
@@ -20,11 +20,11 @@ class Feature(Loss):
         super().__init__(student_width, teachers)
         self.project = Projections(student_width, teachers)
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
         """[]: 0 when every embedding equals the teacher's, at most 4."""
         losses = []
         for name, teacher in teachers.items():
             image = F.cosine_similarity(self.project(student.image, name, "image"), teacher.image)
             text = F.cosine_similarity(self.project(student.text, name, "text"), teacher.text)
-            losses.append((1 - image).mean() + (1 - text).mean())
+            losses.append(mean_over_pairs((1 - image) + (1 - text), weights))
         return torch.stack(losses).mean()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.embeddings import Embeddings
-from distill.loss import LOSSES, Loss, TeacherFacts
+from distill.loss import LOSSES, Loss, TeacherFacts, mean_over_pairs
 from distill.losses.projection import Projections
 
 
@@ -23,7 +23,7 @@ class Interactive(Loss):
         self.project = Projections(student_width, teachers)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings]) -> Tensor:
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
         """[]: small when each student embedding is nearest to its own pair in the teacher's space."""
         target = torch.arange(student.image.shape[0], device=student.image.device) + student.first
         scale = self.log_scale.exp().clamp(max=100)
@@ -31,5 +31,6 @@ class Interactive(Loss):
         for name, teacher in teachers.items():
             image = scale * self.project(student.image, name, "image") @ teacher.all_text.T
             text = scale * self.project(student.text, name, "text") @ teacher.all_image.T
-            losses.append((F.cross_entropy(image, target) + F.cross_entropy(text, target)) / 2)
+            both = F.cross_entropy(image, target, reduction="none") + F.cross_entropy(text, target, reduction="none")
+            losses.append(mean_over_pairs(both / 2, weights))
         return torch.stack(losses).mean()

@@ -13,7 +13,7 @@ def read_run(out: Path) -> dict[str, Any]:
     """The facts of the run in `out`.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per file),
-    profiles, phones, judged_on, curves, verify, licence, seconds, host, inherited.
+    profiles, phones, judged_on, curves, verify, captions, licence, seconds, host, inherited.
 
     Raises:
         UsageError: `out` is not a run folder. DistillError: it has no evaluation yet.
@@ -45,6 +45,7 @@ def read_run(out: Path) -> dict[str, Any]:
         "judged_on": evals[0].get("data"),
         "curves": {"student": _curve(out), "plain student": _curve(out / "plain")},
         "verify": _json_or(out / "reinforced-verify.json", {}),
+        "captions": _json_or(out / "captions.json", None),
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),
         "licence": atomic.read_json(out / "student" / "card.json")["licence"],

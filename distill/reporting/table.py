@@ -42,3 +42,34 @@ def show(facts: dict[str, Any]) -> None:
     for phone in facts["phones"]:
         console.print(f"{phone['phone']}: {phone['result']}", highlight=False, soft_wrap=True)
     console.print(f"Report: {facts['out']}/report.md and report.html", highlight=False, soft_wrap=True)
+
+
+def caption_rows(captions: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """(columns, one row per source) of `reinforced_data.caption_report`; no rows where nothing was measured."""
+    if not captions:
+        return (), []
+    teachers = sorted({name for facts in captions["sources"].values() for name in facts["teachers"]})
+    columns: tuple[str, ...] = (
+        "source",
+        "captions",
+        "words mean (p5-p95)",
+        "repeats in sample / set",
+        "distinct-1 / -2",
+    )
+    columns += tuple(f"{name}: cosine mean / p10, first, self-similarity" for name in teachers)
+    rows = []
+    for source, facts in captions["sources"].items():
+        row = [
+            source,
+            f"{facts['captions']}",
+            f"{facts['words_mean']:.1f} ({facts['words_p5']}-{facts['words_p95']})",
+            f"{facts['repeats_in_sample']:.1%} / {facts['repeats_in_set']:.1%}",
+            f"{facts['distinct_1']:.3f} / {facts['distinct_2']:.3f}",
+        ]
+        for name in teachers:
+            seen = facts["teachers"][name]
+            alike = "-" if seen["self_similarity"] is None else f"{seen['self_similarity']:.3f}"
+            first = "-" if seen["first_share"] is None else f"{seen['first_share']:.1%}"
+            row.append(f"{seen['cosine_mean']:.3f} / {seen['cosine_p10']:.3f}, {first}, {alike}")
+        rows.append(tuple(row))
+    return columns, rows

@@ -20,6 +20,7 @@ def write_reports(out: Path, facts: dict[str, Any]) -> None:
     )
     templates.filters["percent"] = table.percent
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
+    shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(out / "report.md", templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),

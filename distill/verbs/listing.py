@@ -4,7 +4,19 @@ from typing import Any
 
 from distill.core.errors import UsageError, nearest
 
-KINDS = ("teachers", "students", "losses", "objectives", "targets", "devices", "sources", "strategies", "recipes")
+KINDS = (
+    "teachers",
+    "captioners",
+    "students",
+    "losses",
+    "objectives",
+    "targets",
+    "devices",
+    "sources",
+    "filters",
+    "strategies",
+    "recipes",
+)
 
 
 def list_names(kind: str) -> list[dict[str, Any]]:
@@ -25,12 +37,31 @@ def _teachers() -> list[dict[str, Any]]:
             "input": spec.image_size,
             "width": spec.width,
             "kind": spec.kind,
+            "logit_scale": spec.logit_scale,
             "imagenet_top1": spec.imagenet_top1,
             "licence": spec.licence,
             "commercial": spec.commercial,
         }
         for name, spec in TEACHERS.items()
     ]
+
+
+def _captioners() -> list[dict[str, Any]]:
+    from teachers.captioner import CAPTIONER_SPECS
+
+    named = [
+        {"name": name, "source": spec.source, "licence": spec.licence, "commercial": spec.commercial}
+        for name, spec in CAPTIONER_SPECS.items()
+    ]
+    own = "the checkpoint's own"
+    forms = [
+        ("coca:MODEL/TAG, coca:MODEL@CHECKPOINT", "any CoCa of open_clip", own),
+        ("hf:NAME_OR_PATH", "an image-to-text model of transformers", own),
+        ("python:MODULE:FUNCTION", "your function", "yours"),
+        ("command:COMMAND LINE", "your program", "yours"),
+        ("PATH", "a folder made by distill train with objective=coca", "its card's"),
+    ]
+    return named + [{"name": n, "source": what, "licence": terms, "commercial": None} for n, what, terms in forms]
 
 
 def _students() -> list[dict[str, Any]]:
@@ -75,10 +106,21 @@ def _sources() -> list[dict[str, Any]]:
     return [{"name": name, "what": _first_line(opener)} for name, opener in SOURCES.items()]
 
 
+def _filters() -> list[dict[str, Any]]:
+    from reinforced_data.filter import FILTERS
+
+    return [
+        {"name": name, "keys": ", ".join(filter_.model_fields), "what": _first_line(filter_)}
+        for name, filter_ in FILTERS.items()
+    ]
+
+
 def _strategies() -> list[dict[str, Any]]:
     from students.inherit import STRATEGIES
 
-    return [{"name": name, "what": _first_line(pick)} for name, pick in STRATEGIES.items()]
+    rows = [{"name": name, "what": _first_line(pick)} for name, pick in STRATEGIES.items()]
+    copy = "Every weight as it is, from a model of the same architecture: for fine-tuning."
+    return sorted([*rows, {"name": "copy", "what": copy}], key=lambda row: row["name"])
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -9,29 +9,57 @@ from distill.recipe import Recipe
 
 
 def reinforce(
-    recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    extend: bool = False,
+    console: Console | None = None,
 ) -> dict[str, Any]:
-    """Label recipe.data with recipe.teachers into `out` (Parquet shards and a manifest). Returns counts and the check.
+    """Label recipe.data with recipe.teachers into `out` (Arrow shards and a manifest), then run recipe.filters.
 
-    Raises what `distill.run` raises.
+    Started several times over by a launcher (`accelerate launch -m distill reinforce ...`), the processes share the
+    shards. One that ends before the others returns only what is missing.
+
+    Args:
+        extend: add teachers, captioners or views to the finished set in `out`, computing only what it lacks.
+
+    Returns counts and the check. Raises what `distill.run` raises.
     """
+    from distill.labelling import VERIFY_FILE
     from distill.models import TeacherSet
+    from distill.processes import this_place
     from distill.rundir import open_run
-    from distill.stages import REINFORCED, VERIFY_FILE, reinforce_stage
+    from distill.stages import REINFORCED, reinforce_stage
+    from distill.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
 
     console = console or Console()
+    check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
-    open_run(out, recipe, resume=resume, overwrite=overwrite)
-    console.log_to(out / "log.txt")
-    stored = reinforce_stage(recipe, teachers, out / REINFORCED, console)
+    if this_place().rank == 0:
+        open_run(out, recipe, resume=resume, overwrite=overwrite, extend=extend)
+        console.log_to(out / "log.txt")
+    stored = reinforce_stage(recipe, teachers, out / REINFORCED, console, extend=extend, wait=False)
+    if stored is None:
+        from reinforced_data.write import unfinished
+
+        missing = len(list(unfinished(out / REINFORCED)))
+        return {"out": str(out / REINFORCED), "finished": False, "missing_shards": missing}
+    caption_stage(recipe, stored, out, console)
+    selection = selection_stage(recipe, stored, out, console)
     manifest = atomic.read_json(stored / "manifest.json")
     checked = out / VERIFY_FILE
     return {
         "out": str(stored),
         "samples": manifest["samples"],
-        "rejected": len(manifest["rejected"]),
+        "captions": manifest["captions"],
+        "rejected": sum(manifest["rejected_reasons"].values()),
+        "rejected_reasons": manifest["rejected_reasons"],
         "shards": len(manifest["shards"]),
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
+        "selection": None if selection is None else str(selection),
         "verify": atomic.read_json(checked) if checked.exists() else None,
+        "caption_report": atomic.read_json(out / CAPTIONS_FILE) if (out / CAPTIONS_FILE).exists() else None,
     }

@@ -35,12 +35,13 @@ def run(
         UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
         DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
     """
-    from distill import stages
+    from distill import stages, training_data
     from distill.hashes import write_hashes
-    from distill.models import TeacherSet, check_strategy, student_spec
-    from distill.objective import objective_weights
+    from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
+    from distill.objective import objective_weights, refuse_without_decoder
     from distill.rehearsal import MARK, rehearsal_of
     from distill.rundir import open_run
+    from distill.training import caption_policy
     from distill.verbs.report import report
     from export.target import TARGETS
 
@@ -51,14 +52,17 @@ def run(
     if recipe.rehearse:
         recipe = rehearsal_of(recipe)
     # Everything that can be wrong about the call is found before anything is written.
-    student_spec(recipe.student)
     for objective in (recipe.objective, recipe.baseline.objective):
         objective_weights(objective)
+        refuse_without_decoder(objective, recipe.student.name, student_spec(recipe.student).captions)
     for strategy in (recipe.student.inherit, recipe.baseline.inherit):
         check_strategy(strategy)
+    caption_policy(recipe.captions)
     for target in recipe.export.targets:
         TARGETS.get(target)
+    training_data.check_curation(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
+    CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
     out = out or default_out(recipe)
     if not stages.is_reinforced(Path(recipe.data)) and not (out / stages.REINFORCED / "manifest.json").exists():
@@ -70,7 +74,10 @@ def run(
     if recipe.rehearse:
         console.say(MARK)
     stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
-    stages.train_stages(recipe, stored, teachers, out, console)
+    assert stored is not None  # it waits
+    training_data.caption_stage(recipe, stored, out, console)
+    selection = training_data.selection_stage(recipe, stored, out, console, wait=True)
+    stages.train_stages(recipe, stored, teachers, out, console, selection)
     models = stages.judged_models(recipe, teachers, out)
     stages.eval_stage(recipe, models, out, console)
     stages.export_stage(recipe, out, console)

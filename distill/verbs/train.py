@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.console import Console
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 
 
@@ -17,13 +18,13 @@ def train(
 
     Raises what `distill.run` raises.
     """
-    from distill import stages
+    from distill import stages, training_data
     from distill.models import TeacherSet, student_spec
-    from distill.objective import refuse_without_teachers
+    from distill.objective import refuse_without_decoder, refuse_without_teachers
     from distill.rundir import open_run
-    from distill.training import train_model
+    from distill.training import caption_policy, train_model
     from reinforced_data.open import open_source
-    from reinforced_data.pairs import RawPairs, StoredPairs
+    from reinforced_data.pairs import RawPairs
     from students.student import count_parameters, load_student
 
     console = console or Console()
@@ -32,19 +33,35 @@ def train(
 
         return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
     size = student_spec(recipe.student).image_size
+    refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
     stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    training_data.check_curation(recipe)
     if stored is None:
+        if recipe.filters or recipe.selection not in (None, "none"):
+            raise UsageError(
+                f"Filters and selections are of reinforced sets, and {recipe.data!r} is none. Reinforce it first: distill "
+                "reinforce."
+            )
         refuse_without_teachers(recipe.objective)
+    captions = caption_policy(recipe.captions)
+    if stored is None and recipe.captions.consistency_weight is not None:
+        raise UsageError(
+            f"captions.consistency_weight compares what teachers stored, and {recipe.data!r} carries nothing of them. "
+            "Reinforce it first, or leave the setting out."
+        )
     source = None if stored else open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)
     console.log_to(out / "log.txt")
+    selection = training_data.selection_stage(recipe, stored, out, console, wait=True) if stored else None
     with console.stage("train") as advance:
         folder = train_model(
             recipe,
             out,
-            data=StoredPairs(stored, size) if stored else RawPairs(source, recipe.reinforce.view_preset, size),  # type: ignore[arg-type]
+            data=training_data.stored_pairs(recipe, stored, selection)
+            if stored
+            else RawPairs(source, recipe.reinforce.view_preset, size, captions),  # type: ignore[arg-type]
             teachers=teachers if inherits else None,
             objective=recipe.objective,
             inherit=recipe.student.inherit,

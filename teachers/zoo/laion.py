@@ -1,6 +1,7 @@
 """open_clip's models on LAION-2B (arXiv:2212.07143), DataComp-1B (arXiv:2304.14108), CoCa (arXiv:2205.01917), all MIT.
 
-`datacomp-vitl14` is the permissively licensed teacher to start with. Accuracies: open_clip docs/openclip_results.csv.
+`datacomp-vitl14` is the permissively licensed teacher to start with; its logit scale is the best one for distillation
+(MobileCLIP2, arXiv:2508.20691, Table 3). Accuracies: open_clip docs/openclip_results.csv.
 Left out: what a larger or later model of the same family replaces.
 """
 
@@ -15,7 +16,7 @@ for spec in (
         "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", FILE, 73.49,
     ),
     TeacherSpec(
-        "datacomp-vitl14", "open_clip", "ViT-L-14/datacomp_xl_s13b_b90k", 768, 224, None, "softmax", "MIT", True,
+        "datacomp-vitl14", "open_clip", "ViT-L-14/datacomp_xl_s13b_b90k", 768, 224, 50.0, "softmax", "MIT", True,
         "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", FILE, 79.21,
     ),
     TeacherSpec(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -53,3 +54,25 @@ def test_hashes(tmp_path):
     assert atomic.sha256_file(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
     assert atomic.sha256_json({"b": 1, "a": [2]}) == atomic.sha256_json({"a": [2], "b": 1})
     assert atomic.sha256_json({"a": 1}) != atomic.sha256_json({"a": 2})
+
+
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    host = socket.gethostname().replace("-", "_")
+    with atomic.staged_file(tmp_path / "shard", shared=True) as mine:
+        mine.write_text("half")
+        stale = mine.with_name(mine.name.replace(str(os.getpid()), dead))
+        other = mine.with_name(f"{atomic.PARTIAL}elsewhere-{dead}-shard")
+        parent = mine.with_name(f"{atomic.PARTIAL}{host}-{os.getppid()}-shard")
+        for file in (stale, other, parent):
+            file.write_text("half")
+        ancient = other.with_name(f"{atomic.PARTIAL}elsewhere-1-shard")
+        ancient.write_text("half")
+        os.utime(ancient, (0, 0))
+        mine.rename(tmp_path / "kept-aside")
+        atomic.remove_leftovers(tmp_path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["kept-aside", other.name, parent.name])
+        (tmp_path / "kept-aside").rename(mine)
+    assert (tmp_path / "shard").read_text() == "half"

@@ -27,7 +27,9 @@ def batches(first, last):
     for step in range(first, last):
         g = torch.Generator().manual_seed(step)
         x = torch.randn(8, 4, generator=g)
-        yield SimpleNamespace(images=x, texts=x.sum(-1), teacher_image={}, teacher_text={}, keys=[f"key-{step}"])
+        yield SimpleNamespace(
+            images=x, texts=x.sum(-1), teacher_image={}, teacher_text={}, keys=[f"key-{step}"], weights=None
+        )
 
 
 def train(out, steps, task=None, source=batches, **changes):

@@ -1,6 +1,7 @@
 """Each loss against a double loop in float64, zero at identity, and the traps that released code fell into."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,13 @@ def unit(*shape, seed=0):
 def made(seed, scale=7.0, bias=0.0, kind="softmax", width=D) -> Embeddings:
     scale, bias = torch.tensor(scale, dtype=torch.float64), torch.tensor(bias, dtype=torch.float64)
     return embeddings(unit(B, width, seed=seed), unit(B, width, seed=seed + 100), scale, bias, kind)
+
+
+def spoken(e: Embeddings, image) -> Embeddings:
+    """With next-token logits [b, 2, 3] that depend on the image, and labels of which one is padding."""
+    logits = torch.stack([image[:, :3], image[:, 3:6] * 2], dim=1)
+    labels = torch.tensor([[i % 3, -100 if i == 1 else (i + 1) % 3] for i in range(len(image))])
+    return replace(e, caption_logits=logits, caption_labels=labels)
 
 
 def facts(name="t", width=D, kind="softmax", scale=7.0, bias=0.0):
@@ -158,7 +166,8 @@ def test_every_loss_trains_with_teachers_of_another_width_and_gives_them_no_grad
     loss = LOSSES.get(name)(D, teachers).double()
     image = unit(B, D, seed=1).requires_grad_()
     banks = {"wide.v1/x": made(3, width=9), "sig": made(4, width=4, kind="sigmoid", bias=-2.0)}
-    value = loss(embeddings(image, unit(B, D, seed=2), torch.tensor(5.0, dtype=torch.float64)), banks)
+    student = embeddings(image, unit(B, D, seed=2), torch.tensor(5.0, dtype=torch.float64))
+    value = loss(spoken(student, image), banks)
     value.backward()
     assert value.ndim == 0
     assert torch.isfinite(value)
@@ -169,7 +178,14 @@ def test_every_loss_trains_with_teachers_of_another_width_and_gives_them_no_grad
 @given(st.permutations(range(B)))
 def test_losses_do_not_depend_on_the_order_of_the_batch(order):
     s, t = made(1), made(2)
-    shuffle = lambda e: embeddings(e.image[order], e.text[order], e.logit_scale, e.logit_bias, e.kind)  # noqa: E731
+    s = spoken(s, s.image)
+
+    def shuffle(e):
+        shuffled = embeddings(e.image[order], e.text[order], e.logit_scale, e.logit_bias, e.kind)
+        if e.caption_logits is None:
+            return shuffled
+        return replace(shuffled, caption_logits=e.caption_logits[order], caption_labels=e.caption_labels[order])
+
     for name in LOSSES:
         loss = LOSSES.get(name)(D, facts()).double()
         assert loss(shuffle(s), {"t": shuffle(t)}).item() == pytest.approx(loss(s, {"t": t}).item(), rel=1e-9)
@@ -192,11 +208,47 @@ class TwoLinear(torch.nn.Module):
     def encode_text(self, x):
         return F.normalize(self.b(x), dim=-1)
 
+    def encode_pair(self, images, texts):
+        image = self.encode_image(images)
+        said = spoken(embeddings(image, image, self.logit_scale), self.a(images))
+        return image, self.encode_text(texts), said.caption_logits, said.caption_labels
+
+
+def second_texts(b=8):
+    """Another stream of captions and what the teacher says of them."""
+    g = torch.Generator().manual_seed(4)
+    return torch.randn(b, 4, generator=g), {"t": F.normalize(torch.randn(b, D, generator=g), dim=-1)}
+
 
 def inputs(b=8):
     g = torch.Generator().manual_seed(3)
     teacher = [F.normalize(torch.randn(b, D, generator=g), dim=-1) for _ in range(2)]
     return torch.randn(b, 3, generator=g), torch.randn(b, 4, generator=g), {"t": teacher[0]}, {"t": teacher[1]}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_weights_make_a_weighted_mean_of_the_pairs_own_losses(name, kind):
+    """The truth: the loss with all weight on pair i, for each i, averaged by the weights; equal weights change nothing."""
+    s, t = made(1), made(2, kind=kind, bias=-2.0 if kind == "sigmoid" else 0.0)
+    loss = LOSSES.get(name)(D, facts(kind=kind)).double()
+    alone = [loss(s, {"t": t}, torch.eye(B, dtype=torch.float64)[i] * B).item() for i in range(B)]
+    plain = loss(s, {"t": t}).item()
+    assert sum(alone) / B == pytest.approx(plain, rel=1e-12)
+    assert max(alone) > 1.01 * min(alone)
+    assert loss(s, {"t": t}, torch.ones(B, dtype=torch.float64)).item() == plain
+    weights = torch.tensor([0.5, 0.0, 2.0, 1.0, 1.5], dtype=torch.float64)
+    expected = sum(float(w) * a for w, a in zip(weights, alone, strict=True)) / B
+    assert loss(s, {"t": t}, weights).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_weighted_contrastive_is_the_double_loop():
+    s, weights = made(1), [0.5, 0.0, 2.0, 1.0, 1.5]
+    expected = (
+        sum(-math.log(probabilities(s, way)[i][i]) * weights[i] for way in ("i2t", "t2i") for i in range(B)) / B / 2
+    )
+    found = LOSSES.get("contrastive")(D, {})(s, {}, torch.tensor(weights, dtype=torch.float64))
+    assert found.item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_objective_is_the_weighted_sum_of_its_named_losses():
@@ -243,3 +295,35 @@ def test_objectives_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="carries no"):
         Objective("small-batch", D, {})
     assert not Objective("clip", D, {}).needs_teachers
+
+
+def test_two_streams_of_the_same_captions_are_exactly_twice_the_loss():
+    for consistency in (None, 0.5):
+        task = DistillTask(TwoLinear(), Objective(dict.fromkeys(LOSSES, 1.0), D, facts()), facts(), None, consistency)
+        images, texts, u, v = inputs()
+        single = DistillTask(task.model, task.objective, facts())(images, texts, u, v)
+        both = task(images, torch.cat([texts, texts]), u, {"t": torch.cat([v["t"], v["t"]])})
+        # With S_tc = 1 for every pair the language gate is 1 and so is every weight.
+        for name, value in both.items():
+            twice = 2 * single[name].item()
+            assert value.item() == (twice if consistency is None else pytest.approx(twice, rel=1e-5)), name
+
+
+def test_two_streams_are_the_sum_of_the_two_losses():
+    task = DistillTask(TwoLinear(), Objective("clipkd", D, facts()), facts())
+    images, texts, u, v = inputs()
+    others, w = second_texts()
+    both = task(images, torch.cat([texts, others]), u, {"t": torch.cat([v["t"], w["t"]])})
+    apart = [task(images, texts, u, v), task(images, others, u, w)]
+    for name, value in both.items():
+        assert value.item() == pytest.approx(sum(part[name].item() for part in apart), rel=1e-6)
+
+
+def test_given_weights_count_by_their_ratio_alone():
+    task = DistillTask(TwoLinear(), Objective("clipkd", D, facts()), facts())
+    plain = task(*inputs())["loss"].item()
+    assert task(*inputs(), torch.full((8,), 3.0))["loss"].item() == plain
+    assert task(*inputs(), torch.zeros(8))["loss"].item() == plain  # nothing to go by
+    some = torch.arange(8.0)
+    assert task(*inputs(), some)["loss"].item() == pytest.approx(task(*inputs(), 7 * some)["loss"].item(), rel=1e-6)
+    assert task(*inputs(), some)["loss"].item() != pytest.approx(plain, rel=1e-3)

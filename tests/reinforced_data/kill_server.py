@@ -1,4 +1,7 @@
-"""Run `reinforce` again and again in forked children that die at random events, until a set is whole; then begin anew.
+"""Run `reinforce` again and again in forked children that die at random, until a set is whole; then begin anew.
+
+Half of the deaths come at random events (either side of a write, a sync, a rename, a call of a model), half at random
+times by SIGKILL.
 
 Called by test_kills with an output folder, the number of kills and the number of processes that share the work. Forking
 from one process that has torch imported (and has run none of it) makes a kill cost milliseconds. Prints a JSON object.
@@ -8,7 +11,9 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -94,11 +99,18 @@ def main() -> None:
         # Mostly early deaths, so that one folder sees many; when all are done, children live.
         return rng.choice((0, 1, 3, 8, 20, 40, 60)) if killed < kills else None
 
+    def end(pids: list[int]) -> list[int]:
+        """Wait for the children; in half of the rounds one of them is killed before, at a random time."""
+        if killed < kills and rng.random() < 0.5:
+            time.sleep(rng.uniform(0, 0.15))
+            os.kill(rng.choice(pids), signal.SIGKILL)  # a child that ended meanwhile is a zombie: no harm
+        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
     while killed < kills or not results:
         world = rng.choice([count for count in (1, 2, 4) if count <= most])  # a rerun may have another number
         for stage in ([-1], list(range(world))):  # the first process opens the output, then all work
             pids = [fork(out, event(), rank, world) for rank in stage]
-            statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+            statuses = [9 if status == -9 else status for status in end(pids)]
             killed += statuses.count(9)
             if any(status not in (0, 9) for status in statuses):
                 sys.exit(f"a child failed with status {statuses}")

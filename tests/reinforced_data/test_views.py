@@ -95,14 +95,14 @@ def test_crops_have_the_published_area_and_shape():
         _, _, w, h = draw_view("mobileclip", 300, 300, rng).box
         areas.append(w * h)
         shapes.append(w / h)
-    assert min(areas) >= 0.08 - 1e-9
+    assert min(areas) >= 0.08 - 0.002  # whole pixels of 300
     assert max(areas) <= 1 + 1e-9
     # Uniform in [0.08, 1] but for large crops of extreme shape, which do not fit and are drawn again.
     assert 0.48 < np.mean(areas) < 0.54
-    assert min(shapes) >= 3 / 4 - 1e-9
-    assert max(shapes) <= 4 / 3 + 1e-9
+    assert min(shapes) >= 3 / 4 - 0.01
+    assert max(shapes) <= 4 / 3 + 0.02
     light = [draw_view("light", 300, 300, rng) for _ in range(300)]
-    assert min(view.box[2] * view.box[3] for view in light) >= 0.6 - 1e-9
+    assert min(view.box[2] * view.box[3] for view in light) >= 0.6 - 0.004
     assert not any(view.ops for view in light)
 
 

@@ -79,14 +79,14 @@ def test_stored_embeddings_equal_live_ones(tmp_path, dtype):
 
 
 def test_verify_sees_the_truth_and_the_wrong_teacher(finished):
-    report = verify(finished, two_teachers(), 10, 0)
-    assert set(report) == {"alpha", "open_clip:X-1/y"}
-    for figures in report.values():
-        assert figures["samples"] == 10
+    report = verify(finished, two_teachers(), 30, 0)
+    assert report["samples"] == 10
+    assert set(report["teachers"]) == {"alpha", "open_clip:X-1/y"}
+    for figures in report["teachers"].values():
         assert 1 - 1e-6 < figures["image_min"] <= figures["image_mean"] < 1 + 1e-9
         assert 1 - 1e-6 < figures["text_min"] <= figures["text_mean"] < 1 + 1e-9
     impostor = StubTeacher("alpha", width=8, image_size=16, seed=99)
-    assert verify(finished, [impostor], 100, 0)["alpha"]["image_min"] < 0.9
+    assert verify(finished, [impostor], 100, 0)["teachers"]["alpha"]["image_min"] < 0.9
     with pytest.raises(UsageError, match="alpha"):
         verify(finished, [StubTeacher("alhpa")], 3, 0)
 
@@ -324,10 +324,13 @@ def test_an_exchanged_image_is_named_at_first_touch(finished, tmp_path):
 
 
 @pytest.mark.skipif(not FLICKR.is_dir(), reason="shared data (flickr8k) is not here")
-@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "int8"])
 def test_verify_on_real_photos(tmp_path, dtype):
     teachers = [StubTeacher("a", width=32, image_size=64), StubTeacher("b", width=16, image_size=48, seed=1)]
     settings = {**BASE, "embed_dtype": dtype, "shard_size": 16, "batch_size": 16}
     reinforce(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
-    for figures in verify(tmp_path / "o", teachers, 24, 3).values():
-        assert min(figures["image_min"], figures["text_min"]) >= (0.9999 if dtype == "fp16" else 0.99999)
+    report = verify(tmp_path / "o", teachers, "all", 3)
+    assert report["views"] == 24 * 3
+    for figures in report["teachers"].values():
+        least = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}[dtype]
+        assert min(figures["image_min"], figures["text_min"]) >= least

@@ -1,0 +1,86 @@
+"""What a student is trained on: the reinforced set or a selection of it, its captions measured, pairs drawn from it.
+
+Making the set is the business of `labelling`, drawing from it that of `reinforced_data`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.models import student_spec
+from distill.processes import WEEK_S, this_place, wait_until
+from distill.recipe import Recipe
+from distill.training import caption_policy
+
+if TYPE_CHECKING:
+    from reinforced_data.pairs import StoredPairs
+    from reinforced_data.selection import SelectedPairs
+
+SELECTION = "selection"
+CAPTIONS_FILE = "captions.json"
+
+
+def check_curation(recipe: Recipe) -> None:
+    """Raise UsageError when a filter, one of its settings or the selection is wrong, before anything is spent."""
+    from reinforced_data.filter import parse_filter
+
+    for text in recipe.filters:
+        parse_filter(text)
+    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
+        raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
+
+
+def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *, wait: bool = False) -> Path | None:
+    """The folder of the selection to train on, or None for all samples of `stored`.
+
+    recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
+    the one beside `stored`, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
+
+    Raises what `curate` and `Selection.load` raise.
+    """
+    from reinforced_data.curate import curate
+    from reinforced_data.read import ReinforcedData
+    from reinforced_data.selection import Selection
+
+    beside = stored.parent / SELECTION
+    if recipe.selection is not None:
+        folder = None if recipe.selection == "none" else Path(recipe.selection)
+    elif recipe.filters:
+        folder = out / SELECTION
+        if wait and this_place().rank:
+            wait_until(folder.exists, f"the first process to make the selection {str(folder)!r}", WEEK_S)
+        if not folder.exists():
+            with console.stage("curate") as advance:
+                curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
+    else:
+        folder = beside if beside.is_dir() else None
+    if folder is not None:
+        chosen = Selection.load(folder, ReinforcedData(stored))
+        console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
+    return folder
+
+
+def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
+    """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
+    from reinforced_data.pairs import StoredPairs
+    from reinforced_data.selection import SelectedPairs, Selection
+
+    size = student_spec(recipe.student).image_size
+    pairs = StoredPairs(stored, size, caption_policy(recipe.captions), recipe.train.replay)
+    return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
+
+
+def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
+    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any."""
+    from reinforced_data.caption_report import caption_report, has_captioner
+    from reinforced_data.read import ReinforcedData
+
+    target = out / CAPTIONS_FILE
+    if target.exists():
+        return
+    data = ReinforcedData(stored)
+    if has_captioner(data):
+        with console.stage("measure captions"):
+            atomic.write_json(target, caption_report(data, seed=recipe.seed))

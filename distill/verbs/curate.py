@@ -1,0 +1,68 @@
+"""`distill curate`: choose among the samples of a reinforced set by filters, and say what was kept and why."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.console import Console
+from distill.core.errors import UsageError
+
+
+def curate(
+    folder: Path,
+    filters: list[str],
+    out: Path | None = None,
+    *,
+    dry_run: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run `filters` ("name:key=value,key=value") over the reinforced set in `folder` (or in the run `folder`).
+
+    Returns counts, and per filter its settings, what came, was kept and was dropped for which reason, the histogram of
+    its score and its facts; "out" is the folder written, None after a dry run.
+
+    Args:
+        out: folder of the selection; needed unless `dry_run`.
+        dry_run: write nothing.
+        seed: of every draw. overwrite: replace the selection in `out`.
+
+    Raises:
+        UsageError: a filter, key or path is wrong. OutputExistsError: `out` exists.
+        DistillError: the set is unfinished or damaged, or no sample is left.
+    """
+    from reinforced_data.curate import curate as run_filters
+    from reinforced_data.curation.evaluation import as_reinforced
+    from reinforced_data.read import ReinforcedData
+    from reinforced_data.selection import refuse_output
+
+    if out is None and not dry_run:
+        raise UsageError("--out is missing: name the folder to write, or say --dry-run to look first.")
+    if out is not None and not dry_run:
+        refuse_output(out, overwrite)
+    console = console or Console()
+    with console.stage("curate") as advance:
+        selection = run_filters(ReinforcedData(as_reinforced(str(folder)) or folder), filters, seed, advance)
+    if out is not None and not dry_run:
+        selection.save(out, overwrite)
+    return {"out": None if dry_run else str(out), **selection.facts()}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The result for a terminal: one table, then a histogram per filter that has a score."""
+    from reinforced_data.curation.histogram import histogram_lines
+
+    table = [("filter", "came", "kept", "dropped", "why")]
+    for step in result["filters"]:
+        reasons = list(step["dropped"].items()) or [("", 0)]
+        for place, (reason, count) in enumerate(reasons):
+            first = (step["filter"], str(step["came"]), str(step["kept"])) if place == 0 else ("", "", "")
+            table.append((*first, str(count), reason))
+    widths = [max(len(row[column]) for row in table) for column in range(5)]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    for step in result["filters"]:
+        if step["histogram"]:
+            shown += ["", step["filter"], *histogram_lines(step["histogram"])]
+    where = "nothing written (dry run)" if result["out"] is None else f"written to {result['out']}"
+    shown += ["", f"{result['kept']} of {result['samples']} samples, {result['draws']} draws an epoch; {where}"]
+    return shown

@@ -1,0 +1,131 @@
+"""`run_tasks`: one function, run for every rank of a world, by datatrove's executors: local processes, Slurm, Ray.
+
+Chosen over Ray Data because the work is already cut into files that any process can check by itself, so that nothing
+has to pass between tasks: what is needed is an array of jobs, a mark per finished task and a rerun of the others, which
+is what datatrove's executors are, on Slurm (an array job that requeues itself when a node is taken away), on Ray and on
+one machine alike. Ray Data streams blocks through actors, which our shards do not need, and wants a Ray cluster even on
+a Slurm site. datatrove adds itself, loguru and humanize to what is installed anyway; Ray alone is a file of 78 MB.
+
+The set's shards are the truth, not the marks: when all tasks are marked and shards are missing, the marks are removed
+and the tasks run again. A local worker that is killed (kill -9, no memory) leaves its pool waiting for ever, which Slurm
+and Ray notice and Python's own pool does not: end the command and call it again. Left out: queues, leases and
+heartbeats of our own, and data that lies on no shared disk.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.core.errors import DistillError, UsageError
+
+Task = Callable[[int, int], object]  # task(rank, world); pickled, so a module's function or a partial of one
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where tasks run.
+
+    Attributes:
+        executor: "local", "slurm" or "ray".
+        tasks: the world: how many shares the work is cut into. workers: tasks at a time.
+        cpus_per_task, mem_per_cpu_gb, gpus_per_task: asked of Slurm or Ray.
+        slurm_partition, slurm_time: of the array job; slurm_env: a command that makes Python available on a node.
+    """
+
+    executor: Literal["none", "local", "slurm", "ray"] = "local"
+    tasks: int = 8
+    workers: int = 2
+    cpus_per_task: int = 4
+    mem_per_cpu_gb: int = 4
+    gpus_per_task: int = 0
+    slurm_partition: str = ""
+    slurm_time: str = "24:00:00"
+    slurm_env: str = ""
+
+    @property
+    def threads_per_task(self) -> int | None:
+        """Arithmetic threads of a local task, so that tasks do not fight for cores; None = whatever a node gives."""
+        return max(1, (os.cpu_count() or 1) // self.workers) if self.executor == "local" else None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A datatrove pipeline step that takes and gives no documents."""
+
+    task: Task
+
+    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        """Run the task for `rank`."""
+        self.task(rank, world_size)
+
+
+def run_tasks(task: Task, cluster: Cluster, logs: Path, *, finished: Callable[[], bool]) -> bool:
+    """Run `task(rank, world)` for every rank that has not ended well yet.
+
+    Args:
+        task: must itself skip what is done.
+        logs: folder on a disk that all machines share; holds logs and the marks of finished tasks, by world.
+        finished: whether the work as a whole is done; asked after the tasks.
+
+    Returns:
+        True when it is; False when Slurm has taken the job and will do it.
+
+    Raises:
+        UsageError: the extra `cluster` is not installed. DistillError: a task failed.
+    """
+    folder = logs / f"{cluster.executor}-{cluster.tasks}"
+    for _ in range(2):
+        executor = _executor(task, cluster, folder)
+        _launch(executor, folder)
+        if cluster.executor == "slurm" and executor.job_id != -1:  # -1: every task is marked
+            return False
+        if finished():
+            return True
+        if executor.get_incomplete_ranks(skip_completed=True):
+            break
+        shutil.rmtree(folder / "completions")  # marks of work that has since been removed
+    raise DistillError(
+        f"Not all tasks have ended well; their logs are in {str(folder / 'logs')!r}. Call again with --resume: only "
+        "what is missing is done."
+    )
+
+
+def _launch(executor: Any, folder: Path) -> None:
+    try:
+        executor.run()
+    except Exception as error:  # whatever the executor wraps the task's failure in, the person needs one paragraph
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DistillError(
+            f"The tasks broke off ({reason}); their logs are in {str(folder / 'logs')!r}. Mend the cause and call again with "
+            "--resume: only what is missing is done."
+        ) from error
+
+
+def _executor(task: Task, cluster: Cluster, folder: Path) -> Any:
+    try:
+        from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+    except ImportError as error:
+        raise UsageError(
+            f"Running on an executor needs datatrove ({error}): pip install 'distill-edge[cluster]'. Without it, one "
+            "process does the work, or several under accelerate launch."
+        ) from None
+    common = {"pipeline": [_Step(task)], "tasks": cluster.tasks, "workers": cluster.workers, "logging_dir": str(folder)}
+    if cluster.executor == "local":
+        return LocalPipelineExecutor(**common)
+    asked = {name: getattr(cluster, name) for name in ("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task")}
+    if cluster.executor == "ray":
+        return RayPipelineExecutor(**common, **asked)
+    if not cluster.slurm_partition:
+        raise UsageError("Slurm needs the name of a partition: --slurm-partition NAME. `sinfo` lists them.")
+    return SlurmPipelineExecutor(
+        **common,
+        **asked,
+        time=cluster.slurm_time,
+        partition=cluster.slurm_partition,
+        env_command=cluster.slurm_env or None,
+        job_name="distill-reinforce",
+        mail_type="NONE",
+    )

@@ -1,0 +1,1 @@
+"""What several filters share: neighbours, clusters, quotas, image hashes, concept matching, histograms."""

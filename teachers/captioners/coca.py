@@ -1,0 +1,228 @@
+"""CoCa captioners (arXiv:2205.01917) through open_clip's model class: published, from a checkpoint, or a folder trained here.
+
+Names: "coca-vitl14", "coca-vitl14-mscoco", "coca:MODEL/TAG", "coca:MODEL@CHECKPOINT", or a folder's path. The image is
+encoded once for all captions of an image, and only the last position is projected to the vocabulary. Pictures are resized
+and centre-cropped as the checkpoint's own transform says (a square resize, as teachers see views, would distort them).
+Left out: text towers from Hugging Face (no published captioner has one) and half precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import DistillError, UsageError
+from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerSpec, Decode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from teachers.caption_decoding import Markers
+
+    Array = np.ndarray[Any, Any]
+
+COCA = "coca:"
+_LICENCE = "MIT"  # of the two published checkpoints; the second was tuned on COCO captions (CC-BY-4.0)
+for _name, _source in (
+    ("coca-vitl14", "coca_ViT-L-14/laion2b_s13b_b90k"),
+    ("coca-vitl14-mscoco", "coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k"),
+):
+    CAPTIONER_SPECS.register(_name)(CaptionerSpec(_name, "coca", _source, _LICENCE, True))
+
+
+def coca_spec(name: str, source: str) -> CaptionerSpec:
+    """The facts of "MODEL/TAG" or "MODEL@CHECKPOINT". Raises UsageError with the nearest known name; no network."""
+    from teachers.open_clip_teacher import model_config, spec_of, split_source
+
+    teacher = spec_of(name, source)
+    model, _, _ = split_source(source)
+    _refuse_other_models(model_config(model), f"The open_clip model {model!r}")
+    for _, known in CAPTIONER_SPECS.items():
+        if known.source == source:
+            return CaptionerSpec(name, "coca", source, known.licence, known.commercial)
+    return CaptionerSpec(name, "coca", source, teacher.licence, teacher.commercial)
+
+
+def is_coca_folder(path: Path) -> bool:
+    """Whether `path` is a model folder in the shared format whose model has a caption decoder."""
+    from teachers.folder_teacher import is_clip_folder, read_config
+
+    return is_clip_folder(path) and "multimodal_cfg" in read_config(path)["model_cfg"]
+
+
+def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec:
+    """The facts of a folder made by `distill train`; licence from its card. Raises DistillError for unreadable files."""
+    from teachers.folder_teacher import folder_spec
+
+    facts = folder_spec(path)
+    return CaptionerSpec(name, "coca-folder", str(path), facts.licence, facts.commercial)
+
+
+@dataclass(frozen=True)
+class CocaParts:
+    """What a CoCa captioner is made of: open_clip's model and transform, a CLIP BPE tokenizer, and their names."""
+
+    model: Any
+    transform: Any
+    tokenizer: Any
+    preprocess: dict[str, Any]
+    tokenizer_name: str
+    weights_sha256: str
+
+
+class CocaCaptioner:
+    """See `teachers.captioner.Captioner`.
+
+    Args:
+        spec: its facts.
+        decode: how it decodes.
+        parts: the model, put into eval mode, and what belongs to it.
+    """
+
+    def __init__(self, spec: CaptionerSpec, decode: Decode, parts: CocaParts) -> None:
+        from teachers.caption_decoding import Markers, checked_decode
+
+        self.spec = spec
+        self.decode = checked_decode(decode)
+        self.model = parts.model.eval().requires_grad_(False)
+        self.weights_sha256 = parts.weights_sha256
+        self._parts = parts
+        self.markers: Markers = Markers(
+            start=int(parts.tokenizer.sot_token_id),
+            end=int(parts.tokenizer.eot_token_id),
+            context_length=int(self.model.context_length),
+        )
+
+    def to(self, device: Any) -> CocaCaptioner:
+        """Move the weights; inputs follow by themselves."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> Any:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
+        """See `Captioner.caption`; one forward of the image tower for all images and captions."""
+        import torch
+
+        from teachers.caption_decoding import decode_tokens
+
+        if len(images) != len(seeds):
+            raise DistillError(f"{len(images)} images came with {len(seeds)} seeds; one each is needed.")
+        if not images:
+            return []
+        with torch.no_grad():
+            pixels = torch.stack([self._parts.transform(_picture(image)) for image in images]).to(self.device)
+            _, image_tokens = self.model._encode_image(pixels.to(self.model.logit_scale.dtype))
+        step = CocaStep(self.model, image_tokens)
+        made = decode_tokens(step, self.decode, seeds, self.markers, self.device)
+        return [[self.text(tokens) for tokens in captions] for captions in made]
+
+    def text(self, tokens: list[int]) -> str:
+        """Token ids as text, pieces joined."""
+        from teachers.caption_text import join_pieces
+
+        return join_pieces(self._parts.tokenizer.decode(tokens))
+
+    def describe(self) -> dict[str, object]:
+        """See `Captioner.describe`."""
+        import open_clip
+        import torch
+
+        return {
+            "spec": asdict(self.spec),
+            "decode": asdict(self.decode),
+            "weights_sha256": self.weights_sha256,
+            "rehearsal": self.weights_sha256 == "random",
+            "preprocess": self._parts.preprocess,
+            "tokenizer": self._parts.tokenizer_name,
+            "context_length": self.markers.context_length,
+            "versions": {"open_clip": open_clip.__version__, "torch": torch.__version__},
+        }
+
+
+class CocaStep:
+    """Logits of the next token, given image tokens that were computed once.
+
+    Args:
+        model: open_clip's CoCa.
+        image_tokens: [b, P, D] of its image tower.
+    """
+
+    def __init__(self, model: Any, image_tokens: Tensor) -> None:
+        self._model = model
+        self._images = image_tokens
+        self._owner: Tensor | None = None
+        self._rows = image_tokens
+
+    def __call__(self, tokens: Tensor, owner: Tensor) -> Tensor:
+        """[n, t] tokens and [n] image indices -> [n, V]."""
+        if self._owner is None or owner.shape != self._owner.shape or not bool((owner == self._owner).all()):
+            self._owner, self._rows = owner, self._images[owner]
+        _, hidden = self._model._encode_text(tokens)
+        decoder, length = self._model.text_decoder, tokens.shape[1]
+        for block, cross in zip(decoder.resblocks, decoder.cross_attn, strict=True):
+            hidden = block(hidden, attn_mask=decoder.attn_mask[:length, :length])
+            hidden = cross(hidden, k_x=self._rows, v_x=self._rows)
+        logits: Tensor = decoder.ln_final(hidden[:, -1]) @ decoder.text_projection
+        return logits
+
+
+def _picture(image: Array) -> Any:
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.name != "uint8":
+        raise DistillError(f"A captioner wants [H, W, 3] uint8 images; this one is {image.dtype} {list(image.shape)}.")
+    return Image.fromarray(image)
+
+
+@CAPTIONERS.register("coca")
+def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
+    """A published CoCa or a checkpoint of one; raises what `load_open_clip` raises."""
+    from teachers.open_clip_teacher import load_open_clip, spec_of
+
+    teacher = load_open_clip(
+        spec_of(spec.name, spec.source), random_weights=random_weights, seed=seed, noun="captioner"
+    )
+    return _captioner(spec, decode, teacher, {})
+
+
+@CAPTIONERS.register("coca-folder")
+def build_folder(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
+    """A folder made by `distill train` with a CoCa student."""
+    from teachers.folder_teacher import FolderTeacher, read_config
+
+    path = Path(spec.source)
+    teacher = FolderTeacher(path, random_weights=random_weights, seed=seed)
+    return _captioner(spec, decode, teacher, dict(read_config(path).get("preprocess_cfg", {})))
+
+
+def _captioner(spec: CaptionerSpec, decode: Decode, teacher: Any, preprocess: dict[str, Any]) -> CocaCaptioner:
+    """The captioner inside a loaded teacher: the same weights and tokenizer, the checkpoint's own image transform."""
+    from dataclasses import fields
+
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    known = {field.name for field in fields(PreprocessCfg)}
+    own = asdict(teacher.preprocess)
+    settings = {**{key: value for key, value in preprocess.items() if key in known}, **own}
+    parts = CocaParts(
+        model=teacher.model,
+        transform=image_transform_v2(PreprocessCfg(**settings), is_train=False),
+        tokenizer=teacher.tokenizer,
+        preprocess=settings,
+        tokenizer_name=teacher.tokenizer_name,
+        weights_sha256=teacher.weights_sha256,
+    )
+    return CocaCaptioner(spec, decode, parts)
+
+
+def _refuse_other_models(config: dict[str, Any], what: str) -> None:
+    if "multimodal_cfg" not in config:
+        raise UsageError(f"{what} has no caption decoder: it is no CoCa. `distill list captioners` shows what is.")
+    if config["text_cfg"].get("hf_model_name"):
+        raise UsageError(f"{what} has a text tower from Hugging Face, which captioners here do not decode with.")
