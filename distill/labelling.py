@@ -55,7 +55,7 @@ def _prepare(
             if device != "cpu" and hasattr(model, "to"):
                 model.to(device)
     models = scaled_teachers(recipe, models, out, console)
-    source = open_source(recipe.data, "train", recipe.limit)
+    source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     plan = make_plan(
         source,
         models,

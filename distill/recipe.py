@@ -46,6 +46,9 @@ class ReinforceRecipe(Strict):
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
     device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
+    caption_columns: dict[str, str] = Field(
+        {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
+    )
     captioning: CaptioningRecipe = CaptioningRecipe()
     verify: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         16, description="stored views re-run through the live teachers afterwards; 0 = none, or all"

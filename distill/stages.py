@@ -253,7 +253,7 @@ def check_data(recipe: Recipe) -> None:
     from reinforced_data.open import open_source
 
     if not is_reinforced(Path(recipe.data)):
-        source = open_source(recipe.data, "train", recipe.limit)
+        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
         if len(source) < recipe.train.batch_size:
             raise UsageError(
                 f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "

@@ -25,12 +25,18 @@ class BadImageError(DistillError):
     """One image cannot be used. The message names its key and what is wrong; `reason` is the latter alone."""
 
     def __init__(self, key: str, reason: str) -> None:
+        key, reason = storable_text(key, 1024), storable_text(reason, 400)
         super().__init__(f"The image of sample {key!r} cannot be used: {reason}. Mend or remove that file.")
         self.key = key
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
         return BadImageError, (self.key, self.reason)
+
+
+def storable_text(text: str, most: int) -> str:
+    """`text` as valid UTF-8 without NULs (file names and JSON need not be), at most `most` characters."""
+    return text[:most].encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", " ")[:most]
 
 
 def decode_rgb(data: bytes, key: str) -> "Image":
@@ -51,6 +57,22 @@ def decode_rgb(data: bytes, key: str) -> "Image":
             r"<[^>]*>|0x[0-9a-fA-F]+", "", str(error)
         ).strip()  # no addresses: reasons are stored and compared
         raise BadImageError(key, f"it does not decode ({type(error).__name__}: {words[:200]})") from error
+
+
+def shown_otherwise(data: bytes) -> str:
+    """Why `decode_rgb` gives other pixels than Pillow's plain `convert("RGB")`, which published sets used; "" if not."""
+    from PIL import Image
+
+    _quiet_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            if _orientation(image) != 1:
+                return "its EXIF data turn it, which the published views ignored"
+            if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+                return "it has transparent pixels, whose hidden colours the published views showed"
+            return "it has 16 bits a pixel, which the published views clipped" if image.mode.startswith("I") else ""
+    except Exception:  # decode_rgb tells what is wrong with it
+        return ""
 
 
 def decode_reduced(data: bytes, factor: int, size: tuple[int, int]) -> "Image | None":

@@ -6,21 +6,23 @@ class labels where there are no captions, and builds the zero-shot task. Reading
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
-from reinforced_data.decode import BadImageError
+from reinforced_data.decode import BadImageError, storable_text
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import Split
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif", ".jfif")
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("dev", "val", "validation", "valid", "eval", "test")  # the first that is there serves as "eval"
 LABEL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a close-up photo of a {}.", "{}")
 LABEL_CAPTION_SOURCE = "synthetic:label-template"
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 MAX_CAPTION_CHARS = 4096  # what comes after is no caption; every tokenizer we know cuts far earlier
+MAX_CAPTIONS = 256  # of one image; what comes after is dropped
 
 
 class Listing(Protocol):
@@ -47,8 +49,8 @@ class Listing(Protocol):
         """Encoded bytes as found. Raises BadImageError when they cannot be read."""
         ...
 
-    def captions(self, row: int) -> list[str]:
-        """Captions as found, perhaps none."""
+    def captions(self, row: int) -> Sequence[Caption]:
+        """Captions as found, perhaps none. Raises BadImageError when they cannot be read."""
         ...
 
     def label(self, row: int) -> int | None:
@@ -65,6 +67,23 @@ def clean_caption(text: str) -> str:
 def clean_captions(texts: Sequence[str]) -> list[str]:
     """Cleaned, empty ones and repeats dropped, order kept."""
     return list(dict.fromkeys(cleaned for text in texts if (cleaned := clean_caption(text))))
+
+
+def check_tags_occur(listing: Listing, tagged: Mapping[str, str], most: int = 100) -> None:
+    """Raise UsageError unless each caption source of `tagged` occurs in the first `most` rows: a name may be wrong."""
+    missing = dict(tagged)
+    for row in range(min(most, len(listing.keys))):
+        if not missing:
+            return
+        with contextlib.suppress(BadImageError):
+            sources = {caption.source for caption in listing.captions(row)}
+            missing = {name: source for name, source in missing.items() if source not in sources}
+    if missing:
+        raise UsageError(
+            f"None of the first {min(most, len(listing.keys))} samples of {listing.location!r} has captions in "
+            f"{', '.join(map(repr, missing))}. Check the name: it is a key of the samples' JSON files, or the ending of "
+            "a member of a tar."
+        )
 
 
 def pick_split(found: Sequence[str], split: Split, where: str) -> str | None:
@@ -97,7 +116,7 @@ def held_out_rows(keys: Sequence[str], split: Split, where: str) -> list[int]:
 
 
 def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogatepass")  # of a file name, or of JSON, which need not be valid
 
 
 class ListedSource:
@@ -133,18 +152,28 @@ class ListedSource:
         """Raises BadImageError (naming the key) when the bytes cannot be read, IndexError outside the source."""
         row = self._rows[index]
         return RawSample(
-            key=clean_key(self._listing.keys[row]),
+            key=self.key(index),
             image=self._listing.image(row),
             captions=self.captions(index),
             label=self._listing.label(row),
         )
 
+    def key(self, index: int) -> str:
+        """The key of sample `index`, without touching its image."""
+        return clean_key(self._listing.keys[self._rows[index]])
+
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """The captions of sample `index`, cleaned, without touching its image; from its label when it has none."""
+        """The captions of sample `index`, cleaned, without touching its image; from its label when it has none.
+
+        Raises BadImageError when they cannot be read.
+        """
         row = self._rows[index]
-        found = clean_captions(self._listing.captions(row))
+        found: dict[str, Caption] = {}
+        for caption in self._listing.captions(row):
+            if len(found) < MAX_CAPTIONS and (text := clean_caption(caption.text)):
+                found.setdefault(text, Caption(text, caption.source))
         if found:
-            return tuple(Caption(text) for text in found)
+            return tuple(found.values())
         label = self._listing.label(row)
         if label is None:
             return ()
@@ -174,8 +203,8 @@ class ListedSource:
 
 
 def clean_key(key: str) -> str:
-    """A key that can be stored as UTF-8 (file names on Linux need not be)."""
-    return _utf8(key).decode("utf-8", "replace")
+    """A key that can be stored as UTF-8 (file names on Linux need not be), without NULs, of at most 1,024 characters."""
+    return storable_text(key, 1024)
 
 
 def _rows_digest(rows: Sequence[int]) -> str:

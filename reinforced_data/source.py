@@ -1,4 +1,4 @@
-"""Where images and captions come from: `open_source("rendered")`, a folder, a table file, a `datasets` name.
+"""Where images and captions come from: `open_source("rendered")`, a folder, a table file, tars, a `datasets` name.
 
 A source is a random-access list of `RawSample`, with a stable order and a fingerprint. It never decodes an image.
 """
@@ -34,5 +34,7 @@ class Source(Protocol):
         ...
 
 
-Opener = Callable[..., Source]  # opener(location: str, split: Split, limit: int | None) -> Source
+Opener = Callable[
+    ..., Source
+]  # opener(location: str, split: Split, limit: int | None[, caption_columns: dict]) -> Source
 SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",))

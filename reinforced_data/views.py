@@ -100,7 +100,11 @@ def crop_square(image: "Image", view: View, size: int) -> "Image":
     """The view's box of an RGB image, resized to size x size (antialiased bicubic), without its operations."""
     from PIL.Image import Resampling
 
-    return image.resize((size, size), Resampling.BICUBIC, box=box_pixels(view, image.size))
+    box = box_pixels(view, image.size)
+    if all(side.is_integer() for side in box):
+        # Cut first, as torchvision does: no pixel outside the box then reaches its edges, and published views replay.
+        return image.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3]))).resize((size, size), Resampling.BICUBIC)
+    return image.resize((size, size), Resampling.BICUBIC, box=box)
 
 
 def box_pixels(view: View, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -113,7 +117,7 @@ def box_pixels(view: View, size: tuple[int, int]) -> tuple[float, float, float, 
 def _snap(pixels: float) -> float:
     """A box side that means a whole or half pixel is one, in spite of float32 fractions (24 bits of 100,000 pixels)."""
     halves = round(pixels * 2) / 2
-    return halves if abs(pixels - halves) < 1e-2 else pixels
+    return float(halves if abs(pixels - halves) < 1e-2 else pixels)
 
 
 def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":

@@ -49,7 +49,7 @@ def train(
             f"captions.consistency_weight compares what teachers stored, and {recipe.data!r} carries nothing of them. "
             "Reinforce it first, or leave the setting out."
         )
-    source = None if stored else open_source(recipe.data, "train", recipe.limit)
+    source = None if stored else open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     inherits = recipe.student.inherit != "none"
     teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
     open_run(out, recipe, resume=resume, overwrite=overwrite)

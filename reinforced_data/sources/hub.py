@@ -1,37 +1,78 @@
-"""Hugging Face data sets through the `datasets` library: "hf:org/set" or "hf:org/set:config".
+"""Hugging Face data sets through the `datasets` library: "hf:org/set", "hf:org/set:config", or a folder that it saved.
 
 The only source that may reach the network, and only because its name was given. Sets are downloaded whole by `datasets`
-and memory-mapped; streaming is left out.
+and memory-mapped; streaming is left out. Folders made by `save_to_disk` are read as they are.
 """
 
 import contextlib
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError, UsageError, nearest
-from reinforced_data.columns import Columns, Labels, caption_texts, find_columns, image_bytes
+from reinforced_data.columns import Columns, Labels, find_columns, image_bytes, row_captions
+from reinforced_data.decode import BadImageError
 from reinforced_data.listing import ListedSource, held_out_rows, pick_split
+from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
 
 
 @SOURCES.register("hf")
-def open_hub(location: str, split: Split, limit: int | None = None) -> Source:
+def open_hub(
+    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
+) -> Source:
     """A Hugging Face data set, "hf:org/set[:config]". Raises DistillError when it cannot be had."""
     name, _, config = location.removeprefix("hf:").partition(":")
     if not name.strip("/"):
         raise UsageError(f"{location!r} names no data set. Write hf:org/set, for example hf:nlphuji/flickr30k.")
-    sets = _load(name, config or None, location)
+    if is_saved(Path(name).expanduser()):
+        return open_saved(Path(name).expanduser(), split, limit, caption_columns)
+    return _open(_load(name, config or None, location), name, location, split, limit, caption_columns)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved a set in `folder` with `save_to_disk`."""
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def open_saved(folder: Path, split: Split, limit: int | None, caption_columns: Mapping[str, str] | None) -> Source:
+    """A set, or several splits of one, in a folder made by `save_to_disk`. Raises DistillError when it is damaged."""
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except Exception as error:  # see _load; damaged files raise many more types
+        words = " ".join(str(error).split())[:200]
+        raise DistillError(
+            f"The data set in {str(folder)!r} cannot be read ({type(error).__name__}: {words}). It may be cut short; "
+            "copy or save it again."
+        ) from error
+    sets = dict(data) if isinstance(data, datasets.DatasetDict) else {str(data.split or "all"): data}
+    return _open(sets, folder.name, str(folder), split, limit, caption_columns)
+
+
+def _open(
+    sets: Mapping[str, Any],
+    name: str,
+    location: str,
+    split: Split,
+    limit: int | None,
+    caption_columns: Mapping[str, str] | None,
+) -> Source:
     where = f"The data set {location!r}"
     chosen = pick_split(list(sets), split, where)
     only = next((known for known in ("train", "training") if known in sets), None)
     part = chosen or only or (next(iter(sets)) if len(sets) == 1 else None)
     if part is None:
-        raise UsageError(f"{where} has the splits {', '.join(sets)}; none is called train. {nearest('train', sets)}")
-    listing = HubListing(sets[part], name, location)
+        raise UsageError(
+            f"{where} has the splits {', '.join(sets) or 'none'}; none is called train. {nearest('train', sets)}"
+        )
+    listing = HubListing(sets[part], name, location, caption_columns)
     rows = range(len(listing.keys)) if chosen else held_out_rows(listing.keys, split, where)
     return ListedSource(listing, rows, split, limit)
 
@@ -85,37 +126,63 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 
 class HubListing:
-    """The rows of one split of a `datasets.Dataset`; images stay encoded."""
+    """The rows of one split of a `datasets.Dataset`; images stay encoded. `caption_columns`: see `open.open_source`."""
 
-    def __init__(self, data: Any, name: str, location: str) -> None:
+    def __init__(self, data: Any, name: str, location: str, caption_columns: Mapping[str, str] | None = None) -> None:
         import datasets
 
         self.name, self.location = name, location
         self.licence = str(data.info.license or "unknown")
         self.fingerprint = str(data._fingerprint)
-        self._columns: Columns = find_columns(data.column_names, f"The data set {location!r}")
+        where = f"The data set {location!r}"
+        self._columns: Columns = find_columns(data.column_names, where, caption_columns)
+        data = data.with_format(None)
         if isinstance(data.features[self._columns.image], datasets.Image):
             data = data.cast_column(self._columns.image, datasets.Image(decode=False))
-        self._data = data
-        # One-column tables, so that asking for a caption never touches an image.
-        self._text = data.select_columns([self._columns.captions]) if self._columns.captions else None
-        label = self._columns.label
+        # Tables of one column, so that asking for a caption never touches an image.
+        self._images = data.select_columns([self._columns.image])
+        self._texts = data.select_columns(self._columns.texts) if self._columns.texts else None
+        label, key = self._columns.label, self._columns.key
         names = getattr(data.features[label], "names", None) if label else None
-        self._labels = Labels(list(data[label]), names) if label else None
+        with _readable(where):
+            data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
+            self._labels = Labels(list(data[label]), names) if label else None
+            self.keys: Sequence[str] = (
+                [str(value) for value in data[key]]
+                if key
+                else [f"{data.split or 'row'}-{row:08d}" for row in range(len(data))]
+            )
         self.class_names = self._labels.names if self._labels else ()
-        key = self._columns.key
-        self.keys: Sequence[str] = (
-            [str(value) for value in data[key]] if key else [f"{data.split}-{row:08d}" for row in range(len(data))]
-        )
 
     def image(self, row: int) -> bytes:
         """See `Listing`."""
-        return image_bytes(self._data[row][self._columns.image], Path(), self.keys[row])
+        try:
+            cell = self._images[row][self._columns.image]
+        except Exception as error:  # damaged Arrow data raises what its reader happens to raise; it costs its rows
+            raise BadImageError(self.keys[row], f"its row cannot be read ({type(error).__name__})") from error
+        return image_bytes(cell, Path(), self.keys[row])
 
-    def captions(self, row: int) -> list[str]:
+    def captions(self, row: int) -> list[Caption]:
         """See `Listing`."""
-        return caption_texts(self._text[row][self._columns.captions]) if self._text is not None else []
+        if self._texts is None:
+            return []
+        try:
+            cells = self._texts[row]
+        except Exception as error:  # as above
+            raise BadImageError(self.keys[row], f"its captions cannot be read ({type(error).__name__})") from error
+        return row_captions(cells, self._columns)
 
     def label(self, row: int) -> int | None:
         """See `Listing`."""
         return self._labels[row] if self._labels else None
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # see HubListing.image
+        raise DistillError(
+            f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]}). It is damaged; "
+            "copy or make it again."
+        ) from error

@@ -7,19 +7,22 @@ Parquet row group at a time. A list of the file's keys is kept in memory, its im
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
-from reinforced_data.columns import Labels, caption_texts, class_names_of, find_columns, image_bytes
+from reinforced_data.columns import Labels, class_names_of, find_columns, image_bytes, row_captions
+from reinforced_data.decode import BadImageError
 from reinforced_data.listing import ListedSource, held_out_rows
 from reinforced_data.row_groups import RowGroups, open_parquet
+from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
+MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
 
 
 class ArrowColumn(Sequence[Any]):
@@ -41,13 +44,22 @@ class TableListing:
     Args:
         files: in order; rows are numbered through them.
         name, licence: for reports.
+        caption_columns: see `open.open_source`.
 
     Raises:
         DistillError: a file cannot be read. UsageError: it has no image column.
     """
 
-    def __init__(self, files: list[Path], name: str, location: str, licence: str = "unknown") -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        name: str,
+        location: str,
+        licence: str = "unknown",
+        caption_columns: Mapping[str, str] | None = None,
+    ) -> None:
         self.name, self.location, self.licence = name, location, licence
+        self._caption_columns = caption_columns
         self._base = files[0].parent
         self._images: RowGroups[Any] | None = None
         values = self._load_parquet(files) if files[0].suffix.lower() == ".parquet" else self._load_text(files)
@@ -55,7 +67,7 @@ class TableListing:
         count = len(paths) if paths is not None else len(self._images or ())
         self._paths = paths
         self._groups = _same_path(paths) if paths is not None and count and isinstance(paths[0], str) else None
-        self._captions = values.get(self._columns.captions or "")
+        self._texts = {name: values[name] for name in self._columns.texts}
         label = self._columns.label
         self._labels = Labels(values[label], self._label_names) if label in values and label is not None else None
         self.class_names = self._labels.names if self._labels else ()
@@ -65,8 +77,8 @@ class TableListing:
         import pyarrow as pa
 
         first = open_parquet(files[0])
-        self._columns = find_columns(first.schema_arrow.names, f"The table {str(files[0])!r}")
-        wanted = [name for name in (self._columns.key, self._columns.captions, self._columns.label) if name]
+        self._columns = find_columns(first.schema_arrow.names, f"The table {str(files[0])!r}", self._caption_columns)
+        wanted = [name for name in (self._columns.key, *self._columns.texts, self._columns.label) if name]
         image_type = first.schema_arrow.field(self._columns.image).type
         if pa.types.is_string(image_type) or pa.types.is_large_string(image_type):
             wanted.append(self._columns.image)
@@ -81,18 +93,24 @@ class TableListing:
                         f"{str(file)!r} lacks the column(s) {', '.join(sorted(missing))} that {str(files[0])!r} has. "
                         "Give all the files of a set the same columns."
                     )
-                tables.append(parquet.read(columns=wanted))
+                tables.append(_read_columns(parquet, wanted, file))
             digests.append([file.name, file.stat().st_size, _footer_sha256(file)])
         label = self._columns.label
         self._label_names = class_names_of(first.schema_arrow.metadata, label) if label else None
         self.fingerprint = sha256_json(digests)
-        whole = pa.concat_tables(tables, promote_options="permissive")
+        try:
+            whole = pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DistillError(
+                f"The Parquet files of {self.location!r} do not fit together ({error}). Give the columns of all files "
+                "of a set the same types."
+            ) from error
         return {name: ArrowColumn(whole[name]) for name in wanted}
 
     def _load_text(self, files: list[Path]) -> dict[str, Sequence[Any]]:
         rows = [row for file in files for row in read_rows(file)]
         names = list(dict.fromkeys(name for row in rows for name in row))
-        self._columns = find_columns(names, f"The table {str(files[0])!r}")
+        self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns)
         self._label_names = None
         self.fingerprint = sha256_json([[file.name, sha256_file(file)] for file in files])
         return {name: [row.get(name) for row in rows] for name in names}
@@ -115,14 +133,16 @@ class TableListing:
         if self._images is None:
             assert self._paths is not None
             return image_bytes(self._paths[first], self._base, self.keys[row])
-        table, place = self._images.find(first)
+        try:
+            table, place = self._images.find(first)
+        except DistillError as error:  # a damaged row group costs its rows
+            raise BadImageError(self.keys[row], str(error)) from error
         return image_bytes(table.column(0)[place].as_py(), self._base, self.keys[row])
 
-    def captions(self, row: int) -> list[str]:
+    def captions(self, row: int) -> list[Caption]:
         """See `Listing`."""
-        if self._captions is None:
-            return []
-        return [text for one in self._rows(row) for text in caption_texts(self._captions[one])]
+        rows = [{name: column[one] for name, column in self._texts.items()} for one in self._rows(row)]
+        return [caption for cells in rows for caption in row_captions(cells, self._columns)]
 
     def label(self, row: int) -> int | None:
         """See `Listing`."""
@@ -131,6 +151,22 @@ class TableListing:
 
 def _same(table: Any) -> Any:
     return table
+
+
+def _read_columns(parquet: Any, names: list[str], file: Path) -> Any:
+    """Whole columns of an open Parquet file. Raises DistillError naming the file when they are damaged."""
+    import pyarrow as pa
+
+    try:
+        table = parquet.read(columns=names)
+        table.validate(full=True)  # strings that are not UTF-8 would raise later, in the middle of a run
+        return table
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise DistillError(
+            f"The column(s) {', '.join(names)} of {str(file)!r} cannot be read ({words}). The file is damaged; copy or "
+            "make it again."
+        ) from error
 
 
 def _path_of(value: Any) -> str:
@@ -169,6 +205,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
                         raise ValueError("not a JSON object")
                     rows.extend([row] if row else [])
                 return rows
+            csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
             reader = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
             for record in reader:
                 line = reader.line_num
@@ -182,8 +219,10 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 @SOURCES.register("table")
-def open_table(location: str, split: Split, limit: int | None = None) -> Source:
+def open_table(
+    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
+) -> Source:
     """A .csv, .tsv, .jsonl or .parquet file of images (or their paths) and captions; a part is held out for "eval"."""
     path = Path(location.removeprefix("table:")).expanduser()
-    listing = TableListing([path], path.stem, str(path))
+    listing = TableListing([path], path.stem, str(path), caption_columns=caption_columns)
     return ListedSource(listing, held_out_rows(listing.keys, split, f"The table {str(path)!r}"), split, limit)

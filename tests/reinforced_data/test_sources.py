@@ -290,3 +290,55 @@ def test_a_registered_name_wins_and_a_dot_reaches_the_folder(tmp_path, monkeypat
         put(tmp_path / "rendered" / f"{i}.png", png(i))
     assert open_source("rendered", "train", limit=5)[0].key.startswith("rendered-train")
     assert len(open_source("./rendered", "train")) == 2
+
+
+def tagged(sample):
+    return [(caption.text, caption.source) for caption in sample.captions]
+
+
+def test_caption_columns_of_tables_sidecars_and_saved_sets(tmp_path):
+    """A column that the user names becomes captions with a source of its own, whatever holds it."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    rows = [{"key": f"k{i}", "image": {"bytes": png(i), "path": None}, "caption": f"c{i}", "Rewrite": [f"r{i}", f"c{i}"], "text": f"t{i}"}
+            for i in range(4)]  # fmt: skip
+    write_parquet(tmp_path / "p" / "train.parquet", rows)
+    write_parquet(tmp_path / "p" / "dev.parquet", rows)
+    plain = [{name: row[name] for name in ("key", "caption", "Rewrite", "text")} for row in rows]
+    table = datasets.Dataset.from_list([{**row, "image": png(i)} for i, row in enumerate(plain)])
+    datasets.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path / "saved"))
+    put(tmp_path / "t.jsonl", "\n".join(json.dumps({**row, "path": f"f/train/{i}.png"}) for i, row in enumerate(plain)))
+    for i, row in enumerate(plain):
+        for part in ("train", "val"):
+            put(tmp_path / "f" / part / f"{i}.png", png(i))
+            put(tmp_path / "f" / part / f"{i}.json", json.dumps(row))
+    columns = {"rewrite": "llm", "text": "real"}
+    wanted = [("c0", "real"), ("r0", "synthetic:llm"), ("t0", "real")]
+    for place in ("p", "saved", "f", "t.jsonl"):
+        source = open_source(str(tmp_path / place), "train", caption_columns=columns)
+        first = source[0]
+        number = first.key.removeprefix("k").removesuffix(".png")
+        assert tagged(first) == [(text.replace("0", number), kind) for text, kind in wanted], place
+        with pytest.raises(UsageError, match="rewriet"):
+            open_source(str(tmp_path / place), "train", caption_columns={"rewriet": "llm"})
+    with pytest.raises(UsageError, match="no single word"):
+        open_source(str(tmp_path / "p"), "train", caption_columns={"rewrite": "a b"})
+    with pytest.raises(UsageError, match="no caption columns"):
+        open_source("rendered", "train", caption_columns={"rewrite": "llm"})
+
+
+def test_a_set_saved_by_datasets_is_read_as_it_is(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    table = datasets.Dataset.from_dict({"img": [png(i) for i in range(12)], "caption": [f"c{i}" for i in range(12)]})
+    table.save_to_disk(str(tmp_path / "one"))
+    table.remove_columns("caption").save_to_disk(str(tmp_path / "bare"))
+    parts = both(tmp_path / "one")
+    assert sorted(texts(sample)[0] for part in parts for sample in map(part.__getitem__, range(len(part)))) == sorted(
+        f"c{i}" for i in range(12)
+    )
+    again = open_source(f"hf:{tmp_path / 'one'}", "train")
+    assert keys(again) == keys(parts[0])
+    assert [part[0].captions for part in both(tmp_path / "bare")] == [(), ()]  # no captions: the captioner's business

@@ -1,0 +1,212 @@
+"""WebDataset tars as data: one .tar, a folder of them, or a pattern like "shards/{00000..00009}.tar".
+
+A sample is all members of a tar whose names agree up to the first dot: an image (.jpg, .png, .webp, ...), its captions
+(.txt, one caption; .json with a caption key) and perhaps a class (.cls: a number or a name; `classnames.txt` beside the
+tars names the numbers). Members are read in place by offset, in any order; nothing is extracted (see `tars`). Left out:
+compressed tars, which have no random access, and tars that are not files.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from distill.core.atomic import sha256_json
+from distill.core.errors import UsageError
+from reinforced_data.columns import MAX_IMAGE_BYTES, Labels, caption_sources, json_captions
+from reinforced_data.decode import BadImageError
+from reinforced_data.listing import (
+    EVAL_NAMES,
+    IMAGE_SUFFIXES,
+    TRAIN_NAMES,
+    ListedSource,
+    check_tags_occur,
+    held_out_rows,
+    pick_split,
+)
+from reinforced_data.sample import Caption
+from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.tars import TarIndex
+
+TAR = ".tar"
+TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
+MAX_TEXT_BYTES = 1 << 20
+_MAX_FILES = 1_000_000
+_BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
+
+
+@SOURCES.register("webdataset")
+def open_webdataset(
+    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
+) -> Source:
+    """WebDataset tars: a .tar, a folder of them, or a pattern like "shards/{00000..00009}.tar".
+
+    Raises UsageError when there are none, DistillError when a file is no tar.
+    """
+    files = tar_files(location.removeprefix("webdataset:"))
+    where = f"The tars {location!r}"
+    named = [name for name in (*TRAIN_NAMES, *EVAL_NAMES) if any(part_of(file) == name for file in files)]
+    chosen = pick_split(named, split, where)
+    kept = [file for file in files if part_of(file) == chosen] if chosen else files
+    if chosen is None and named:
+        kept = [file for file in files if part_of(file) in TRAIN_NAMES]
+    listing = TarListing(kept, files[0].parent.name, location, caption_columns=caption_columns)
+    rows = range(len(listing.keys)) if chosen else held_out_rows(listing.keys, split, where)
+    return ListedSource(listing, rows, split, limit)
+
+
+def tar_files(location: str) -> list[Path]:
+    """The files that a path, a folder or a pattern means, in order. Raises UsageError when one is not there."""
+    path = Path(location).expanduser()
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*" + TAR) if file.is_file() and not file.name.startswith("."))
+        if not found:
+            raise UsageError(f"The folder {location!r} holds no {TAR} files. Give the folder of the tars.")
+        return found
+    files = [path] if path.is_file() else [Path(name).expanduser() for name in expand_braces(location)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of the {len(files)} tars of {location!r} are not there: {str(missing[0])!r} is the first. "
+            "Give a pattern of the files that are there, for example shards/{00000..00009}.tar."
+        )
+    return files
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """What "a{00..11}b" (numbers, padded as written) and "a{x,y}b" stand for. Raises UsageError for a million names."""
+    names = [pattern]
+    while match := _BRACES.search(names[0]):
+        low, high, choice = match.groups()
+        if choice is not None:
+            parts = choice.split(",")
+        else:
+            numbers = range(int(low), int(high) + 1) if int(low) <= int(high) else range(int(low), int(high) - 1, -1)
+            if len(numbers) * len(names) > _MAX_FILES:
+                raise UsageError(f"The pattern {pattern!r} means more than {_MAX_FILES} files. Check its numbers.")
+            parts = [str(number).zfill(len(low)) for number in numbers]
+        names = [name.replace(match[0], part, 1) for name in names for part in parts]
+    return names
+
+
+def part_of(file: Path) -> str | None:
+    """The split that a tar's own name or its folder's says: "train-00000.tar", "train/00000.tar"."""
+    for name in (re.split(r"[-._]", file.stem.lower())[0], file.parent.name.lower()):
+        if name in (*TRAIN_NAMES, *EVAL_NAMES):
+            return name
+    return None
+
+
+@lru_cache(maxsize=8)
+def _index(files: tuple[tuple[Path, int, int], ...]) -> TarIndex:
+    """Kept, since the train and eval parts of a place are rows of the same tars."""
+    return TarIndex([file for file, _, _ in files])
+
+
+def read_index(files: Sequence[Path]) -> TarIndex:
+    """The index of `files`, read once per process while they stay as they are. Raises DistillError for no tar."""
+    stats = [(file, file.stat()) for file in files]
+    return _index(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+class TarListing:
+    """The samples in `files`; see `TarIndex` for which they are.
+
+    Args:
+        name, location, licence: for reports.
+        caption_columns: endings of members ("llm.txt") or keys of their .json members, see `open.open_source`.
+
+    Raises UsageError when no sample has an image, DistillError when a file is no tar.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        name: str,
+        location: str,
+        licence: str = "unknown",
+        caption_columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.location, self.licence = name, location, licence
+        self.index = read_index(files)
+        self.keys: Sequence[str] = self.index.keys
+        self.fingerprint = sha256_json(self.index.footprint())
+        self._tagged = {name.lower(): source for name, source in caption_sources(caption_columns).items()}
+        self._image_kinds = _image_kinds(self.index.kinds)
+        if not self._image_kinds:
+            endings = ", ".join(sorted(self.index.kinds)[:12]) or "nothing"
+            raise UsageError(
+                f"The tars of {location!r} hold no images: their members end in {endings}; looked for "
+                f"{', '.join(IMAGE_SUFFIXES)}. Published embeddings without images are read with the images' own place "
+                "beside them, see docs/data.md."
+            )
+        self._labels, self.class_names = self._read_labels(files[0].parent)
+        check_tags_occur(self, self._tagged)
+
+    def _read_labels(self, folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
+        kind = next((kind for kind in LABEL_KINDS if kind in self.index.kinds), None)
+        if kind is None:
+            return None, ()
+        values: list[int | str | None] = []
+        for row in range(len(self.keys)):
+            try:
+                text = self.index.read(row, kind, 1024).decode("utf-8", "replace").strip()
+            except BadImageError:
+                text = ""
+            values.append(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or None)
+        names = next((found for place in (folder, folder.parent) if (found := _class_names(place))), None)
+        labels = Labels(values, names)
+        return labels, labels.names
+
+    def image(self, row: int) -> bytes:
+        """See `Listing`."""
+        if row in self.index.problems:
+            raise BadImageError(self.keys[row], self.index.problems[row])
+        members = self.index.members(row)
+        kind = next((kind for kind in self._image_kinds if kind in members), None)
+        if kind is None:
+            raise BadImageError(self.keys[row], f"it has no image in {self.index.tar_of(row).name}")
+        return self.index.read(row, kind, MAX_IMAGE_BYTES)
+
+    def captions(self, row: int) -> list[Caption]:
+        """See `Listing`. A .txt goes before a .json; a damaged one counts as having none."""
+        members = self.index.members(row)
+        text = next((kind for kind in TEXT_KINDS if kind in members and kind not in self._tagged), None)
+        real = [Caption(self._text(row, text))] if text else []
+        tagged = [Caption(self._text(row, kind), source) for kind, source in self._tagged.items() if kind in members]
+        for kind in members:
+            if kind == "json" or (self._tagged and kind.endswith(".json")):
+                try:
+                    told, more = json_captions(self._text(row, kind), self._tagged)
+                except (ValueError, RecursionError):
+                    continue
+                tagged += more
+                if kind == "json" and not any(caption.text.strip() for caption in real):
+                    real = told
+        return [*real, *tagged]
+
+    def _text(self, row: int, kind: str) -> str:
+        try:
+            return self.index.read(row, kind, MAX_TEXT_BYTES).decode("utf-8-sig", "replace")
+        except BadImageError:
+            return ""
+
+    def label(self, row: int) -> int | None:
+        """See `Listing`."""
+        return self._labels[row] if self._labels else None
+
+
+def _image_kinds(kinds: Sequence[str]) -> list[str]:
+    """Those that are images: plain endings in the order of IMAGE_SUFFIXES, then longer ones ("left.png")."""
+    plain = [suffix[1:] for suffix in IMAGE_SUFFIXES if suffix[1:] in kinds]
+    return [*plain, *(kind for kind in kinds if "." in kind and kind.endswith(IMAGE_SUFFIXES))]
+
+
+def _class_names(folder: Path) -> list[str] | None:
+    """The lines of `classnames.txt` in `folder`, as CLIP_benchmark's sets have it; None without one."""
+    try:
+        with open(folder / "classnames.txt", "rb") as stream:
+            lines = stream.read(MAX_TEXT_BYTES).decode("utf-8-sig", "replace").splitlines()
+    except OSError:
+        return None
+    return [line.strip() for line in lines if line.strip()] or None
