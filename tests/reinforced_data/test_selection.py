@@ -13,7 +13,8 @@ from distill.core.errors import DistillError, OutputExistsError, UsageError
 from reinforced_data.curate import curate
 from reinforced_data.curation.histogram import histogram, histogram_lines
 from reinforced_data.curation.quota import quotas
-from reinforced_data.pairs import StoredPairs, batches
+from reinforced_data.loader import batches
+from reinforced_data.pairs import StoredPairs
 from reinforced_data.read import ReinforcedData
 from reinforced_data.selection import SelectedPairs, Selection
 from tests.reinforced_data.planted import PlantedTeacher, plain, planted_set, unit_vectors
