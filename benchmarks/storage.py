@@ -84,7 +84,7 @@ def ours(rows: list[Row], dtype: str) -> tuple[float, float]:
     facts = [{"name": name, "width": width} for name, width in WIDTHS.items()]
     source = SourceFacts(name="s", location="s", licence="s", fingerprint="s", samples=len(rows))
     plan = Plan(
-        schema_version=SCHEMA_VERSION, source=source, teachers=facts, captioners=[], view_preset="mobileclip", views_per_image=1, seed=0,
+        schema_version=SCHEMA_VERSION, source=source, teachers=facts, captioners=[], sentences=False, view_preset="mobileclip", views_per_image=1, seed=0,
         embed_dtype=dtype, shard_size=len(rows), batch_size=1, versions={}, parents=[],
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

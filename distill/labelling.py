@@ -14,6 +14,7 @@ from distill.recipe import Recipe
 
 VERIFY_FILE = "reinforced-verify.json"
 CLUSTER_LOGS = "cluster"
+PUBLISHED = "datacompdr:"
 
 
 def label(
@@ -22,6 +23,10 @@ def label(
     """This process's share of the shards, and the manifest when all are there."""
     from reinforced_data.write import work
 
+    if is_published(recipe.data):
+        if place.rank == 0:
+            import_stage(recipe, out, console)
+        return
     source, models, captioners = _prepare(recipe, teachers, out, console, place, extend)
     with console.stage("reinforce") as advance:
         work(
@@ -32,6 +37,30 @@ def label(
             rank=place.rank,
             world=place.world,
             progress=lambda done, total: advance(done, total, "images"),
+        )
+
+
+def is_published(data: str) -> bool:
+    """Whether `data` names a set that others reinforced: DataCompDR's layout, "datacompdr:TARS"."""
+    return data.startswith(PUBLISHED)
+
+
+def import_stage(recipe: Recipe, out: Path, console: Console) -> None:
+    """A published set as one of ours: what it stores is taken as it is, no teacher runs."""
+    from reinforced_data.open import open_source
+    from reinforced_data.published import import_published, open_published
+
+    settings = recipe.reinforce
+    sources = [open_source(settings.images, part) for part in ("train", "eval")] if settings.images else []
+    teachers = () if recipe.teachers == Recipe().teachers else recipe.teachers
+    with console.stage("import the published set") as advance:
+        import_published(
+            open_published(recipe.data.removeprefix(PUBLISHED), sources, teachers),
+            out,
+            embed_dtype=settings.embed_dtype,
+            shard_size=settings.shard_size,
+            resume=out.exists(),
+            progress=lambda done, total: advance(done, total, "samples"),
         )
 
 
@@ -66,6 +95,7 @@ def _prepare(
         shard_size=settings.shard_size,
         batch_size=settings.batch_size,
         seed=recipe.seed,
+        sentences=settings.sentences,
     )
     if place.rank == 0:
         open_output(out, plan, resume=out.exists() and not extend, extend=extend)
@@ -139,6 +169,8 @@ def verify_stage(recipe: Recipe, teachers: TeacherSet, stored: Path, console: Co
 
     file, views = stored.parent / VERIFY_FILE, recipe.reinforce.verify
     before = atomic.read_json(file) if file.exists() else {}
+    if is_published(recipe.data):
+        return  # its teachers' own preprocessing and the captions that they read are not known well enough to judge
     if views == 0 or (before.get("passed") and before.get("asked") == views):
         return
     with console.stage("verify stored embeddings"):

@@ -50,6 +50,10 @@ class ReinforceRecipe(Strict):
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
     captioning: CaptioningRecipe = CaptioningRecipe()
+    sentences: bool = Field(False, description="store the sentences of long captions too, for captions.sub_sentences")
+    images: str | None = Field(
+        None, description="where the images of a published set lie (data = datacompdr:TARS): any data, keyed by uid"
+    )
     verify: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         16, description="stored views re-run through the live teachers afterwards; 0 = none, or all"
     )

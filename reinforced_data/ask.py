@@ -7,6 +7,7 @@ from distill.core.errors import DistillError
 from reinforced_data.listing import clean_captions
 from reinforced_data.sample import Caption
 from reinforced_data.store import Row
+from teachers.caption_text import clean_caption, whole_sentences
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
 
@@ -106,5 +107,7 @@ class CaptionAsker:
                 "captions per image, in order."
             )
         for (row, _, _), texts in zip(waiting, answers, strict=True):
-            texts = clean_captions(texts)[: self.captioner.decode.captions]
+            texts = clean_captions([whole_sentences(clean_caption(text)) for text in texts])[
+                : self.captioner.decode.captions
+            ]
             row.captions = [*row.captions, *(Caption(text, f"synthetic:{name}") for text in texts)]

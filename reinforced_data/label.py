@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reinforced_data.ask import CaptionAsker, ImageEncoder, encode_texts
+from reinforced_data.captions import SENTENCE, sub_sentences
 from reinforced_data.decode import BadImageError, decode_rgb
 from reinforced_data.embed_codec import Encoded, encode, join
 from reinforced_data.manifest import Plan, Rejected
-from reinforced_data.sample import RawSample, View
+from reinforced_data.sample import Caption, RawSample, View
 from reinforced_data.source import Source
 from reinforced_data.store import Row
 from reinforced_data.views import draw_view, render_view
@@ -91,9 +92,8 @@ def label_shard(
         on_sample()
     for asker in askers:
         asker.finish()
-    ranks = {f"synthetic:{captioner.spec.name}": rank for rank, captioner in enumerate(captioners, 1)}
-    for _, row, _ in kept:  # in the plan's order, however the batches fell
-        row.captions = sorted(row.captions, key=lambda caption: ranks.get(caption.source, 0))
+    for _, row, known in kept:
+        row.captions = _in_order(row.captions, captioners, plan.sentences, len(known.captions) if known else 0)
     images = [encoder.finish() for encoder in encoders]  # before rows are dropped: their views were counted
     _store_embeds(work, kept, teachers, images, plan)
     whole = []
@@ -105,6 +105,25 @@ def label_shard(
         else:
             whole.append(_encoded(row, plan))
     return whole, [rejected[index] for index in sorted(rejected)]
+
+
+def _in_order(
+    captions: Sequence[Caption], captioners: Sequence[Captioner], sentences: bool, known: int
+) -> list[Caption]:
+    """Captions in the plan's order, however the batches fell, each source's sentences after it.
+
+    The first `known` were stored before, with their sentences, and stay in front.
+    """
+    ranks = {f"synthetic:{captioner.spec.name}": rank for rank, captioner in enumerate(captioners, 1)}
+    new = list(captions[known:])
+    if sentences:
+        parts = [(caption, sub_sentences(caption.text)) for caption in new]
+        new += [Caption(text, caption.source + SENTENCE) for caption, some in parts if len(some) > 1 for text in some]
+    whole = [caption.source.removesuffix(SENTENCE) for caption in new]
+    order = sorted(
+        range(len(new)), key=lambda place: (ranks.get(whole[place], 0), new[place].source.endswith(SENTENCE))
+    )
+    return [*captions[:known], *(new[place] for place in order)]
 
 
 class _Work:

@@ -60,6 +60,7 @@ class Plan(Strict):
         teachers: per teacher its `describe()`, which with name, width, image_size, kind, licence, commercial,
             logit_scale (exponentiated), logit_bias and weights_sha256 is complete.
         captioners: per captioner its `describe()`, completed with name, licence, commercial, weights_sha256 and decode.
+        sentences: whether the sentences of long captions were stored as captions of their own (see `captions`).
         view_preset, views_per_image, seed: how views were drawn.
         embed_dtype: see `embed_codec`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
@@ -71,6 +72,7 @@ class Plan(Strict):
     source: SourceFacts
     teachers: list[dict[str, Any]]
     captioners: list[dict[str, Any]]
+    sentences: bool
     view_preset: str
     views_per_image: int
     seed: int

@@ -36,6 +36,11 @@ def open_source(
         raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval'))}")
     if "\0" in location:
         raise UsageError(f"The data location {location!r} has a NUL in it. Give a path or a name.")
+    if location.startswith("datacompdr:"):
+        raise UsageError(
+            f"{location!r} is a set that others reinforced. Import it first: distill reinforce --data {location} --set "
+            "reinforce.images=IMAGES --out runs/imported; then train on runs/imported/reinforced."
+        )
     path = Path(location).expanduser()
     head = location.partition(":")[0]
     if head in SOURCES and (":" in location or head not in _KINDS):

@@ -29,6 +29,7 @@ def make_plan(
     shard_size: int,
     batch_size: int,
     seed: int,
+    sentences: bool = False,
 ) -> Plan:
     """The plan of a set; see `write.reinforce` for the settings. Raises UsageError when one is wrong."""
     _check_settings(views_per_image, view_preset, embed_dtype, shard_size, batch_size, seed)
@@ -49,6 +50,7 @@ def make_plan(
         ),
         teachers=[teacher_facts(teacher) for teacher in teachers],
         captioners=[captioner_facts(captioner) for captioner in captioners],
+        sentences=sentences,
         view_preset=view_preset,
         views_per_image=views_per_image,
         seed=seed,

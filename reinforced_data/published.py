@@ -247,6 +247,7 @@ def _plan(published: PublishedSet, embed_dtype: str, shard_size: int) -> Plan:
         ),
         teachers=[_facts(spec, scale) for spec, scale in published.teachers.items()],
         captioners=[],
+        sentences=False,
         view_preset="published",
         views_per_image=0,  # each sample has as many as were published
         seed=0,

@@ -50,6 +50,7 @@ def reinforce(
     shard_size: int = 1000,
     batch_size: int = 64,
     seed: int = 0,
+    sentences: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     extend: bool = False,
@@ -62,6 +63,7 @@ def reinforce(
     Args:
         captioners: each adds its captions to every sample's own.
         embed_dtype: see `embed_codec`.
+        sentences: store the sentences of captions that have several as captions of their own.
         resume: go on with what is in `out`; refused when the settings differ, naming them.
         overwrite: first remove the reinforced set in `out`.
         extend: add teachers, captioners or views to the set in `out`, computing only what it lacks.
@@ -82,6 +84,7 @@ def reinforce(
         shard_size=shard_size,
         batch_size=batch_size,
         seed=seed,
+        sentences=sentences,
     )
     open_output(Path(out), plan, resume=resume, overwrite=overwrite, extend=extend)
     manifest = work(source, teachers, Path(out), captioners=captioners, progress=progress)

@@ -16,13 +16,18 @@ from tests.reinforced_data.test_write import BASE, hashes
 INT8 = {**BASE, "embed_dtype": "int8"}
 
 
-def content(folder):
-    """Everything a set says, without its provenance."""
-    data = ReinforcedData(folder)
-    return [
-        (s.key, s.captions, s.views, [(n, e.tobytes()) for n, e in (*s.image_embeds.items(), *s.text_embeds.items())])
-        for s in (data.sample(i) for i in range(len(data)))
-    ]
+def assert_same(left, right):
+    """Everything that two sets say, without their provenance. Other batches may round a last bit otherwise."""
+    a, b = ReinforcedData(left), ReinforcedData(right)
+    assert len(a) == len(b)
+    for one, other in ((a.sample(i), b.sample(i)) for i in range(len(a))):
+        assert (one.key, one.image, one.captions, one.views) == (other.key, other.image, other.captions, other.views)
+        for side in ("image_embeds", "text_embeds"):
+            mine, theirs = getattr(one, side), getattr(other, side)
+            assert list(mine) == list(theirs)
+            for name in mine:
+                step = np.abs(mine[name]).max(axis=1, keepdims=True) / 127
+                assert (np.abs(mine[name] - theirs[name]) <= 1.01 * step).all()
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def all_of_it(out, **change):
 def test_an_extended_set_equals_one_made_at_once(small, tmp_path):
     once, _, _ = all_of_it(tmp_path / "once")
     grown, teachers, captioners = all_of_it(small, extend=True)
-    assert content(small) == content(tmp_path / "once")
+    assert_same(small, tmp_path / "once")
     assert len(grown.parents) == 1
     assert once.parents == []
     # Only what is missing: the third view for the first teacher, all three for the second.
@@ -123,3 +128,31 @@ def test_a_captioner_gives_voice_to_images_without_captions(tmp_path):
         whole = ReinforcedData(tmp_path / "o")
         other = next(i for i in range(8) if whole.key(i) == sample.key)
         assert (data.image_embeds(index, "alpha") == whole.image_embeds(other, "alpha")).all()
+
+
+class Talker(StubCaptioner):
+    """Long captions, the last sentence cut off."""
+
+    def caption(self, images, seeds):
+        return [
+            [f"A dog of {self.spec.name} no. {seed % 7} runs. It is 3.5 m long. The U.S. flag wa"] for seed in seeds
+        ]
+
+
+def test_sentences_are_stored_beside_their_caption_with_their_own_embeddings(tmp_path):
+    source = ListSource(samples(7))
+    told = {**INT8, "sentences": True}
+    reinforce(source, two_teachers(), tmp_path / "o", captioners=[Talker("talker")], **told)
+    data = ReinforcedData(tmp_path / "o")
+    assert data.manifest.captions == {"real": 14, "synthetic:talker": 7, "synthetic:talker#sentence": 14}
+    captions = data.text(3).captions
+    assert [caption.source for caption in captions[2:]] == ["synthetic:talker", *["synthetic:talker#sentence"] * 2]
+    assert captions[2].text.endswith("runs. It is 3.5 m long.")  # what the length cut off is not kept
+    assert captions[4].text == "It is 3.5 m long."
+    live = two_teachers()[0].encode_text([caption.text for caption in captions]).numpy()
+    assert np.abs(data.text_embeds(3, "alpha") - live).max() < 5e-3
+    # A second captioner comes after the first one's sentences, whether it was there from the beginning or not.
+    both = [Talker("talker"), Talker("second")]
+    reinforce(source, two_teachers(), tmp_path / "o", captioners=both, **{**told, "extend": True})
+    reinforce(source, two_teachers(), tmp_path / "once", captioners=both, **told)
+    assert_same(tmp_path / "o", tmp_path / "once")

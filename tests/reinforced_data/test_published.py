@@ -274,6 +274,7 @@ def test_a_place_that_is_no_published_set(tmp_path):
 def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     """Two tars of the layout, one bad sample, images from a folder: import, resume to the same bytes, train."""
     from distill.recipe import Recipe
+    from distill.verbs.reinforce import reinforce as verb
     from distill.verbs.train import train
 
     global WIDTHS
@@ -305,6 +306,10 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
         import_published(published, tmp_path / "set", **options)
     import_published(published, tmp_path / "set", resume=True, **options)
     assert {file.name: sha256_file(file) for file in (tmp_path / "set").iterdir()} == digests
+    settings = {"images": str(tmp_path / "photos"), **options}
+    verb(Recipe(data=f"datacompdr:{place}/{{00000000..00000001}}.tar", reinforce=settings), tmp_path / "run-of-verb")
+    stored = tmp_path / "run-of-verb" / "reinforced"
+    assert {file.name: sha256_file(file) for file in stored.iterdir()} == digests
     data = ReinforcedData(tmp_path / "set")
     assert [facts.logit_scale for facts in data.teachers.values()] == ([100, 100] if layout == "old" else [70, 60])
     whole = {
