@@ -22,7 +22,7 @@ def rows(model: Strict, prefix: str = "") -> list[str]:
             result += rows(value, f"{prefix}{name}.")
         else:
             shown = "none" if value is None else repr(value).replace("'", '"')
-            result.append(f"| `{prefix}{name}` | `{shown}` | {field.description or ''} |")
+            result.append(f"| `{prefix}{name}` | `{shown}` | {(field.description or '').replace('|', chr(92) + '|')} |")
     return result
 
 
