@@ -148,7 +148,7 @@ class ProfileRecipe(Strict):
     )
     threads: int = Field(1, ge=1)
     warmup_runs: int = Field(5, ge=1)
-    runs: int = Field(60, ge=1, description="timed calls per model, over all rounds")
+    runs: int = Field(48, ge=1, description="timed calls per model, over all rounds")
     rounds: int = Field(3, ge=1)
 
 

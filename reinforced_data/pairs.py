@@ -134,7 +134,7 @@ class StoredPairs:
         )
 
     def _sources(self, index: int) -> list[str]:
-        return [self.data.caption(index, number).source for number in range(self.data.counts(index)[1])]
+        return self.data.caption_sources(index)
 
     def _image(self, index: int, number: int) -> "Array":
         view, image = self.data.view(index, number), self._small.get(index)

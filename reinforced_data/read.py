@@ -144,6 +144,12 @@ class ReinforcedData:
         batch, place = self._rows.find(index)
         return batch.caption(place, caption)
 
+    def caption_sources(self, index: int) -> list[str]:
+        """The sources of its captions, in order."""
+        batch, place = self._rows.find(index)
+        sources: list[str] = batch.cell("caption_sources", place)
+        return sources
+
     def image(self, index: int) -> bytes:
         """Its encoded image; on the first touch the hash is checked (DistillError names the sample)."""
         batch, place = self._rows.find(index)
