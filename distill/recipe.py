@@ -79,7 +79,7 @@ class ClusterRecipe(Strict):
 class TrainRecipe(Strict):
     """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
 
-    steps: int = Field(45, ge=1)
+    steps: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
     lr: float = Field(1e-3, gt=0)
     lr_floor: float = Field(0.0, ge=0)
@@ -90,7 +90,7 @@ class TrainRecipe(Strict):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["no", "bf16", "fp16"] = "no"
     device: Literal["auto", "cpu"] = "auto"
-    checkpoint_every: int = Field(15, ge=1, description="steps")
+    checkpoint_every: int = Field(10, ge=1, description="steps")
     keep_checkpoints: int = Field(1, ge=1)
     log_every: int = Field(5, ge=1, description="steps")
     workers: int = Field(0, ge=0, description="data loading processes")
