@@ -157,7 +157,7 @@ class Recipe(Strict):
 
     teachers: tuple[str, ...] = ("rendered",)
     captioners: tuple[str, ...] = Field((), description="see distill list captioners")
-    data: str = "rendered:train=2560"
+    data: str = "rendered:train=2048"
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"
     seed: int = 0

@@ -126,7 +126,7 @@ def batches(
 
     Args:
         batch_size: B, over all ranks; rank r takes the r-th of `world` equal parts.
-        workers: processes that make batches ahead; 0 = in this one. The batches are the same.
+        workers: processes that make batches ahead; 0 = a thread of this one makes one ahead. The batches are the same.
 
     Raises:
         UsageError: the set is smaller than one batch, or the batch does not divide among the ranks.
@@ -140,8 +140,23 @@ def batches(
         )
     steps = _Steps(pairs, batch_size, seed, rank, world)
     if workers == 0:
-        return (steps[step] for step in range(first_step, last_step))
+        return _one_ahead(steps, range(first_step, last_step))
     return _from_workers(steps, range(first_step, last_step), workers)
+
+
+def _one_ahead(steps: _Steps, numbers: range) -> Iterator[Batch]:
+    """The batches of `numbers`, the next one made in a thread while the caller works on the one before."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Batch] | None = None
+        for number in numbers:
+            following = pool.submit(steps.__getitem__, number)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
 
 
 def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch]:
