@@ -74,7 +74,7 @@ def _own_recipe(folder: Path, sets: list[str] | None, given: dict[str, Any]) -> 
     from distill.recipe import load_recipe
     from distill.verbs.export import run_recipe
 
-    flags = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    flags = {key.replace("__", "."): value for key, value in given.items() if value not in (None, [])}
     return load_recipe(None, sets or [], {**run_recipe(folder).model_dump(mode="json"), **flags})
 
 
@@ -134,10 +134,12 @@ def reinforce(
         "reinforce__verify": verify, "reinforce__calibrate": calibrate or None, "cluster__executor": executor,
         "cluster__tasks": tasks, "cluster__workers": workers, "cluster__slurm_partition": slurm_partition,
     }  # fmt: skip
-    if resume and not (recipe or teacher or captioner or data or filters) and (folder / "resolved.json").exists():
-        parsed = _own_recipe(folder, sets, given)
+    named = {"teachers": teacher, "captioners": captioner, "data": data, "filters": filters}
+    goes_on = extend or (resume and not any(named.values()))
+    if goes_on and recipe is None and (folder / "resolved.json").exists():
+        parsed = _own_recipe(folder, sets, {**named, **given})
     else:
-        parsed = _recipe(recipe, sets, teachers=teacher, captioners=captioner, data=data, filters=filters, **given)
+        parsed = _recipe(recipe, sets, **named, **given)
     _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
 
 

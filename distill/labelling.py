@@ -11,6 +11,7 @@ from distill.core import atomic
 from distill.models import CaptionerSet, TeacherSet
 from distill.processes import Place, teacher_device, wait_until
 from distill.recipe import Recipe
+from distill.rundir import keep_recipe
 
 VERIFY_FILE = "reinforced-verify.json"
 CLUSTER_LOGS = "cluster"
@@ -26,6 +27,8 @@ def label(
     if is_published(recipe.data):
         if place.rank == 0:
             import_stage(recipe, out, console)
+        else:  # one process is enough; the others only see it begin
+            wait_until((out / "plan.json").is_file, f"the first process to plan {str(out)!r}")
         return
     source, models, captioners = _prepare(recipe, teachers, out, console, place, extend)
     with console.stage("reinforce") as advance:
@@ -99,6 +102,8 @@ def _prepare(
     )
     if place.rank == 0:
         open_output(out, plan, resume=out.exists() and not extend, extend=extend)
+        if extend:
+            keep_recipe(out.parent, recipe)
     else:
         wait_until(lambda: is_planned(out, plan), f"the first process to plan {str(out)!r}")
     return source, models, captioners
@@ -161,19 +166,25 @@ def label_task(recipe_json: str, out: str, folder: str, threads: int | None, ran
 
 
 def verify_stage(recipe: Recipe, teachers: TeacherSet, stored: Path, console: Console) -> None:
-    """reinforced-verify.json beside the set: made when it is missing, did not pass, or was of another number of views.
+    """reinforced-verify.json beside the set: made when it is missing, did not pass, or was of another set or number of views.
 
     Raises DistillError when the stored embeddings are not those of the live teachers.
     """
+    from reinforced_data.read import ReinforcedData
+    from reinforced_data.selection import set_identity
     from reinforced_data.verify import require_passed, verify
 
     file, views = stored.parent / VERIFY_FILE, recipe.reinforce.verify
     before = atomic.read_json(file) if file.exists() else {}
     if is_published(recipe.data):
         return  # its teachers' own preprocessing and the captions that they read are not known well enough to judge
+    identity = set_identity(ReinforcedData(stored))
+    if before.get("set_sha256") != identity:
+        file.unlink(missing_ok=True)  # what was found of the set before it was extended says nothing of it now
+        before = {}
     if views == 0 or (before.get("passed") and before.get("asked") == views):
         return
     with console.stage("verify stored embeddings"):
-        report = verify(stored, teachers.loaded, views, recipe.seed)
-        atomic.write_json(file, report)
+        report = {"set_sha256": identity, **verify(stored, teachers.loaded, views, recipe.seed)}
+        atomic.write_json(file, report, shared=True)
         require_passed(report, str(stored))

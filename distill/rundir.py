@@ -1,9 +1,11 @@
 """The run directory: refused when it exists, resumed when it is the same job, with recipe, versions and commit inside."""
 
+import contextlib
 import importlib.metadata
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +92,13 @@ def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
 def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool, extend: bool = False) -> None:
     """Make `out` ready for `recipe`: new, the continuation of the same job, or (`extend`) a job that adds to it.
 
+    The recipe that extends a run is not kept here, but by `keep_recipe` when the set has turned out to take it.
+
     Raises:
         OutputExistsError: it exists and neither was said.
         UsageError: resume was said, but the run was started with other settings (names them).
         DistillError: not enough free space to begin.
     """
-    import tomli_w
-
     values = recipe.model_dump(mode="json")
     if extend and (resume or overwrite):
         raise UsageError("Say one of --extend, --resume and --overwrite.")
@@ -109,7 +111,7 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool, extend
         if keys:
             raise UsageError(
                 f"{str(out)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
-                f"(see {RESOLVED}), or give another --out."
+                f"(see {RESOLVED}), or give another --out.{_extend_hint(keys)}"
             )
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
@@ -118,10 +120,37 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool, extend
             f"Only {free / 1e6:.0f} MB are free where {str(out)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    if extend or not (out / RESOLVED).exists():
-        plain = {key: value for key, value in values.items() if value is not None}
-        atomic.write_text(out / "recipe.toml", tomli_w.dumps(_without_none(plain)))
-        atomic.write_json(out / RESOLVED, {"recipe": values, "versions": versions(), "commit": git_commit()})
+    if not (out / RESOLVED).exists():
+        keep_recipe(out, recipe)
+
+
+@contextlib.contextmanager
+def discard_unless(out: Path, begun: Path, *, first: bool = True) -> Iterator[None]:
+    """When the work inside fails before the file `begun` was there, forget the run in `out`: the call may be mended and
+    repeated without --overwrite. Only the first process does so."""
+    try:
+        yield
+    except DistillError:
+        if first and not begun.exists():
+            for name in ("recipe.toml", RESOLVED, "log.txt"):
+                (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                out.rmdir()
+        raise
+
+
+def _extend_hint(keys: list[str]) -> str:
+    grows = set(keys) <= {"teachers", "captioners", "reinforce.views_per_image"}
+    return " To add teachers, captioners or views to a finished set: distill reinforce --extend." if grows else ""
+
+
+def keep_recipe(out: Path, recipe: Recipe) -> None:
+    """Write recipe.toml and resolved.json: what the run in `out` is made by, which a resume reads."""
+    import tomli_w
+
+    values = recipe.model_dump(mode="json")
+    atomic.write_text(out / "recipe.toml", tomli_w.dumps(_without_none(values)))
+    atomic.write_json(out / RESOLVED, {"recipe": values, "versions": versions(), "commit": git_commit()})
 
 
 def _without_none(value: Any) -> Any:

@@ -2,6 +2,7 @@
 nothing when that result is there: calling all of them again is how a run resumes.
 """
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.labelling import VERIFY_FILE, label, label_on_cluster, verify_stage
+from distill.labelling import is_published, label, label_on_cluster, verify_stage
 from distill.models import TeacherSet
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import ProfileRecipe, Recipe
@@ -39,8 +40,6 @@ def reinforce_stage(
     """
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    if extend:
-        (out.parent / VERIFY_FILE).unlink(missing_ok=True)
     if extend or not (out / "manifest.json").exists():
         if recipe.cluster.executor == "none":
             label(recipe, teachers, out, console, this_place(), extend=extend)
@@ -53,6 +52,30 @@ def reinforce_stage(
         wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
     verify_stage(recipe, teachers, out, console)
     return out
+
+
+def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:
+    """Raise UsageError, naming them, for settings that could do nothing with recipe.data as it is."""
+    settings, published, finished = recipe.reinforce, is_published(recipe.data), is_reinforced(Path(recipe.data))
+    if settings.images and not (published or finished):
+        raise UsageError(
+            "reinforce.images says where the images of a published set lie (--data datacompdr:TARS), and "
+            f"{recipe.data!r} is none. Leave it out."
+        )
+    unused = {"--extend": extend, "--captioner": recipe.captioners}
+    if published:
+        unused |= {"--calibrate": settings.calibrate, "--executor": recipe.cluster.executor != "none"}
+        unused |= {"reinforce.sentences": settings.sentences, "caption_columns": settings.caption_columns}
+    elif finished:
+        plan = atomic.read_json(Path(recipe.data) / "plan.json") if (Path(recipe.data) / "plan.json").exists() else {}
+        known = {facts["name"] for facts in plan.get("captioners", ())}
+        unused["--captioner"] = not set(recipe.captioners) <= known
+    named = [name for name, given in unused.items() if given]
+    if named and (published or finished):
+        raise UsageError(
+            f"{recipe.data!r} is reinforced already and is taken as it is, so {', '.join(named)} would do nothing. Leave "
+            "it out; a set made here grows by: distill reinforce --out ITS_RUN --extend."
+        )
 
 
 def training_licence(stored: Path | None, source_licence: str) -> str:
@@ -102,12 +125,9 @@ def open_evalset(recipe: Recipe) -> "EvalSet":
     from distill.evalset import load_evalset
     from reinforced_data.open import open_source
 
-    location = recipe.eval.data or recipe.data
-    if is_reinforced(Path(location)):
-        location = atomic.read_json(Path(location) / "plan.json")["source"]["location"]
     labelled = recipe.eval.zero_shot
     data = load_evalset(
-        open_source(location, "eval", recipe.eval.limit),
+        open_source(eval_location(recipe), "eval", recipe.eval.limit),
         open_source(labelled, "eval", recipe.eval.limit) if labelled else None,
     )
     return replace(data, task=small_task(data.task)) if recipe.rehearse else data
@@ -259,6 +279,40 @@ def check_data(recipe: Recipe) -> None:
                 f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "
                 f"{recipe.train.batch_size}. Lower it with --set train.batch_size={max(2, len(source) // 2)} or give more images."
             )
-    open_source_eval = recipe.eval.data
-    if open_source_eval:
-        open_source(open_source_eval, "eval", 2)
+    _check_eval(recipe)
+
+
+def eval_location(recipe: Recipe) -> str:
+    """Where the evaluation's samples lie: eval.data, or the training data's own source."""
+    location = recipe.eval.data or recipe.data
+    if is_reinforced(Path(location)):
+        location = atomic.read_json(Path(location) / "plan.json")["source"]["location"]
+    return location
+
+
+def _check_eval(recipe: Recipe) -> None:
+    """Raise UsageError when there is plainly nothing to judge models on: no two samples with captions, no classes."""
+    from reinforced_data.decode import BadImageError
+    from reinforced_data.open import open_source
+
+    captioned = 0
+    try:
+        source = open_source(eval_location(recipe), "eval", recipe.eval.limit)
+    except UsageError as error:
+        if recipe.eval.data or not is_reinforced(Path(recipe.data)):
+            raise
+        raise UsageError(
+            f"The student is judged on the source of {recipe.data!r}, which does not serve: {error} Or name other data: "
+            "--set eval.data=PLACE."
+        ) from None
+    for index in range(len(source)):
+        with contextlib.suppress(BadImageError):
+            captioned += bool(source[index].captions)
+        if captioned == 2:
+            return
+    if not recipe.eval.zero_shot and source.zero_shot() is None:
+        raise UsageError(
+            f"There is nothing to judge the student on: {source.name!r} has {captioned} evaluation images with captions and "
+            "no class labels (captioners write for the training images alone). Name data with captions: --set "
+            "eval.data=PLACE."
+        )

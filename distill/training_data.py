@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core import atomic
-from distill.core.errors import UsageError
+from distill.core.errors import OutputExistsError, UsageError
 from distill.models import student_spec
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
@@ -40,7 +40,6 @@ def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *
 
     Raises what `curate` and `Selection.load` raise.
     """
-    from reinforced_data.curate import curate
     from reinforced_data.read import ReinforcedData
     from reinforced_data.selection import Selection
 
@@ -49,17 +48,40 @@ def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *
         folder = None if recipe.selection == "none" else Path(recipe.selection)
     elif recipe.filters:
         folder = out / SELECTION
-        if wait and this_place().rank:
-            wait_until(folder.exists, f"the first process to make the selection {str(folder)!r}", WEEK_S)
-        if not folder.exists():
-            with console.stage("curate") as advance:
-                curate(ReinforcedData(stored), recipe.filters, recipe.seed, advance).save(folder)
+        _make_selection(recipe, stored, folder, console, wait)
     else:
         folder = beside if beside.is_dir() else None
     if folder is not None:
         chosen = Selection.load(folder, ReinforcedData(stored))
         console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
     return folder
+
+
+def _make_selection(recipe: Recipe, stored: Path, folder: Path, console: Console, wait: bool) -> None:
+    """The selection of recipe.filters in `folder`, unless it is there; one of the set before it grew is made anew."""
+    from reinforced_data.curate import curate, is_made
+    from reinforced_data.read import ReinforcedData
+
+    data = ReinforcedData(stored)
+
+    def made() -> bool:
+        return is_made(folder, data, recipe.filters, recipe.seed)
+
+    if wait and this_place().rank:
+        wait_until(made, f"the first process to make the selection {str(folder)!r}", WEEK_S)
+    if made():
+        return
+    if folder.exists():
+        console.say(
+            f"The selection {folder} is of other filters, or of the set before it was extended; it is made anew."
+        )
+    with console.stage("curate") as advance:
+        chosen = curate(data, recipe.filters, recipe.seed, advance)
+        try:
+            chosen.save(folder, overwrite=folder.exists())
+        except OutputExistsError:  # another process finished the set at the same moment, and was faster
+            if not made():
+                raise
 
 
 def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
@@ -73,14 +95,18 @@ def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "Store
 
 
 def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
-    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any."""
+    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any.
+
+    It is made anew when the set was extended since.
+    """
     from reinforced_data.caption_report import caption_report, has_captioner
     from reinforced_data.read import ReinforcedData
+    from reinforced_data.selection import set_identity
 
-    target = out / CAPTIONS_FILE
-    if target.exists():
+    target, data = out / CAPTIONS_FILE, ReinforcedData(stored)
+    identity = set_identity(data)
+    if target.exists() and atomic.read_json(target).get("set_sha256") == identity:
         return
-    data = ReinforcedData(stored)
     if has_captioner(data):
         with console.stage("measure captions"):
-            atomic.write_json(target, caption_report(data, seed=recipe.seed))
+            atomic.write_json(target, {"set_sha256": identity, **caption_report(data, seed=recipe.seed)}, shared=True)

@@ -5,6 +5,7 @@ reinforced (there is nothing stored to read).
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import UsageError
@@ -61,6 +62,20 @@ def curate(
     if progress:
         progress(len(chain), len(chain), "")
     return result
+
+
+def is_made(folder: Path, data: ReinforcedData, filters: Sequence[str], seed: int = 0) -> bool:
+    """Whether `folder` holds what `curate` makes of these arguments.
+
+    Raises UsageError when it is no selection, DistillError when it is damaged.
+    """
+    if not folder.exists():
+        return False
+    stored = Selection.load(folder)
+    chain = [parse_filter(text) for text in filters]
+    wanted = [(f"{number}:{name}", filter_.model_dump(mode="json")) for number, (name, filter_) in enumerate(chain, 1)]
+    found = [(step["filter"], step["settings"]) for step in stored.steps]
+    return stored.set_sha256 == set_identity(data) and stored.seed == seed and found == wanted
 
 
 def _apply(result: Selection, rows: Rows, label: str, filter_: Filter, outcome: Outcome) -> Rows:

@@ -65,7 +65,7 @@ class Plan(Strict):
         embed_dtype: see `embed_codec`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
         versions: of Python, Pillow, NumPy, PyArrow, torch.
-        parents: hashes of the plans that this one extends, oldest first (see `write.prepare`).
+        parents: hashes of the plans that this one extends, oldest first (see `output.open_output`).
     """
 
     schema_version: int
@@ -174,6 +174,10 @@ def differences(old: Plan, new: Plan) -> list[str]:
     """The keys in which two plans differ, each with both values, in words; empty when a resume may go on."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     keys = [key for key in (before | after) if key not in _NOT_COMPARED and before.get(key) != after.get(key)]
+    for models in ("teachers", "captioners"):  # of a model that only one plan has, its name says enough
+        names = [[facts["name"] for facts in getattr(plan, models)] for plan in (old, new)]
+        for name in set(names[0]) ^ set(names[1]):
+            keys = [key for key in keys if not key.startswith(f"{models}.{name}.")]
     return [f"{key} ({_short(before.get(key))} before, {_short(after.get(key))} now)" for key in keys]
 
 

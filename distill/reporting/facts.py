@@ -13,7 +13,7 @@ def read_run(out: Path) -> dict[str, Any]:
     """The facts of the run in `out`.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per file),
-    profiles, phones, judged_on, curves, verify, captions, licence, seconds, host, inherited.
+    profiles, phones, judged_on, curves, verify, captions, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
         UsageError: `out` is not a run folder. DistillError: it has no evaluation yet.
@@ -46,6 +46,7 @@ def read_run(out: Path) -> dict[str, Any]:
         "curves": {"student": _curve(out), "plain student": _curve(out / "plain")},
         "verify": _json_or(out / "reinforced-verify.json", {}),
         "captions": _json_or(out / "captions.json", None),
+        "selection": _selection(out, resolved["recipe"]),
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),
         "licence": atomic.read_json(out / "student" / "card.json")["licence"],
@@ -53,6 +54,21 @@ def read_run(out: Path) -> dict[str, Any]:
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
         "inherited": {k: v for k, v in _json_or(out / "inheritance.json", {}).items() if k != "plan"},
     }
+
+
+def _selection(out: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """What was trained on: "folder", "kept", "samples", "draws" and "filters" of the selection; None = all samples."""
+    if recipe.get("selection"):
+        folder = Path(recipe["selection"])
+    elif recipe.get("filters"):
+        folder = out / "selection"
+    else:
+        folder = Path(recipe["data"]).parent / "selection" if Path(recipe["data"]).is_dir() else out / "none"
+    record = _json_or(folder / "selection.json", None)
+    if record is None:
+        return None
+    filters = [f"{step['filter']} kept {step['kept']} of {step['came']}" for step in record["filters"]]
+    return {"folder": str(folder), "filters": filters, **{key: record[key] for key in ("kept", "samples", "draws")}}
 
 
 def _json_or(path: Path, default: Any) -> Any:

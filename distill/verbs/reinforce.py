@@ -30,17 +30,19 @@ def reinforce(
     from distill.labelling import VERIFY_FILE
     from distill.models import TeacherSet
     from distill.processes import this_place
-    from distill.rundir import open_run
-    from distill.stages import REINFORCED, reinforce_stage
+    from distill.rundir import discard_unless, open_run
+    from distill.stages import REINFORCED, refuse_unused, reinforce_stage
     from distill.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
 
     console = console or Console()
     check_curation(recipe)
+    refuse_unused(recipe, extend=extend)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     if this_place().rank == 0:
         open_run(out, recipe, resume=resume, overwrite=overwrite, extend=extend)
         console.log_to(out / "log.txt")
-    stored = reinforce_stage(recipe, teachers, out / REINFORCED, console, extend=extend, wait=False)
+    with discard_unless(out, out / REINFORCED / "plan.json", first=this_place().rank == 0):
+        stored = reinforce_stage(recipe, teachers, out / REINFORCED, console, extend=extend, wait=False)
     if stored is None:
         from reinforced_data.write import unfinished
 

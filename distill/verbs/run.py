@@ -61,6 +61,7 @@ def run(
     for target in recipe.export.targets:
         TARGETS.get(target)
     training_data.check_curation(recipe)
+    stages.refuse_unused(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
     stages.check_data(recipe)
