@@ -130,3 +130,15 @@ def test_two_processes_that_finish_at_once_make_one_selection(run, tmp_path, mon
     recipe = distill.load_recipe(None, [], {"filters": ["score:keep=0.5"]})
     folder = selection_stage(recipe, run[0] / "reinforced", tmp_path, Console())
     assert json.loads((folder / "selection.json").read_text())["kept"] == 20
+
+
+def test_the_report_finds_the_selection_that_was_trained_on(run, tmp_path):
+    from distill.reporting.facts import _selection
+
+    out, stored = run[0], str(run[0] / "reinforced")
+    kept = atomic.read_json(out / "selection" / "selection.json")["kept"]
+    own = {"data": "rendered", "filters": ["score:keep=0.5"], "selection": None}
+    assert _selection(out, own)["kept"] == kept
+    assert _selection(tmp_path, {**own, "filters": []}) is None
+    assert _selection(tmp_path, {"data": stored, "filters": [], "selection": None})["folder"] == str(out / "selection")
+    assert _selection(tmp_path, {"data": stored, "filters": [], "selection": "none"}) is None
