@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 
 
@@ -35,6 +36,11 @@ def reinforce(
     from distill.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
 
     console = console or Console()
+    if overwrite and this_place().world > 1:
+        raise UsageError(
+            "--overwrite and several processes do not go together: one might label while another still deletes. Remove the "
+            "old set with one process first, or give another --out."
+        )
     check_curation(recipe)
     refuse_unused(recipe, extend=extend)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)

@@ -65,3 +65,13 @@ def test_three_processes_make_the_set_of_one(tmp_path):
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert sum('"samples": 90' in out for out, _ in said) >= 1  # whoever ended last wrote the manifest
     assert shards(shared) == shards(alone)
+
+
+def test_several_processes_do_not_overwrite(tmp_path, launcher):
+    from distill.recipe import Recipe
+    from distill.verbs.reinforce import reinforce
+
+    launcher(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
+    with pytest.raises(UsageError, match="--overwrite and several processes"):
+        reinforce(Recipe(), tmp_path / "o", overwrite=True)
+    assert not (tmp_path / "o").exists()
