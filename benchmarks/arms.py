@@ -19,11 +19,11 @@ import numpy as np
 from distill.console import Console
 from distill.core import atomic
 from distill.evalset import evaluate_model, student_embedder, teacher_embedder
-from distill.models import TeacherSet, student_spec
+from distill.models import TeacherSet
 from distill.recipe import Recipe, load_recipe
 from distill.stages import open_evalset, reinforce_stage
 from distill.training import train_model
-from reinforced_data.pairs import StoredPairs
+from distill.training_data import stored_pairs
 from students.student import load_student
 
 ARMS = {  # name -> (objective or None for the recipe's, inherits)
@@ -44,7 +44,7 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
     stored = reinforce_stage(recipe, teachers, out / "reinforced", console)
     data = open_evalset(recipe)
     result = {"teacher": [evaluate_model(teacher_embedder(t), data, recipe.eval.batch_size) for t in teachers.loaded]}
-    pairs = StoredPairs(stored, student_spec(recipe.student).image_size)
+    pairs = stored_pairs(recipe, stored, None)
     for seed in seeds:
         for arm in arms:
             folder = out / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
