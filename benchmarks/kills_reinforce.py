@@ -4,9 +4,10 @@
 
 `accelerate launch ... -m distill reinforce` of rendered scenes with two teachers of different input size and normalisation (the embedded one, and a random
 `nano` with ImageNet's mean and std) and a captioner (a Python function). For every number of processes, SIGKILL goes to the whole group or, every other
-time, to one labelling process alone (its launcher then ends the others), at times spread over an uninterrupted run; each kill is followed by `--resume`,
-with another number of processes every fifth time. In the end every file of the set must have the bytes of the uninterrupted one, and its keys must be the
-source's. Exit status 1 when not.
+time, to one labelling process alone (its launcher then ends the others): one kill in four at a random time of the start, the others at a random moment
+after a random number (0 to 3) of new shards has appeared, so that most fall into labelling and one set sees many. Each kill is followed by `--resume`, with another
+number of processes every fifth time. In the end every file of the set must have the bytes of the uninterrupted one, and its keys must be the source's. Exit
+status 1 when not.
 """
 
 import argparse
@@ -90,23 +91,39 @@ def end(process: subprocess.Popen, alone: bool, rng: random.Random) -> str:
     return "all"
 
 
+def shards(out: Path) -> int:
+    return len(list((out / "reinforced").glob("shard-*.arrow")))
+
+
+def lives_until(process: subprocess.Popen, out: Path, rng: random.Random, seconds: float, total: int) -> bool:
+    """Wait for a random moment of the run's work; whether it still runs then. `seconds`: an uninterrupted run, `total`: its shards."""
+    early = rng.random() < 0.25
+    goal = min(total, shards(out) + rng.randint(0, 3))
+    deadline = time.monotonic() + rng.uniform(0.1, 0.6 * seconds) if early else None
+    began = {file.name for file in (out / "reinforced").glob("*")} if out.exists() else set()
+    while process.poll() is None:
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+        changed = out.exists() and bool({file.name for file in (out / "reinforced").glob("*")} - began)
+        if deadline is None and shards(out) >= goal and changed:  # it labels, and the shards asked for are there
+            deadline = time.monotonic() + rng.uniform(0, 2 * seconds / total)
+        time.sleep(0.01)
+    return process.poll() is None
+
+
 def hashes(out: Path) -> dict[str, str]:
     return {file.name: sha256_file(file) for file in sorted((out / "reinforced").iterdir())}
 
 
 def kill_often(out: Path, processes: int, kills: int, seconds: float, work: Path, images: int) -> bool:
-    rng, done, fell = random.Random(processes), 0, []
+    rng, done, fell, finished, total = random.Random(processes), 0, [], 1, shards(work / "whole")
     while done < kills:
         now = processes if done % 5 else rng.choice((1, 2, 4))
         process = start(out, now, work, images)
-        try:
-            # Most of a resumed run is imports; deaths are spread over them and a few shards, so that one set sees many.
-            process.wait(rng.uniform(0.2, 1.0) * seconds * (1 + now / 4))
-        except subprocess.TimeoutExpired:
+        if lives_until(process, out, rng, seconds, total):
             how = end(process, done % 2 == 1, rng)
             done += 1
-            folder = out / "reinforced"
-            fell.append(len(list(folder.glob("shard-*.arrow"))) if folder.exists() else 0)
+            fell.append(shards(out))
             print(f"  kill {done}: {how}, {fell[-1]} shards there", flush=True)
         else:
             if process.returncode or not (out / "reinforced" / "manifest.json").exists():
@@ -117,6 +134,7 @@ def kill_often(out: Path, processes: int, kills: int, seconds: float, work: Path
             )
             if not same:
                 return False
+            finished += 1
             subprocess.run(["rm", "-r", str(out)], check=True)
     process = start(out, processes, work, images)
     if process.wait():
@@ -125,7 +143,7 @@ def kill_often(out: Path, processes: int, kills: int, seconds: float, work: Path
     whole = [data.key(index) for index in range(len(data))] == [source[index].key for index in range(len(source))]
     same = hashes(out) == hashes(work / "whole")
     print(
-        f"{processes} processes: {done} kills, shards there at the kills {min(fell)} to {max(fell)}; bytes {'equal' if same else 'DIFFER'}, keys {'equal' if whole else 'DIFFER'}"
+        f"{processes} processes: {done} kills, {finished} finished sets, shards there at the kills {min(fell)} to {max(fell)}; bytes {'equal' if same else 'DIFFER'}, keys {'equal' if whole else 'DIFFER'}"
     )
     return same and whole
 
