@@ -1,7 +1,7 @@
 """What distillation buys: the same student, samples, views and captions, trained in several ways, 3 seeds each.
 
-    python benchmarks/arms.py --out /tmp/default-arms
-    python benchmarks/arms.py --recipe flickr8k-mci0 --teacher runs/sail/teacher --data ../shared/data/flickr8k --out /tmp/flickr-arms \\
+    python -m benchmarks.arms --out /tmp/default-arms
+    python -m benchmarks.arms --recipe flickr8k-mci0 --teacher runs/sail/teacher --data ../shared/data/flickr8k --out /tmp/flickr-arms \\
         --arms distilled plain
 
 The data is reinforced once (seed 0); a seed changes the student's initial weights and its draws. Arms of one seed run one after the other,
@@ -11,6 +11,7 @@ date, and writes every figure to OUT/result.json. A figure that is there is not 
 
 import argparse
 import datetime
+import importlib
 import platform
 from pathlib import Path
 
@@ -86,8 +87,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--plugin", help="module that registers more students, as benchmarks.flickr_vit")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if given.plugin:
+        importlib.import_module(given.plugin)
     teachers = tuple(given.teacher) if given.teacher else None
     recipe = load_recipe(given.recipe, given.sets, {"teachers": teachers, "data": given.data})
     given.out.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,8 @@ def vit_spec(
 
 SOURCE = "flickr-vit"
 STUDENTS.register(SOURCE)(vit_spec(SOURCE, width=192, layers=8, mlp=768, text_width=128, text_layers=4, text_mlp=512))
+HALF = "flickr-vit-half"  # 50 % of its encoder parameters
+STUDENTS.register(HALF)(vit_spec(HALF, width=160, layers=6, mlp=640, text_width=96, text_layers=3, text_mlp=384))
 
 
 def bench_recipe(teacher: str, data: str, sets: list[str]) -> Recipe:

@@ -2,8 +2,8 @@
 
     python benchmarks/kills.py --out /tmp/kills [--kills 10] [--seed 0] [-- more arguments of distill run]
 
-Kill times are spread over the uninterrupted run's wall time (each uniform inside its tenth), since a resumed run starts with the imports and
-skips what is finished. Prints when and in which stage each kill fell, and whether every hash is equal. Exit status 1 when one differs.
+Each kill falls at a random moment within two tenths of the uninterrupted run's stages after the run has said its first word (a resumed run starts
+with imports, which take long on a busy machine, and skips what is finished), so that ten of them are spread over all stages. Prints when and in which stage each kill fell, and whether every hash is equal. Exit status 1 when one differs.
 """
 
 import argparse
@@ -19,6 +19,11 @@ from pathlib import Path
 
 def call(out: Path, more: list[str]) -> list[str]:
     return [sys.executable, "-m", "distill", "run", "--out", str(out), *more]
+
+
+def log_bytes(out: Path) -> int:
+    log = out / "log.txt"
+    return log.stat().st_size if log.exists() else 0
 
 
 def last_line(out: Path) -> str:
@@ -46,7 +51,6 @@ def main() -> None:
         seconds = max(60.0, sum(json.loads((whole / "seconds.json").read_text()).values()))
     seconds = given.spread or seconds
     rng, done = random.Random(given.seed), 0
-    startup = 6.0  # seconds of imports that every resumed run begins with
     while done < given.kills:
         process = subprocess.Popen(
             call(killed, ["--resume", *given.more]),
@@ -54,7 +58,9 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait = startup + rng.uniform(0, 2.2 * seconds / given.kills)
+        before, wait = log_bytes(killed), rng.uniform(0, 2.2 * seconds / given.kills)
+        while log_bytes(killed) == before and process.poll() is None:
+            time.sleep(0.02)
         try:
             process.wait(wait)
             print(f"the run ended before kill {done + 1}; {done} kills in all")
@@ -63,7 +69,7 @@ def main() -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             done += 1
-            print(f"kill {done} after {wait:.1f} s; last said: {last_line(killed)}", flush=True)
+            print(f"kill {done}, {wait:.1f} s after the first word; last said: {last_line(killed)}", flush=True)
     subprocess.run(call(killed, ["--resume", *given.more]), check=True, stdout=subprocess.DEVNULL)
     a, b = (json.loads((folder / "hashes.json").read_text()) for folder in (whole, killed))
     different = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
