@@ -19,12 +19,13 @@ import numpy as np
 
 from distill.console import Console
 from distill.core import atomic
-from distill.evalset import evaluate_model, student_embedder, teacher_embedder
+from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
 from distill.models import TeacherSet
 from distill.recipe import Recipe, load_recipe
-from distill.stages import open_evalset, reinforce_stage
-from distill.training import train_model
-from distill.training_data import stored_pairs
+from distill.stages.evaluate import open_evalset
+from distill.stages.reinforce import reinforce_stage
+from distill.stages.train import train_model
+from distill.stages.training_data import stored_pairs
 from students.student import load_student
 
 ARMS = {  # name -> (objective or None for the recipe's, inherits)

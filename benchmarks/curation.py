@@ -32,8 +32,8 @@ def make(folder: Path, rows: int, width: int) -> None:
     import numpy as np
     from PIL import Image
 
+    from reinforced_data.labelling.reinforce import reinforce
     from reinforced_data.sample import Caption, RawSample
-    from reinforced_data.write import reinforce
     from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded
 
     class Random(StubTeacher):
@@ -68,8 +68,8 @@ def make(folder: Path, rows: int, width: int) -> None:
 
 def one(folder: Path, text: str) -> dict[str, float]:
     """Seconds and peak bytes of one filter, in this process."""
-    from reinforced_data.curate import curate
-    from reinforced_data.read import ReinforcedData
+    from reinforced_data.curation.curate import curate
+    from reinforced_data.store.reader import ReinforcedData
 
     data = ReinforcedData(folder)
     started = time.perf_counter()
@@ -123,8 +123,8 @@ def photos(location: str, limit: int) -> None:
     import numpy as np
 
     from reinforced_data.curation.image_hash import near_hashes, perceptual_hash
-    from reinforced_data.decode import decode_rgb
-    from reinforced_data.open import open_source
+    from reinforced_data.pixels.decode import decode_rgb
+    from reinforced_data.source import open_source
 
     source = open_source(location, "train", limit)
     hashes, apart, seconds = [], {}, 0.0

@@ -18,9 +18,9 @@ import numpy as np
 
 
 def exported(run: Path, target_name: str) -> dict:
-    from distill.evalset import pixels
-    from distill.evaluate import retrieval
-    from distill.stages import open_evalset
+    from distill.evaluation.evalset import pixels
+    from distill.evaluation.metrics import retrieval
+    from distill.stages.evaluate import open_evalset
     from distill.verbs.export import run_recipe
     from export.target import get_target
     from students.student import load_student

@@ -15,12 +15,13 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
-from distill.evalset import evaluate_model, student_embedder
+from distill.evaluation.evalset import evaluate_model, student_embedder
 from distill.models import TeacherSet
 from distill.recipe import Recipe, load_recipe
-from distill.stages import open_evalset, reinforce_stage
-from distill.training import train_model
-from distill.training_data import stored_pairs
+from distill.stages.evaluate import open_evalset
+from distill.stages.reinforce import reinforce_stage
+from distill.stages.train import train_model
+from distill.stages.training_data import stored_pairs
 from students.spec import STUDENTS, StudentSpec
 from students.student import load_student
 

@@ -27,8 +27,8 @@ import psutil
 from distill.core.atomic import sha256_file
 from distill.models import student_spec
 from distill.recipe import StudentRecipe
-from reinforced_data.open import open_source
-from reinforced_data.read import ReinforcedData
+from reinforced_data.source import open_source
+from reinforced_data.store.reader import ReinforcedData
 from students.student import build_student
 
 CAPTIONER = """

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reinforced_data.open import open_source
+from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption, RawSample
-from reinforced_data.write import reinforce
+from reinforced_data.source import open_source
 from teachers.load import load_teacher
 
 FLICKR = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k"

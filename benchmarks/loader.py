@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reinforced_data.decode import decode_rgb
-from reinforced_data.loader import AHEAD, batches
-from reinforced_data.open import open_source
-from reinforced_data.order import EpochOrder
-from reinforced_data.pairs import StoredPairs
-from reinforced_data.replay import stored_view
+from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.pixels.decode import decode_rgb
+from reinforced_data.pixels.views import render_view
 from reinforced_data.sample import Caption, RawSample
-from reinforced_data.views import render_view
-from reinforced_data.write import reinforce
+from reinforced_data.source import open_source
+from reinforced_data.training.loader import AHEAD, batches
+from reinforced_data.training.order import EpochOrder
+from reinforced_data.training.pairs import StoredPairs
+from reinforced_data.training.replay import stored_view
 from tests.reinforced_data.stubs import ListSource, StubTeacher
 
 BATCH = 16

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.scale_model import Fleet, Job, int8_bytes, simulate
-from reinforced_data.listing import _rows_digest, held_out_rows
-from reinforced_data.manifest import MANIFEST_FILE, Manifest, Rejected, ShardFacts, write_record
+from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption, RawSample
-from reinforced_data.store import read_notes
-from reinforced_data.write import reinforce
+from reinforced_data.sources.parts.listing import _rows_digest, held_out_rows
+from reinforced_data.store.manifest import MANIFEST_FILE, Manifest, Rejected, ShardFacts, write_record
+from reinforced_data.store.shard_file import read_notes
 from teachers.spec import TeacherSpec
 
 IMAGES = 1e9
@@ -129,7 +129,7 @@ def manifest_cost(shards: int, rejected: int, folder: Path) -> dict[str, float]:
     size = (folder / MANIFEST_FILE).stat().st_size
     del manifest, facts, bad
     code = (
-        "import sys, time, psutil; from pathlib import Path; from reinforced_data.manifest import read_manifest; "
+        "import sys, time, psutil; from pathlib import Path; from reinforced_data.store.manifest import read_manifest; "
         "import pyarrow, pydantic; me = psutil.Process(); before, started = me.memory_info().rss, time.perf_counter(); "
         "kept = read_manifest(Path(sys.argv[1])); "
         "print(len(kept.shards), time.perf_counter() - started, (me.memory_info().rss - before) / 1e6)"

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reinforced_data.embed_codec import EMBED_DTYPES
-from reinforced_data.manifest import SCHEMA_VERSION, Plan, SourceFacts
+from reinforced_data.pixels.views import draw_view
 from reinforced_data.sample import Caption
-from reinforced_data.store import Row, write_shard
-from reinforced_data.views import draw_view
+from reinforced_data.store.codec import EMBED_DTYPES
+from reinforced_data.store.manifest import SCHEMA_VERSION, Plan, SourceFacts
+from reinforced_data.store.shard_file import Row, write_shard
 
 WIDTHS = {"dfn-vitl14": 768, "dfn-vitl14-39b": 768}
 WORDS = (

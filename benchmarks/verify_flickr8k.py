@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.atomic import write_json
-from reinforced_data.open import open_source
-from reinforced_data.verify import verify
-from reinforced_data.write import reinforce
+from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.verify import verify
+from reinforced_data.source import open_source
 from teachers.load import load_teacher
 
 TEACHERS = ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-16-SigLIP-256/webli", "rendered")

@@ -94,7 +94,7 @@ def inheritance_source(teacher: "Teacher") -> "InheritanceSource":
         merges = path / BPE_FILE
         vocabulary = _merges_sha256(merges if merges.exists() else None)
     elif teacher.spec.loader == "open_clip":
-        from teachers.open_clip_teacher import model_config, split_source
+        from teachers.open_clip.teacher import model_config, split_source
 
         cfg = model_config(split_source(teacher.spec.source)[0])
         vocabulary = str(cfg["text_cfg"].get("hf_tokenizer_name") or _merges_sha256(None))

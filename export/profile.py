@@ -20,10 +20,9 @@ import numpy as np
 
 from distill.core import atomic
 from distill.core.errors import UsageError
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifact import ExportArtifact, LatencyProfile, read_artifacts
+from export.children.process import failure, spawn
 from export.device import DeviceInfo, list_devices
-from export.process import failure, spawn
-from export.store import read_artifacts
 from export.target import TOWERS, get_target
 
 Progress = Callable[[str], None]
@@ -42,7 +41,7 @@ class _Runtime:
         job_file.write_text(json.dumps(job), encoding="utf-8")
         with open(self.log_file, "wb") as log:
             self.process = spawn(
-                ["-m", "export.bench_worker", str(job_file)], threads=job["threads"], log=log, stdout=subprocess.PIPE
+                ["-m", "export.children.bench", str(job_file)], threads=job["threads"], log=log, stdout=subprocess.PIPE
             )
 
     def answer(self) -> Any:

@@ -19,12 +19,11 @@ import numpy as np
 
 from distill.core import atomic
 from distill.core.errors import DistillError
-from export.artifact import ExportArtifact, ParityReport
+from export.artifact import ExportArtifact, ParityReport, hash_path, size_of, whole, write_artifacts
+from export.children.process import failure, spawn
 from export.parity import required_cosine
-from export.process import failure, spawn
-from export.programs import REFERENCE_FILE, check_inputs, student_digest, write_programs
-from export.store import hash_path, size_of, whole, write_artifacts
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TOWERS, Target, get_target
+from export.towers.programs import REFERENCE_FILE, check_inputs, student_digest, write_programs
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str], None]
@@ -210,7 +209,7 @@ def _start(target: Target, request: str, work: Path, out: Path, programs: dict[s
     log_file = out / "logs" / f"{target.folder}.log"
     log_file.parent.mkdir(exist_ok=True)
     log = open(log_file, "wb")  # noqa: SIM115  # closed when the process has ended
-    process = spawn(["-m", "export.worker", str(job_file)], threads=threads, log=log)
+    process = spawn(["-m", "export.children.convert", str(job_file)], threads=threads, log=log)
     return _Job(target, request, folder, log_file, log, process)
 
 

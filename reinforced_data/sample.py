@@ -32,7 +32,7 @@ class View:
 
     Attributes:
         box: (left, top, width, height), each a fraction of the image's width or height.
-        ops: (operation name, magnitude) pairs, see `reinforced_data.views`.
+        ops: (operation name, magnitude) pairs, see `reinforced_data.pixels.views`.
     """
 
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
@@ -71,7 +71,7 @@ class Batch:
     captions and synthetic ones, whose losses are added; the others make one.
 
     Attributes:
-        images: [b, 3, H, W] uint8, RGB; `distill.fit` makes them floats in [0, 1] where the model lives, which is a
+        images: [b, 3, H, W] uint8, RGB; `distill.learning.fit` makes them floats in [0, 1] where the model lives, which is a
             quarter of the bytes to move. (Features [b, F] float32 when towers' heads are aligned.)
         texts: streams x b captions. (Features [b, F] as a tensor when towers' heads are aligned.)
         teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.

@@ -1,11 +1,15 @@
 """Where images and captions come from: `open_source("rendered")`, a folder, a table file, tars, a `datasets` name.
 
-A source is a random-access list of `RawSample`, with a stable order and a fingerprint. It never decodes an image.
+A source is a random-access list of `RawSample`, with a stable order and a fingerprint. It never decodes an image. What each
+kind can read is in `sources/`.
 """
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+from distill.core.errors import UsageError, nearest
 from distill.core.registry import Registry
 from reinforced_data.sample import RawSample, ZeroShotTask
 
@@ -38,3 +42,81 @@ Opener = Callable[
     ..., Source
 ]  # opener(location: str, split: Split, limit: int | None[, caption_columns: dict]) -> Source
 SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",))
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_TAR = ".tar"
+_KINDS = ("folder", "table", "hf", "webdataset")  # of places; a bare word of theirs is a folder's name
+
+
+def open_source(
+    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
+) -> Source:
+    """Open data for one split.
+
+    Args:
+        location: "rendered[:...]" or any registered source name with what it needs after a colon ("hf:org/set"), an
+            existing folder, an existing .csv, .tsv, .jsonl, .parquet or .tar file, or a pattern of tars
+            ("shards/{00000..00009}.tar").
+        split: "train" or "eval". Parts named train / dev, val, validation, test are used where they are there; else
+            10 % (at most 1,000) are held out by hash of the key.
+        limit: at most this many samples of the split.
+        caption_columns: more captions than those found by name: column (of a table or hub set), JSON key or ending of a
+            tar's member -> tag. They become captions of the source "synthetic:<tag>"; the tag "real" makes them real.
+
+    Raises:
+        UsageError: nothing of the kind is there, or it holds no data; the message names what was looked for.
+        DistillError: it is there but cannot be read, or a hub set cannot be had.
+    """
+    if split not in ("train", "eval"):
+        raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval'))}")
+    if "\0" in location:
+        raise UsageError(f"The data location {location!r} has a NUL in it. Give a path or a name.")
+    if location.startswith("datacompdr:"):
+        raise UsageError(
+            f"{location!r} is a set that others reinforced. Import it first: distill reinforce --data {location} --set "
+            "reinforce.images=IMAGES --out runs/imported; then train on runs/imported/reinforced."
+        )
+    path = Path(location).expanduser()
+    head = location.partition(":")[0]
+    if head in SOURCES and (":" in location or head not in _KINDS):
+        return _call(head, location, split, limit, caption_columns)  # "./rendered" reaches a folder of that name
+    if path.is_dir():
+        return _call("folder", location, split, limit, caption_columns)
+    if path.is_file():
+        if path.suffix.lower() in _TABLES:
+            return _call("table", location, split, limit, caption_columns)
+        if path.suffix.lower() == _TAR:
+            return _call("webdataset", location, split, limit, caption_columns)
+        packed = " Unpack it first: compressed tars have no random access." if ".tar." in path.name.lower() else ""
+        raise UsageError(
+            f"The file {location!r} is no table or tar: {', '.join((*_TABLES, _TAR))} are read.{packed} Give one, or "
+            "the folder of images."
+        )
+    if location.lower().endswith(_TAR) and "{" in location:
+        return _call("webdataset", location, split, limit, caption_columns)
+    raise UsageError(_not_there(location, path))
+
+
+def _call(name: str, location: str, split: Split, limit: int | None, columns: Mapping[str, str] | None) -> Source:
+    opener = SOURCES.get(name)
+    if not columns:
+        return opener(location, split, limit)
+    takes: Any = inspect.signature(opener).parameters
+    if "caption_columns" not in takes:
+        raise UsageError(f"The data source {name!r} has no caption columns ({', '.join(columns)}). Leave them out.")
+    return opener(location, split, limit, caption_columns=columns)
+
+
+def _not_there(location: str, path: Path) -> str:
+    try:
+        siblings = [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        siblings = []
+    names = [name for name in SOURCES if name not in ("folder", "table", "webdataset")]
+    hint = nearest(path.name, [*siblings, *names])
+    near = hint if hint.startswith("Did you") else ""
+    return (
+        f"There is no data at {location!r}: looked for a folder, a table file ({', '.join(_TABLES)}) or tar at "
+        f"{str(path.absolute())!r}, and a data source of that name (known: {', '.join(names)}; hub sets are written "
+        f"hf:org/set). {near}"
+    ).strip()

@@ -1,7 +1,7 @@
 """What every captioner can do, and the facts that travel with it. Importable without torch.
 
 A captioner turns images into captions; it does not see views, only whole upright images. Which captions of a sample
-are used in training is a policy of `reinforced_data.pairs`, not of the captioner.
+are used in training is a policy of `reinforced_data.training.pairs`, not of the captioner.
 """
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ def resolve_teacher(name: str) -> TeacherSpec:
     if name in TEACHERS:
         return TEACHERS.get(name)
     if name.startswith(OPEN_CLIP):
-        from teachers.open_clip_teacher import spec_of
+        from teachers.open_clip.teacher import spec_of
 
         return _with_known_facts(spec_of(name, name[len(OPEN_CLIP) :]))
     path = Path(name).expanduser()
@@ -69,8 +69,8 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
 
 
 def _folder(path: Path) -> TeacherSpec:
-    from teachers.folder_teacher import CONFIG_FILE, folder_spec, is_clip_folder
-    from teachers.towers import HEADS_FILE, is_towers_folder, towers_spec
+    from teachers.open_clip.folder import CONFIG_FILE, folder_spec, is_clip_folder
+    from teachers.towers.teacher import HEADS_FILE, is_towers_folder, towers_spec
 
     if is_clip_folder(path):
         return folder_spec(path)
@@ -93,13 +93,13 @@ def _with_known_facts(spec: TeacherSpec) -> TeacherSpec:
 
 
 def _load_open_clip(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.open_clip_teacher import load_open_clip
+    from teachers.open_clip.teacher import load_open_clip
 
     return load_open_clip(spec, random_weights=random_weights, seed=seed)
 
 
 def _load_folder(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.folder_teacher import FolderTeacher
+    from teachers.open_clip.folder import FolderTeacher
 
     if not spec.source.startswith(_PACKAGE):
         return FolderTeacher(Path(spec.source), spec, random_weights=random_weights, seed=seed)
@@ -115,7 +115,7 @@ def _load_folder(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher
 
 
 def _load_towers(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.towers import load_towers_teacher
+    from teachers.towers.teacher import load_towers_teacher
 
     return load_towers_teacher(spec, random_weights=random_weights, seed=seed)
 

@@ -64,7 +64,7 @@ def load_captioner(
         UsageError: unknown name, or decode values that make no sense.
         DistillError: weights, tokenizer or packages are missing, or the files do not fit.
     """
-    from teachers.caption_decoding import checked_decode
+    from teachers.captioners.parts.decoding import checked_decode
 
     spec = resolve_captioner(name) if isinstance(name, str) else name
     checked = checked_decode(decode or Decode())  # before any weights are read

@@ -45,7 +45,7 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def caption_rows(captions: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """(columns, one row per source) of `reinforced_data.caption_report`; no rows where nothing was measured."""
+    """(columns, one row per source) of `reinforced_data.store.caption_report`; no rows where nothing was measured."""
     if not captions:
         return (), []
     teachers = sorted({name for facts in captions["sources"].values() for name in facts["teachers"]})

@@ -31,10 +31,10 @@ def curate(
         UsageError: a filter, key or path is wrong. OutputExistsError: `out` exists.
         DistillError: the set is unfinished or damaged, or no sample is left.
     """
-    from reinforced_data.curate import curate as run_filters
+    from reinforced_data.curation.curate import curate as run_filters
     from reinforced_data.curation.evaluation import as_reinforced
-    from reinforced_data.read import ReinforcedData
-    from reinforced_data.selection import refuse_output
+    from reinforced_data.curation.selection import refuse_output
+    from reinforced_data.store.reader import ReinforcedData
 
     if out is None and not dry_run:
         raise UsageError("--out is missing: name the folder to write, or say --dry-run to look first.")

@@ -8,7 +8,7 @@ from distill.recipe import Recipe
 
 
 def evaluate(model: str, recipe: Recipe | None = None, *, console: Console | None = None) -> dict[str, Any]:
-    """The figures of one model on the evaluation data of a recipe: see `distill.evaluate`.
+    """The figures of one model on the evaluation data of a recipe: see `distill.evaluation.metrics`.
 
     Args:
         model: a run or student folder, or a teacher's name.
@@ -17,10 +17,10 @@ def evaluate(model: str, recipe: Recipe | None = None, *, console: Console | Non
     Raises:
         UsageError: neither a folder nor a teacher is called so, or the data is not there.
     """
-    from distill.evalset import evaluate_model, student_embedder, teacher_embedder
+    from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
     from distill.models import TeacherSet
-    from distill.stages import open_evalset
-    from distill.training import model_folder
+    from distill.stages.evaluate import open_evalset
+    from distill.stages.train import model_folder
     from students.student import load_student
 
     recipe, console = recipe or Recipe(), console or Console()

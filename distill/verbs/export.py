@@ -25,7 +25,7 @@ def export(
     """
     import shutil
 
-    from distill.stages import export_stage
+    from distill.stages.export import export_stage
 
     recipe, console = recipe or run_recipe(run), console or Console()
     if not (run / "student").is_dir():

@@ -74,13 +74,13 @@ def _students() -> list[dict[str, Any]]:
 
 
 def _losses() -> list[dict[str, Any]]:
-    from distill.loss import LOSSES
+    from distill.learning.loss import LOSSES
 
     return [{"name": name, "what": _first_line(loss)} for name, loss in LOSSES.items()]
 
 
 def _objectives() -> list[dict[str, Any]]:
-    from distill.objective import PRESETS
+    from distill.learning.objective import PRESETS
 
     return [{"name": name, "weights": weights} for name, weights in sorted(PRESETS.items())]
 
@@ -107,7 +107,7 @@ def _sources() -> list[dict[str, Any]]:
 
 
 def _filters() -> list[dict[str, Any]]:
-    from reinforced_data.filter import FILTERS
+    from reinforced_data.curation.filter import FILTERS
 
     return [
         {"name": name, "keys": ", ".join(filter_.model_fields), "what": _first_line(filter_)}

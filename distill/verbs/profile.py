@@ -19,7 +19,7 @@ def profile(path: Path, recipe: Recipe | None = None, *, console: Console | None
     Raises:
         UsageError: there is nothing exported there.
     """
-    from distill.stages import asked_devices
+    from distill.stages.profile import asked_devices
     from export.profile import profile as measure
 
     recipe, console = recipe or Recipe(), console or Console()

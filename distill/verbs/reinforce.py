@@ -28,12 +28,12 @@ def reinforce(
 
     Returns counts and the check. Raises what `distill.run` raises.
     """
-    from distill.labelling import VERIFY_FILE
     from distill.models import TeacherSet
     from distill.processes import this_place
-    from distill.rundir import discard_unless, open_run
-    from distill.stages import REINFORCED, refuse_unused, reinforce_stage
-    from distill.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
+    from distill.run_folder import discard_unless, open_run
+    from distill.stages.label import VERIFY_FILE
+    from distill.stages.reinforce import REINFORCED, refuse_unused, reinforce_stage
+    from distill.stages.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
 
     console = console or Console()
     if overwrite and this_place().world > 1:
@@ -50,7 +50,7 @@ def reinforce(
     with discard_unless(out, out / REINFORCED / "plan.json", first=this_place().rank == 0):
         stored = reinforce_stage(recipe, teachers, out / REINFORCED, console, extend=extend, wait=False)
     if stored is None:
-        from reinforced_data.write import unfinished
+        from reinforced_data.labelling.reinforce import unfinished
 
         missing = len(list(unfinished(out / REINFORCED)))
         return {"out": str(out / REINFORCED), "finished": False, "missing_shards": missing}

@@ -35,13 +35,14 @@ def run(
         UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
         DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
     """
-    from distill import stages, training_data
-    from distill.hashes import write_hashes
+    from distill.learning.objective import objective_weights, refuse_without_decoder
     from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
-    from distill.objective import objective_weights, refuse_without_decoder
     from distill.rehearsal import MARK, rehearsal_of
-    from distill.rundir import open_run
-    from distill.training import caption_policy
+    from distill.reporting.hashes import write_hashes
+    from distill.run_folder import open_run
+    from distill.stages import evaluate, export, profile, train, training_data
+    from distill.stages import reinforce as reinforcing
+    from distill.stages.training_data import caption_policy
     from distill.verbs.report import report
     from export.target import TARGETS
 
@@ -61,12 +62,15 @@ def run(
     for target in recipe.export.targets:
         TARGETS.get(target)
     training_data.check_curation(recipe)
-    stages.refuse_unused(recipe)
+    reinforcing.refuse_unused(recipe)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
     CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
-    stages.check_data(recipe)
+    evaluate.check_data(recipe)
     out = out or default_out(recipe)
-    if not stages.is_reinforced(Path(recipe.data)) and not (out / stages.REINFORCED / "manifest.json").exists():
+    if (
+        not reinforcing.is_reinforced(Path(recipe.data))
+        and not (out / reinforcing.REINFORCED / "manifest.json").exists()
+    ):
         _check_output(out, resume=resume, overwrite=overwrite)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
@@ -74,22 +78,22 @@ def run(
     console.log_to(out / "log.txt")
     if recipe.rehearse:
         console.say(MARK)
-    stored = stages.reinforce_stage(recipe, teachers, out / stages.REINFORCED, console)
+    stored = reinforcing.reinforce_stage(recipe, teachers, out / reinforcing.REINFORCED, console)
     assert stored is not None  # it waits
     training_data.caption_stage(recipe, stored, out, console)
     selection = training_data.selection_stage(recipe, stored, out, console, wait=True)
-    stages.train_stages(recipe, stored, teachers, out, console, selection)
-    models = stages.judged_models(recipe, teachers, out)
-    stages.eval_stage(recipe, models, out, console)
-    stages.export_stage(recipe, out, console)
-    stages.profile_stage(recipe, models, out, console)
+    train.train_stages(recipe, stored, teachers, out, console, selection)
+    models = evaluate.judged_models(recipe, teachers, out)
+    evaluate.eval_stage(recipe, models, out, console)
+    export.export_stage(recipe, out, console)
+    profile.profile_stage(recipe, models, out, console)
     write_hashes(out)
     _keep_seconds(out, console)
     return report(out, console=console)
 
 
 def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
-    from distill.rundir import refuse_existing
+    from distill.run_folder import refuse_existing
 
     refuse_existing(out, resume=resume, overwrite=overwrite)
 

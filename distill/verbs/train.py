@@ -18,23 +18,25 @@ def train(
 
     Raises what `distill.run` raises.
     """
-    from distill import stages, training_data
+    from distill.learning.objective import refuse_without_decoder, refuse_without_teachers
     from distill.models import TeacherSet, student_spec
-    from distill.objective import refuse_without_decoder, refuse_without_teachers
-    from distill.rundir import open_run
-    from distill.training import caption_policy, train_model
-    from reinforced_data.open import open_source
-    from reinforced_data.pairs import RawPairs
+    from distill.run_folder import open_run
+    from distill.stages import training_data
+    from distill.stages.reinforce import is_reinforced
+    from distill.stages.train import train_model, training_licence
+    from distill.stages.training_data import caption_policy
+    from reinforced_data.source import open_source
+    from reinforced_data.training.pairs import RawPairs
     from students.student import count_parameters, load_student
 
     console = console or Console()
     if recipe.towers is not None:
-        from distill.align import align_towers
+        from distill.stages.align import align_towers
 
         return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
     size = student_spec(recipe.student).image_size
     refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
-    stored = Path(recipe.data) if stages.is_reinforced(Path(recipe.data)) else None
+    stored = Path(recipe.data) if is_reinforced(Path(recipe.data)) else None
     training_data.check_curation(recipe)
     if stored is None:
         if recipe.filters or recipe.selection not in (None, "none"):
@@ -65,7 +67,7 @@ def train(
             teachers=teachers if inherits else None,
             objective=recipe.objective,
             inherit=recipe.student.inherit,
-            licence=stages.training_licence(stored, source.licence if source else ""),
+            licence=training_licence(stored, source.licence if source else ""),
             advance=advance,
         )
     return {"out": str(folder), "parameters": count_parameters(load_student(folder).clip)}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.mil.coremltools import import_coremltools
 from export.mil.ops import OPS, Arguments
 from export.target import NotCheckedError
 
@@ -28,8 +29,6 @@ class MilProgram:
     """
 
     def __init__(self, path: Path) -> None:
-        from export.targets.coreml import import_coremltools
-
         ct = import_coremltools()
         from coremltools.converters.mil.frontend.milproto.load import load
 

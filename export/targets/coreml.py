@@ -9,19 +9,16 @@ import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.export import ExportedProgram
 
-# coremltools imports these, if they are installed, to offer converters for them: 10 of its 14 seconds.
-UNUSED = ("sklearn", "transformers", "tensorflow", "xgboost", "libsvm", "torchao", "torchaudio", "executorch")
 # Random in every package otherwise, so that no two exports would be equal.
 PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
 
@@ -97,27 +94,6 @@ class CoreMl(Target):
             return program.run(value)
 
         return interpret
-
-
-@contextmanager
-def _hidden(names: tuple[str, ...]) -> Iterator[None]:
-    absent = [name for name in names if name not in sys.modules]
-    for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # "import name" raises ImportError at once
-    try:
-        yield
-    finally:
-        for name in absent:
-            sys.modules.pop(name, None)
-
-
-def import_coremltools() -> Any:
-    """The module coremltools, imported without the packages that it only probes for."""
-    with _hidden(UNUSED), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SyntaxWarnings and deprecations at its import
-        import coremltools
-
-    return coremltools
 
 
 def _settle_package(path: Path, spec: bytes) -> None:

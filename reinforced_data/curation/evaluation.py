@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import UsageError, nearest
+from reinforced_data.curation.filter import Rows
 from reinforced_data.curation.image_hash import hashes_of
-from reinforced_data.decode import BadImageError
-from reinforced_data.filter import Rows
-from reinforced_data.manifest import MANIFEST_FILE, PLAN_FILE
-from reinforced_data.open import open_source
-from reinforced_data.read import ReinforcedData
-from reinforced_data.source import Split
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.source import Split, open_source
+from reinforced_data.store.manifest import MANIFEST_FILE, PLAN_FILE
+from reinforced_data.store.reader import ReinforcedData
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from reinforced_data.decode import BadImageError, decode_rgb
+from reinforced_data.pixels.decode import BadImageError, decode_rgb
 
 if TYPE_CHECKING:
     import numpy as np

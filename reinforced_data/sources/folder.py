@@ -13,8 +13,11 @@ from pathlib import Path
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
-from reinforced_data.columns import caption_sources, json_captions, read_image_file
-from reinforced_data.listing import (
+from reinforced_data.sample import Caption
+from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.sources.hub import is_saved, open_saved
+from reinforced_data.sources.parts.columns import caption_sources, json_captions, read_image_file
+from reinforced_data.sources.parts.listing import (
     EVAL_NAMES,
     IMAGE_SUFFIXES,
     TRAIN_NAMES,
@@ -24,9 +27,6 @@ from reinforced_data.listing import (
     held_out_rows,
     pick_split,
 )
-from reinforced_data.sample import Caption
-from reinforced_data.source import SOURCES, Source, Split
-from reinforced_data.sources.hub import is_saved, open_saved
 from reinforced_data.sources.table import TEXT_SUFFIXES, TableListing
 from reinforced_data.sources.webdataset import TAR, TarListing
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError, UsageError, nearest
-from reinforced_data.columns import Columns, Labels, find_columns, image_bytes, row_captions
-from reinforced_data.decode import BadImageError
-from reinforced_data.listing import ListedSource, held_out_rows, pick_split
+from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.sources.parts.columns import Columns, Labels, find_columns, image_bytes, row_captions
+from reinforced_data.sources.parts.listing import ListedSource, held_out_rows, pick_split
 
 
 @SOURCES.register("hf")

@@ -13,12 +13,12 @@ from typing import Any
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
-from reinforced_data.columns import Labels, class_names_of, find_columns, image_bytes, row_captions
-from reinforced_data.decode import BadImageError
-from reinforced_data.listing import ListedSource, held_out_rows
-from reinforced_data.row_groups import RowGroups, open_parquet
+from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.sources.parts.columns import Labels, class_names_of, find_columns, image_bytes, row_captions
+from reinforced_data.sources.parts.listing import ListedSource, held_out_rows
+from reinforced_data.sources.parts.parquet import RowGroups, open_parquet
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
-from reinforced_data.columns import MAX_IMAGE_BYTES, Labels, caption_sources, json_captions
-from reinforced_data.decode import BadImageError
-from reinforced_data.listing import (
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.sample import Caption
+from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.sources.parts.columns import MAX_IMAGE_BYTES, Labels, caption_sources, json_captions
+from reinforced_data.sources.parts.listing import (
     EVAL_NAMES,
     IMAGE_SUFFIXES,
     TRAIN_NAMES,
@@ -24,9 +26,7 @@ from reinforced_data.listing import (
     held_out_rows,
     pick_split,
 )
-from reinforced_data.sample import Caption
-from reinforced_data.source import SOURCES, Source, Split
-from reinforced_data.tars import TarIndex
+from reinforced_data.sources.parts.tars import TarIndex
 
 TAR = ".tar"
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")

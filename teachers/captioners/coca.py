@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from teachers.caption_decoding import Markers
+    from teachers.captioners.parts.decoding import Markers
 
     Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ for _name, _source in (
 
 def coca_spec(name: str, source: str) -> CaptionerSpec:
     """The facts of "MODEL/TAG" or "MODEL@CHECKPOINT". Raises UsageError with the nearest known name; no network."""
-    from teachers.open_clip_teacher import model_config, spec_of, split_source
+    from teachers.open_clip.teacher import model_config, spec_of, split_source
 
     teacher = spec_of(name, source)
     model, _, _ = split_source(source)
@@ -47,14 +47,14 @@ def coca_spec(name: str, source: str) -> CaptionerSpec:
 
 def is_coca_folder(path: Path) -> bool:
     """Whether `path` is a model folder in the shared format whose model has a caption decoder."""
-    from teachers.folder_teacher import is_clip_folder, read_config
+    from teachers.open_clip.folder import is_clip_folder, read_config
 
     return is_clip_folder(path) and "multimodal_cfg" in read_config(path)["model_cfg"]
 
 
 def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec:
     """The facts of a folder made by `distill train`; licence from its card. Raises DistillError for unreadable files."""
-    from teachers.folder_teacher import folder_spec
+    from teachers.open_clip.folder import folder_spec
 
     facts = folder_spec(path)
     return CaptionerSpec(name, "coca-folder", str(path), facts.licence, facts.commercial)
@@ -82,7 +82,7 @@ class CocaCaptioner:
     """
 
     def __init__(self, spec: CaptionerSpec, decode: Decode, parts: CocaParts) -> None:
-        from teachers.caption_decoding import Markers, checked_decode
+        from teachers.captioners.parts.decoding import Markers, checked_decode
 
         self.spec = spec
         self.decode = checked_decode(decode)
@@ -109,7 +109,7 @@ class CocaCaptioner:
         """See `Captioner.caption`; one forward of the image tower for all images and captions."""
         import torch
 
-        from teachers.caption_decoding import decode_tokens
+        from teachers.captioners.parts.decoding import decode_tokens
 
         if len(images) != len(seeds):
             raise DistillError(f"{len(images)} images came with {len(seeds)} seeds; one each is needed.")
@@ -124,7 +124,7 @@ class CocaCaptioner:
 
     def text(self, tokens: list[int]) -> str:
         """Token ids as text, pieces joined."""
-        from teachers.caption_text import join_pieces
+        from teachers.captioners.parts.text import join_pieces
 
         return join_pieces(self._parts.tokenizer.decode(tokens))
 
@@ -183,7 +183,7 @@ def _picture(image: Array) -> Any:
 @CAPTIONERS.register("coca")
 def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
     """A published CoCa or a checkpoint of one; raises what `load_open_clip` raises."""
-    from teachers.open_clip_teacher import load_open_clip, spec_of
+    from teachers.open_clip.teacher import load_open_clip, spec_of
 
     teacher = load_open_clip(
         spec_of(spec.name, spec.source), random_weights=random_weights, seed=seed, noun="captioner"
@@ -194,7 +194,7 @@ def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False
 @CAPTIONERS.register("coca-folder")
 def build_folder(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
     """A folder made by `distill train` with a CoCa student."""
-    from teachers.folder_teacher import FolderTeacher, read_config
+    from teachers.open_clip.folder import FolderTeacher, read_config
 
     path = Path(spec.source)
     teacher = FolderTeacher(path, random_weights=random_weights, seed=seed)

@@ -133,7 +133,7 @@ def _seeded(decode_seed: int, seed: int, device: Any) -> Iterator[None]:
     """`generate` draws from torch's global generators: seeded inside, the caller's state untouched."""
     import torch
 
-    from teachers.caption_decoding import image_seed
+    from teachers.captioners.parts.decoding import image_seed
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(image_seed(decode_seed, seed))

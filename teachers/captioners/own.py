@@ -205,7 +205,7 @@ def _captions(answer: Any, number: int, decode: Decode, broken: Callable[[str], 
 
 
 def _seed(decode: Decode, seed: int) -> int:
-    from teachers.caption_decoding import image_seed
+    from teachers.captioners.parts.decoding import image_seed
 
     return image_seed(decode.seed, seed)
 

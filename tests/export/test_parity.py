@@ -9,7 +9,7 @@ import torch
 
 from export.parity import Reference, check_file, compare, required_cosine, run_all
 from export.target import NotCheckedError, get_target
-from export.tower import ImageTower, TextTower, deployable_towers
+from export.towers.tower import ImageTower, TextTower, deployable_towers
 from students.student import Student
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from distill.core.errors import DistillError, UsageError
 from export.artifact import ExportArtifact
-from export.bench_worker import time_runs
+from export.children.bench import time_runs
 from export.device import list_devices
 from export.profile import profile
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
-from export.artifact import ExportArtifact
-from export.process import spawn
+from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
+from export.children.process import spawn
 from export.run import export_student
-from export.store import hash_path, read_artifacts, size_of
 from export.target import get_target
 from students.student import Student
 

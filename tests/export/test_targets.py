@@ -102,7 +102,7 @@ def test_onnx_opset_and_names(exported: tuple[Path, Any]) -> None:
 
 
 def test_core_ml_package(exported: tuple[Path, Any]) -> None:
-    from export.targets.coreml import import_coremltools
+    from export.mil.coremltools import import_coremltools
 
     ct = import_coremltools()
     for tower, shape in (("image", [1, 3, 32, 32]), ("text", [1, 16])):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from reinforced_data.read import ReinforcedData
-from reinforced_data.views import render_view
-from reinforced_data.write import reinforce
+from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.pixels.views import render_view
+from reinforced_data.store.reader import ReinforcedData
 from teachers.load import load_teacher
 from tests.reinforced_data.stubs import ListSource, samples
 
@@ -57,7 +57,7 @@ def words(tmp_path: Path) -> None:
 def teachers(tmp_path: Path, words: None, open_clip: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     from safetensors.torch import save_file
 
-    from teachers.open_clip_model import build_clip, fill_random
+    from teachers.open_clip.model import build_clip, fill_random
 
     monkeypatch.setenv("DISTILL_WEIGHTS", str(tmp_path))
     loaded = []

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from teachers.open_clip_model import build_clip
-from teachers.open_clip_teacher import model_config, split_source
+from teachers.open_clip.model import build_clip
+from teachers.open_clip.teacher import model_config, split_source
 from teachers.spec import TEACHERS, TeacherSpec
 
 SPECS = [spec for _, spec in TEACHERS.items()]

@@ -1,0 +1,150 @@
+"""The images, captions and classes that models are judged on, and the embedding of them by any model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.core.errors import DistillError, UsageError
+from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
+from reinforced_data.pixels.decode import BadImageError, decode_rgb, square_view
+from reinforced_data.pixels.views import render_view
+from reinforced_data.sample import RawSample, ZeroShotTask
+from reinforced_data.source import Source
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A model as evaluation sees it.
+
+    Attributes:
+        name: what tables call it.
+        image_size: pixels, square, that `images` wants.
+        images: float32 [b, 3, S, S] in [0, 1] -> [b, D] unit length.
+        texts: b captions -> [b, D] unit length.
+        parameters: image tower, text blocks, token embedding; None where the model is not one open_clip module.
+    """
+
+    name: str
+    image_size: int
+    images: Callable[[Array], Array]
+    texts: Callable[[list[str]], Array]
+    parameters: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Retrieval pairs, an optional zero-shot task, and what was left out.
+
+    Attributes:
+        name, fingerprint: of the source, so that only equal ones are compared.
+        samples: decodable samples with at least one caption (possibly none: then there is no retrieval).
+        task: the zero-shot task or None.
+        rejected: key -> reason.
+    """
+
+    name: str
+    fingerprint: str
+    samples: list[RawSample]
+    task: ZeroShotTask | None
+    rejected: dict[str, str]
+
+
+def load_evalset(source: Source, zero_shot_source: Source | None = None) -> EvalSet:
+    """Read the eval split of `source`; zero-shot comes from `zero_shot_source` where given."""
+    samples, rejected = [], {}
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+            decode_rgb(sample.image, sample.key)
+        except BadImageError as error:
+            rejected[error.key] = error.reason
+            continue
+        if sample.captions:
+            samples.append(sample)
+        else:
+            rejected[sample.key] = "no caption"
+    task = (zero_shot_source or source).zero_shot()
+    if zero_shot_source is not None and task is None:
+        raise UsageError(
+            f"eval.zero_shot = {zero_shot_source.name!r} has no class labels. Give a set with labels: class-named folders, or "
+            "Parquet with an image and a label column."
+        )
+    if len(samples) < 2 and task is None:
+        raise DistillError(
+            f"Nothing to evaluate in {source.name!r}: fewer than two readable images with captions ({len(rejected)} rejected), "
+            "and no class labels. Give other data with --set eval.data=FOLDER."
+        )
+    return EvalSet(source.name, source.fingerprint, samples, task, rejected)
+
+
+def pixels(images: list[tuple[str, bytes]], size: int) -> Array:
+    """(key, encoded image) pairs -> float32 [n, 3, size, size] in [0, 1]: the centred square, resized."""
+    result = np.empty((len(images), 3, size, size), np.float32)
+    for row, (key, data) in enumerate(images):
+        image = decode_rgb(data, key)
+        result[row] = render_view(image, square_view(*image.size), size).transpose(2, 0, 1).astype(np.float32) / 255
+    return result
+
+
+def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch: int) -> Array:
+    return np.concatenate(
+        [model.images(pixels(images[i : i + batch], model.image_size)) for i in range(0, len(images), batch)]
+    )
+
+
+def _embed_texts(model: Embedder, texts: list[str], batch: int) -> Array:
+    return np.concatenate([model.texts(texts[i : i + batch]) for i in range(0, len(texts), batch)])
+
+
+def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str, Any]:
+    """{"retrieval": {...} | None, "zero_shot": {...} | None}: see `distill.evaluation.metrics` for the keys."""
+    result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None}
+    if len(data.samples) >= 2:
+        image = _embed_images(model, [(sample.key, sample.image) for sample in data.samples], batch_size)
+        texts = [caption.text for sample in data.samples for caption in sample.captions]
+        owner = np.repeat(np.arange(len(data.samples)), [len(sample.captions) for sample in data.samples])
+        result["retrieval"] = retrieval(image, _embed_texts(model, texts, batch_size), owner)
+    if data.task is not None:
+        task = data.task
+        image = _embed_images(model, [(f"{task.name}-{i}", data) for i, data in enumerate(task.images)], batch_size)
+        prompts = [template.format(name) for name in task.class_names for template in task.templates]
+        text = _embed_texts(model, prompts, batch_size).reshape(len(task.class_names), len(task.templates), -1)
+        result["zero_shot"] = {"task": task.name, **zero_shot(image, class_embeddings(text), np.array(task.labels))}
+    return result
+
+
+def student_embedder(student: Any, name: str) -> Embedder:
+    """An `Embedder` over a `students.Student`."""
+    import torch
+
+    from students.student import count_parameters
+
+    @torch.inference_mode()
+    def images(batch: Array) -> Array:
+        return student.encode_image(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def texts(captions: list[str]) -> Array:
+        return student.encode_text(student.tokenize(captions)).numpy()  # type: ignore[no-any-return]
+
+    return Embedder(name, student.image_size, images, texts, count_parameters(student.clip))
+
+
+def teacher_embedder(teacher: Any) -> Embedder:
+    """An `Embedder` over a `teachers.Teacher`."""
+    import torch
+
+    from students.student import count_parameters
+
+    return Embedder(
+        teacher.spec.name,
+        teacher.spec.image_size,
+        lambda batch: teacher.encode_image(torch.from_numpy(batch)).numpy(),
+        lambda captions: teacher.encode_text(captions).numpy(),
+        count_parameters(teacher.model) if hasattr(teacher, "model") else getattr(teacher, "parameters", None),
+    )

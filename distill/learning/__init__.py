@@ -1,0 +1,1 @@
+"""The training loop, the objective and its losses, checkpoints. Nothing here knows a recipe."""

@@ -1,0 +1,61 @@
+"""Affinity mimicking (TinyCLIP, arXiv 2309.12314 eq. 2-4; MobileCLIP, arXiv 2311.17049 eq. 1), per teacher.
+
+Softmax teachers: KL of the teacher's to the student's image-to-text and text-to-image probabilities, each direction by
+its own softmax, never a transpose. Sigmoid teachers (SigLIP): every pair is a question of its own, so the true soft
+binary cross-entropy, minus the teacher's entropy; the student answers through a scale and bias kept here, since its
+own logit scale belongs to its softmax. The mean over teachers equals the probability-averaged ensemble in gradient.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.learning.embeddings import Embeddings
+from distill.learning.loss import LOSSES, Loss, TeacherFacts, mean_over_pairs
+
+
+def softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) of each row, [b, B] and [b, B] -> [b]."""
+    return F.kl_div(
+        student_logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
+
+
+def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """Sum over columns of the binary KL between sigmoid(teacher) and sigmoid(student), [b, B] and [b, B] -> [b]."""
+    p = teacher_logits.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(student_logits, p, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(teacher_logits, p, reduction="none")
+    return (cross - entropy).sum(-1)
+
+
+@LOSSES.register("affinity")
+class Affinity(Loss):
+    """Half of each direction's divergence, mean over teachers."""
+
+    def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
+        super().__init__(student_width, teachers)
+        sigmoid = [facts for facts in teachers.values() if facts.kind == "sigmoid"]
+        # Keys hold an index: parameter names may not hold the dots that teacher names may.
+        self.sigmoid_index = {facts.name: str(i) for i, facts in enumerate(sigmoid)}
+        self.log_scale = nn.ParameterDict(
+            {str(i): torch.tensor(math.log(f.logit_scale)) for i, f in enumerate(sigmoid)}
+        )
+        self.bias = nn.ParameterDict({str(i): torch.tensor(f.logit_bias) for i, f in enumerate(sigmoid)})
+
+    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+        """[]: 0 when the student's probabilities equal every teacher's."""
+        losses = []
+        for name, teacher in teachers.items():
+            if teacher.kind == "sigmoid":
+                index = self.sigmoid_index[name]
+                scale, bias = self.log_scale[index].exp(), self.bias[index]
+                image = sigmoid_kl(teacher.image_logits(), scale * student.image @ student.all_text.T + bias)
+                text = sigmoid_kl(teacher.text_logits(), scale * student.text @ student.all_image.T + bias)
+            else:
+                image = softmax_kl(teacher.image_logits(), student.image_logits())
+                text = softmax_kl(teacher.text_logits(), student.text_logits())
+            losses.append(mean_over_pairs((image + text) / 2, weights))
+        return torch.stack(losses).mean()

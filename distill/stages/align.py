@@ -1,0 +1,148 @@
+"""Heads over frozen unimodal towers, trained on cached features by the one loop (SAIL, arXiv 2412.04616).
+
+A batch is half pairs of the data, half the image tower's own classifier rows with their class names (noise added), in one
+InfoNCE: the class names carry over what the tower knows beyond the captions. Features are computed once and kept.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.recipe import Recipe
+from distill.stages.train import fit_recipe, report_progress
+
+if TYPE_CHECKING:
+    import torch
+
+CLASS_NOISE = 0.5  # standard deviations per feature, see teachers.towers.features.class_name_pairs
+CLASS_SHARE = 3  # one row in three of a batch is a class-name pair
+FEATURES_FILE = "features.safetensors"
+
+
+class FeaturePairs:
+    """Batches of (image feature, text feature) rows, a pure function of (seed, step).
+
+    Args:
+        cache: features of the data's images and captions.
+        classes: (image-like [1000, F_i], text [1000, F_t]) extra pairs.
+    """
+
+    def __init__(self, cache: Any, classes: "tuple[torch.Tensor, torch.Tensor]", batch_size: int, seed: int) -> None:
+        first, count = cache.first_and_count()
+        self.usable = np.flatnonzero(count.numpy() > 0)
+        self.first, self.count = first.numpy(), count.numpy()
+        self.cache, self.classes, self.seed = cache, classes, seed
+        self.class_rows = batch_size // CLASS_SHARE
+        self.pair_rows = batch_size - self.class_rows
+        self.noise_scale = cache.image.float().std(0) * CLASS_NOISE
+        if len(self.usable) < self.pair_rows:
+            raise UsageError(
+                f"The data has {len(self.usable)} images with captions, fewer than the {self.pair_rows} that a batch of "
+                f"{batch_size} takes. Lower it with --set train.batch_size={max(2, len(self.usable))}."
+            )
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Any]:
+        """One `Batch` of features per step."""
+        import torch
+
+        from reinforced_data.sample import Batch
+
+        per_epoch = len(self.usable) // self.pair_rows
+        for step in range(first_step, last_step):
+            epoch, place = divmod(step, per_epoch)
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.usable)
+            images = order[place * self.pair_rows : (place + 1) * self.pair_rows]
+            rng = np.random.default_rng([self.seed, 1, step])
+            captions = self.first[images] + rng.integers(0, self.count[images])
+            picked = torch.from_numpy(rng.choice(len(self.classes[0]), self.class_rows, replace=False))
+            shape = (self.class_rows, self.classes[0].shape[1])
+            noise = torch.from_numpy(rng.standard_normal(shape, np.float32)) * self.noise_scale
+            yield Batch(
+                images=torch.cat([self.cache.image[images].float(), self.classes[0][picked] + noise]),
+                texts=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]]),
+                teacher_image={},
+                teacher_text={},
+                keys=[f"image {index}" for index in images],
+            )
+
+
+def _square(data: bytes, key: str, size: int) -> "torch.Tensor":
+    """An encoded image -> its centred square, [3, size, size] in [0, 1]."""
+    import torch
+
+    from reinforced_data.pixels.decode import decode_rgb, square_view
+    from reinforced_data.pixels.views import render_view
+
+    image = decode_rgb(data, key)
+    return torch.from_numpy(render_view(image, square_view(*image.size), size)).permute(2, 0, 1).float() / 255
+
+
+def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, console: Console) -> dict[str, Any]:
+    """Train heads over recipe.towers on recipe.data into out/teacher, a teacher by its path.
+
+    Raises:
+        UsageError: unknown towers, or too little data. DistillError: the towers' packages are missing.
+    """
+    import torch
+
+    from distill.learning.loss import TeacherFacts
+    from distill.learning.objective import Objective
+    from distill.learning.task import DistillTask
+    from distill.run_folder import open_run
+    from reinforced_data.source import open_source
+    from teachers.spec import TEACHERS
+    from teachers.towers.features import cache_features, class_name_pairs
+    from teachers.towers.heads import AlignmentHeads, save_heads_teacher
+    from teachers.towers.teacher import FrozenTowers
+
+    spec = TEACHERS.get(recipe.towers or "")
+    if spec.loader != "towers":
+        raise UsageError(
+            f"{spec.name!r} is a trained teacher, not a pair of towers to align. Known: sail-lite0-minilm."
+        )
+    source = open_source(recipe.data, "train", recipe.limit)
+    towers = FrozenTowers()
+    open_run(out, recipe, resume=resume, overwrite=overwrite)
+    console.log_to(out / "log.txt")
+    target = out / "teacher"
+    if target.exists():
+        return {"out": str(target)}
+
+    with console.stage("features of the frozen towers") as advance:
+        cache = cache_features(
+            towers,
+            source,
+            out / FEATURES_FILE,
+            decode=partial(_square, size=spec.image_size),
+            progress=lambda done, total: advance(done, total, "images"),
+        )
+        classes = class_name_pairs(towers, cache)
+    torch.manual_seed(recipe.seed)
+    heads = AlignmentHeads()
+    heads.set_statistics(cache.image, cache.text)
+    pairs = FeaturePairs(cache, classes, recipe.train.batch_size, recipe.seed)
+    none: dict[str, TeacherFacts] = {}
+    task = DistillTask(heads, Objective(recipe.objective, spec.width, none), none)
+    with console.stage("train heads") as advance:
+        from distill.learning.fit import fit
+
+        settings = fit_recipe(recipe.train, recipe.seed)
+        fit(task, pairs.batches, lambda features: features, out, **settings, progress=report_progress(advance))
+    info = {
+        "name": spec.name,
+        "licence": f"towers Apache-2.0; heads trained on {source.name} ({source.licence})",
+        "commercial": False,
+        "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source)},
+        "seed": recipe.seed,
+        "samples": recipe.train.steps * recipe.train.batch_size,
+    }
+    save_heads_teacher(target, heads.eval(), info)
+    counts = {side: sum(p.numel() for p in getattr(heads, side).parameters()) for side in ("image", "text")}
+    atomic.write_json(out / "result.json", {"out": str(target), "head_parameters": counts})
+    return {"out": str(target), "head_parameters": counts}

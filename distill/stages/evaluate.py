@@ -1,0 +1,137 @@
+"""Judging the models of a run: what they are, on which data, and their figures in out/eval/."""
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.models import TeacherSet
+from distill.recipe import Recipe
+from distill.rehearsal import MARK, small_task
+from distill.stages.reinforce import is_reinforced
+from distill.stages.train import BASELINE
+
+if TYPE_CHECKING:
+    from distill.evaluation.evalset import Embedder, EvalSet
+
+
+def open_evalset(recipe: Recipe) -> "EvalSet":
+    """The evaluation data of a recipe: eval.data, or the eval split of the training data."""
+    from distill.evaluation.evalset import load_evalset
+    from reinforced_data.source import open_source
+
+    labelled = recipe.eval.zero_shot
+    data = load_evalset(
+        open_source(eval_location(recipe), "eval", recipe.eval.limit),
+        open_source(labelled, "eval", recipe.eval.limit) if labelled else None,
+    )
+    return replace(data, task=small_task(data.task)) if recipe.rehearse else data
+
+
+def eval_location(recipe: Recipe) -> str:
+    """Where the evaluation's samples lie: eval.data, or the training data's own source."""
+    location = recipe.eval.data or recipe.data
+    if is_reinforced(Path(location)):
+        location = atomic.read_json(Path(location) / "plan.json")["source"]["location"]
+    return location
+
+
+def check_data(recipe: Recipe) -> None:
+    """Open both splits before any work, so that a wrong path or an empty set fails at once."""
+    from reinforced_data.source import open_source
+
+    if not is_reinforced(Path(recipe.data)):
+        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+        if len(source) < recipe.train.batch_size:
+            raise UsageError(
+                f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "
+                f"{recipe.train.batch_size}. Lower it with --set train.batch_size={max(2, len(source) // 2)} or give more images."
+            )
+    _check_eval(recipe)
+
+
+def _check_eval(recipe: Recipe) -> None:
+    """Raise UsageError when there is plainly nothing to judge models on: no two samples with captions, no classes."""
+    from reinforced_data.pixels.decode import BadImageError
+    from reinforced_data.source import open_source
+
+    captioned = 0
+    try:
+        source = open_source(eval_location(recipe), "eval", recipe.eval.limit)
+    except UsageError as error:
+        if recipe.eval.data or not is_reinforced(Path(recipe.data)):
+            raise
+        raise UsageError(
+            f"The student is judged on the source of {recipe.data!r}, which does not serve: {error} Or name other data: "
+            "--set eval.data=PLACE."
+        ) from None
+    for index in range(len(source)):
+        with contextlib.suppress(BadImageError):
+            captioned += bool(source[index].captions)
+        if captioned == 2:
+            return
+    if not recipe.eval.zero_shot and source.zero_shot() is None:
+        raise UsageError(
+            f"There is nothing to judge the student on: {source.name!r} has {captioned} evaluation images with captions and "
+            "no class labels (captioners write for the training images alone). Name data with captions: --set "
+            "eval.data=PLACE."
+        )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model of the run: its role in the table, its name, and how to get an `Embedder` when one is needed."""
+
+    role: str
+    name: str
+    embedder: Any  # Callable[[], Embedder]
+
+
+def judged_models(recipe: Recipe, teachers: TeacherSet, out: Path) -> list[Judged]:
+    """Teachers, student, plain student."""
+    from distill.evaluation.evalset import student_embedder, teacher_embedder
+    from students.student import load_student
+
+    def student(folder: Path, name: str) -> "Embedder":
+        return student_embedder(load_student(folder / "student"), name)
+
+    models = [
+        Judged("teacher", spec.name, lambda index=index: teacher_embedder(teachers.loaded[index]))
+        for index, spec in enumerate(teachers.specs)
+    ]
+    models.append(Judged("student", recipe.student.name, lambda: student(out, recipe.student.name)))
+    if recipe.baseline.enabled:
+        name = f"{recipe.student.name} (plain)"
+        models.append(Judged("plain", name, lambda: student(out / BASELINE, name)))
+    return models
+
+
+def eval_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console) -> None:
+    """out/eval/<role or teacher name>.json for every model."""
+    from distill.evaluation.evalset import evaluate_model
+
+    missing = [model for model in models if not eval_file(out, model).exists()]
+    if not missing:
+        return
+    with console.stage("evaluate") as advance:
+        data = open_evalset(recipe)
+        for done, model in enumerate(missing):
+            advance(done, len(missing), model.name)
+            embedder = model.embedder()
+            result = {"role": model.role, **evaluate_model(embedder, data, recipe.eval.batch_size)}
+            result["parameters"] = embedder.parameters
+            result["data"] = {"name": data.name, "fingerprint": data.fingerprint}
+            if data.rejected:
+                result["rejected"] = data.rejected
+            if recipe.rehearse:
+                result["rehearsal"] = MARK
+            atomic.write_json(eval_file(out, model), result)
+
+
+def eval_file(out: Path, model: Judged) -> Path:
+    """Where a model's figures lie."""
+    name = model.name if model.role == "teacher" else model.role
+    return out / "eval" / f"{name.replace('/', '_').replace(':', '_')}.json"

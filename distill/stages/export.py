@@ -1,0 +1,46 @@
+"""The exported files of a run, parity proven on the evaluation's own images and captions."""
+
+from pathlib import Path
+
+from distill.console import Console
+from distill.recipe import Recipe
+from distill.rehearsal import MARK
+from distill.stages.evaluate import open_evalset
+
+
+def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
+    """out/export/<target>-<precision>/ for every target, parity proven on the evaluation's own images and captions."""
+    from distill.evaluation.evalset import pixels
+    from export.run import export_student
+    from students.student import load_student, read_card
+
+    settings = recipe.export
+    if not settings.targets:
+        return
+    with console.stage("export and check parity"):
+        student = load_student(out / "student")
+        data = open_evalset(recipe)
+        images = [(sample.key, sample.image) for sample in data.samples]
+        texts = [sample.captions[0].text for sample in data.samples]
+        if data.task is not None and len(images) < 2:
+            images = [(f"{data.task.name}-{i}", image) for i, image in enumerate(data.task.images)]
+            texts = [data.task.templates[0].format(name) for name in data.task.class_names]
+        n = settings.parity_samples
+        card = read_card(out / "student")
+        provenance = {"student": card["name"], "teachers": card["teachers"], "objective": card["objective"]}
+        if recipe.rehearse:
+            provenance["rehearsal"] = MARK
+        export_student(
+            out / "student",
+            out / "export",
+            targets=list(settings.targets),
+            pixels=pixels(images[:n], student.image_size),
+            tokens=student.tokenize(texts[:n]).numpy().astype("int32"),
+            licence=card["licence"],
+            provenance=provenance,
+            resume=True,
+            min_cosine=settings.min_cosine,
+            jobs=settings.jobs,
+            rehearsal=recipe.rehearse,
+            progress=console.say,
+        )

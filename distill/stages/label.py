@@ -1,0 +1,190 @@
+"""Labelling a data set: a process's share of it, the teachers' scales, an executor's tasks, the check of what was stored."""
+
+import contextlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distill.console import Console
+from distill.core import atomic
+from distill.models import CaptionerSet, TeacherSet
+from distill.processes import Place, teacher_device, wait_until
+from distill.recipe import Recipe
+from distill.run_folder import keep_recipe
+
+VERIFY_FILE = "reinforced-verify.json"
+CLUSTER_LOGS = "cluster"
+PUBLISHED = "datacompdr:"
+
+
+def label(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, place: Place, *, extend: bool = False
+) -> None:
+    """This process's share of the shards, and the manifest when all are there."""
+    from reinforced_data.labelling.reinforce import work
+
+    if is_published(recipe.data):
+        if place.rank == 0:
+            import_stage(recipe, out, console)
+        else:  # one process is enough; the others only see it begin
+            wait_until((out / "plan.json").is_file, f"the first process to plan {str(out)!r}")
+        return
+    source, models, captioners = _prepare(recipe, teachers, out, console, place, extend)
+    with console.stage("reinforce") as advance:
+        work(
+            source,
+            models,
+            out,
+            captioners=captioners,
+            rank=place.rank,
+            world=place.world,
+            progress=lambda done, total: advance(done, total, "images"),
+        )
+
+
+def is_published(data: str) -> bool:
+    """Whether `data` names a set that others reinforced: DataCompDR's layout, "datacompdr:TARS"."""
+    return data.startswith(PUBLISHED)
+
+
+def import_stage(recipe: Recipe, out: Path, console: Console) -> None:
+    """A published set as one of ours: what it stores is taken as it is, no teacher runs."""
+    from reinforced_data.published.imported import import_published, open_published
+    from reinforced_data.source import open_source
+
+    settings = recipe.reinforce
+    sources = [open_source(settings.images, part) for part in ("train", "eval")] if settings.images else []
+    teachers = () if recipe.teachers == Recipe().teachers else recipe.teachers
+    with console.stage("import the published set") as advance:
+        import_published(
+            open_published(recipe.data.removeprefix(PUBLISHED), sources, teachers),
+            out,
+            embed_dtype=settings.embed_dtype,
+            shard_size=settings.shard_size,
+            resume=out.exists(),
+            progress=lambda done, total: advance(done, total, "samples"),
+        )
+
+
+def _prepare(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, place: Place, extend: bool
+) -> tuple[Any, list[Any], list[Any]]:
+    """The source, the models, and a planned folder."""
+    from reinforced_data.labelling.plan import make_plan
+    from reinforced_data.source import open_source
+    from reinforced_data.store.folder import open_output
+    from reinforced_data.store.manifest import is_planned
+
+    settings = recipe.reinforce
+    with console.stage("load teachers"):
+        models: list[Any] = list(teachers.loaded)
+        captioners: list[Any] = CaptionerSet(
+            recipe.captioners, settings.captioning, random_weights=recipe.rehearse, seed=recipe.seed
+        ).loaded
+        device = teacher_device(settings.device, place)
+        for model in [*models, *captioners]:
+            if device != "cpu" and hasattr(model, "to"):
+                model.to(device)
+    models = scaled_teachers(recipe, models, out, console)
+    source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+    plan = make_plan(
+        source,
+        models,
+        captioners,
+        views_per_image=settings.views_per_image,
+        view_preset=settings.view_preset,
+        embed_dtype=settings.embed_dtype,
+        shard_size=settings.shard_size,
+        batch_size=settings.batch_size,
+        seed=recipe.seed,
+        sentences=settings.sentences,
+    )
+    if place.rank == 0:
+        open_output(out, plan, resume=out.exists() and not extend, extend=extend)
+        if extend:
+            keep_recipe(out.parent, recipe)
+    else:
+        wait_until(lambda: is_planned(out, plan), f"the first process to plan {str(out)!r}")
+    return source, models, captioners
+
+
+def scaled_teachers(recipe: Recipe, models: list[Any], out: Path, console: Console) -> list[Any]:
+    """The teachers under the logit scales that the set in `out` is to record; fitted ones are fitted once."""
+    from reinforced_data.labelling.calibrate import calibrated
+    from reinforced_data.source import open_source
+
+    which = recipe.reinforce.calibrate
+    known = atomic.read_json(out / "plan.json")["teachers"] if (out / "plan.json").exists() else ()
+    with console.stage("calibrate logit scales") if which else contextlib.nullcontext():
+        return list(
+            calibrated(
+                models,
+                open_source(recipe.data, "eval") if which else None,
+                which=which,
+                view_preset=recipe.reinforce.view_preset,
+                batch_size=recipe.train.batch_size,
+                forward_size=recipe.reinforce.batch_size,
+                seed=recipe.seed,
+                known=known,
+            )
+        )
+
+
+def label_on_cluster(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False
+) -> bool:
+    """Have an executor's tasks label the data; True when the set is finished, False when a batch system took the job.
+
+    The plan is written here, before any task begins. Tasks share nothing but the folder `out`.
+
+    Raises DistillError when a task failed, UsageError when the executor is not installed.
+    """
+    from reinforced_data.labelling.executors import Cluster, run_tasks
+    from reinforced_data.labelling.reinforce import finish
+
+    cluster = Cluster(**recipe.cluster.model_dump())
+    _prepare(recipe, teachers, out, console, Place(), extend)
+    task = partial(label_task, recipe.model_dump_json(), str(out.absolute()), os.getcwd(), cluster.threads_per_task)
+    with console.stage(f"reinforce in {cluster.tasks} tasks ({cluster.executor})"):
+        return run_tasks(task, cluster, out.parent / CLUSTER_LOGS, finished=lambda: finish(out) is not None)
+
+
+def label_task(recipe_json: str, out: str, folder: str, threads: int | None, rank: int, world: int) -> None:
+    """One task of `label_on_cluster`, in a process or on a machine of its own: its share of the shards of `out`.
+
+    Raises DistillError or UsageError when the models or versions there are not those of the plan.
+    """
+    import torch
+
+    os.chdir(folder)  # relative names of data and teachers mean what they meant where the job was given
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = Recipe.model_validate_json(recipe_json)
+    teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
+    label(recipe, teachers, Path(out), Console(), Place(rank, world, rank))
+
+
+def verify_stage(recipe: Recipe, teachers: TeacherSet, stored: Path, console: Console) -> None:
+    """reinforced-verify.json beside the set: made when it is missing, did not pass, or was of another set or number of views.
+
+    Raises DistillError when the stored embeddings are not those of the live teachers.
+    """
+    from reinforced_data.curation.selection import set_identity
+    from reinforced_data.labelling.verify import require_passed, verify
+    from reinforced_data.store.reader import ReinforcedData
+
+    file, views = stored.parent / VERIFY_FILE, recipe.reinforce.verify
+    before = atomic.read_json(file) if file.exists() else {}
+    if is_published(recipe.data):
+        return  # its teachers' own preprocessing and the captions that they read are not known well enough to judge
+    identity = set_identity(ReinforcedData(stored))
+    if before.get("set_sha256") != identity:
+        file.unlink(missing_ok=True)  # what was found of the set before it was extended says nothing of it now
+        before = {}
+    if views == 0 or (before.get("passed") and before.get("asked") == views):
+        return
+    with console.stage("verify stored embeddings"):
+        report = {"set_sha256": identity, **verify(stored, teachers.loaded, views, recipe.seed)}
+        atomic.write_json(file, report, shared=True)
+        require_passed(report, str(stored))

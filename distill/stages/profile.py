@@ -1,0 +1,52 @@
+"""Latency of a run's exported files on each device, and of its models side by side on this host."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distill.console import Console
+from distill.core import atomic
+from distill.recipe import ProfileRecipe, Recipe
+from distill.rehearsal import MARK
+from distill.stages.evaluate import Judged
+
+
+def profile_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console) -> None:
+    """out/profile.json: the exported files on each device, and eager models side by side on this host."""
+    from distill.evaluation.eager_latency import eager_latency
+    from export.device import list_devices
+    from export.profile import profile
+
+    settings, target = recipe.profile, out / "profile.json"
+    if target.exists() or not settings.enabled:
+        return
+    with console.stage("profile on this host"):
+        folders = sorted(path.parent for path in (out / "export").glob("*/artifact.json"))
+        exported = profile(
+            folders,
+            out / "student",
+            devices=asked_devices(settings),
+            threads=settings.threads,
+            runs=settings.runs,
+            warmup_runs=settings.warmup_runs,
+            rounds=settings.rounds,
+        )
+        eager = eager_latency(
+            {model.role if model.role != "teacher" else model.name: model.embedder() for model in models},
+            threads=settings.threads,
+            runs=settings.runs,
+            warmup_runs=settings.warmup_runs,
+            rounds=settings.rounds,
+        )
+        host = next(asdict(device) for device in list_devices() if device.kind == "host")
+        result: dict[str, Any] = {"host": host, "exported": [asdict(item) for item in exported], "eager": eager}
+        if recipe.rehearse:
+            result["rehearsal"] = MARK
+        atomic.write_json(target, result)
+
+
+def asked_devices(settings: ProfileRecipe) -> list[str]:
+    """The devices that a recipe names, or else every kind there is: those that are absent then say what is missing."""
+    from export.device import list_devices
+
+    return list(settings.devices) or [device.name for device in list_devices()]

@@ -1,0 +1,66 @@
+"""The reinforced set of a run: recipe.data itself when it is one, else made here and checked."""
+
+from pathlib import Path
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.models import TeacherSet
+from distill.processes import WEEK_S, this_place, wait_until
+from distill.recipe import Recipe
+from distill.stages.label import is_published, label, label_on_cluster, verify_stage
+
+REINFORCED = "reinforced"
+
+
+def is_reinforced(path: Path) -> bool:
+    """Whether `path` is a reinforced set, finished or not."""
+    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
+
+
+def reinforce_stage(
+    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False, wait: bool = True
+) -> Path | None:
+    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
+
+    Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
+    are missing after this process's own, or a batch system has only taken the job.
+    """
+    if is_reinforced(Path(recipe.data)):
+        return Path(recipe.data)
+    if extend or not (out / "manifest.json").exists():
+        if recipe.cluster.executor == "none":
+            label(recipe, teachers, out, console, this_place(), extend=extend)
+        else:
+            label_on_cluster(recipe, teachers, out, console, extend=extend)
+    if not (out / "manifest.json").exists():
+        if not wait:
+            return None
+        console.say("Waiting for the shards of other processes.")
+        wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
+    verify_stage(recipe, teachers, out, console)
+    return out
+
+
+def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:
+    """Raise UsageError, naming them, for settings that could do nothing with recipe.data as it is."""
+    settings, published, finished = recipe.reinforce, is_published(recipe.data), is_reinforced(Path(recipe.data))
+    if settings.images and not (published or finished):
+        raise UsageError(
+            "reinforce.images says where the images of a published set lie (--data datacompdr:TARS), and "
+            f"{recipe.data!r} is none. Leave it out."
+        )
+    unused = {"--extend": extend, "--captioner": recipe.captioners}
+    if published:
+        unused |= {"--calibrate": settings.calibrate, "--executor": recipe.cluster.executor != "none"}
+        unused |= {"reinforce.sentences": settings.sentences, "caption_columns": settings.caption_columns}
+    elif finished:
+        plan = atomic.read_json(Path(recipe.data) / "plan.json") if (Path(recipe.data) / "plan.json").exists() else {}
+        known = {facts["name"] for facts in plan.get("captioners", ())}
+        unused["--captioner"] = not set(recipe.captioners) <= known
+    named = [name for name, given in unused.items() if given]
+    if named and (published or finished):
+        raise UsageError(
+            f"{recipe.data!r} is reinforced already and is taken as it is, so {', '.join(named)} would do nothing. Leave "
+            "it out; a set made here grows by: distill reinforce --out ITS_RUN --extend."
+        )

@@ -1,0 +1,119 @@
+"""What a student is trained on: the reinforced set or a selection of it, its captions measured, pairs drawn from it.
+
+Making the set is the business of `stages.reinforce`, drawing from it that of `reinforced_data`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import OutputExistsError, UsageError
+from distill.models import student_spec
+from distill.processes import WEEK_S, this_place, wait_until
+from distill.recipe import CaptionsRecipe, Recipe
+
+if TYPE_CHECKING:
+    from reinforced_data.curation.selection import SelectedPairs
+    from reinforced_data.training.caption_policy import CaptionPolicy
+    from reinforced_data.training.pairs import StoredPairs
+
+SELECTION = "selection"
+CAPTIONS_FILE = "captions.json"
+
+
+def caption_policy(captions: CaptionsRecipe) -> "CaptionPolicy":
+    """The policy that a recipe's captions table describes. Raises UsageError when its weights make no sense."""
+    from reinforced_data.training.caption_policy import CaptionPolicy
+
+    return CaptionPolicy(captions.policy, captions.weights, captions.sub_sentences)
+
+
+def check_curation(recipe: Recipe) -> None:
+    """Raise UsageError when a filter, one of its settings or the selection is wrong, before anything is spent."""
+    from reinforced_data.curation.filter import parse_filter
+
+    for text in recipe.filters:
+        parse_filter(text)
+    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
+        raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
+
+
+def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *, wait: bool = False) -> Path | None:
+    """The folder of the selection to train on, or None for all samples of `stored`.
+
+    recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
+    the one beside `stored`, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
+
+    Raises what `curate` and `Selection.load` raise.
+    """
+    from reinforced_data.curation.selection import Selection
+    from reinforced_data.store.reader import ReinforcedData
+
+    beside = stored.parent / SELECTION
+    if recipe.selection is not None:
+        folder = None if recipe.selection == "none" else Path(recipe.selection)
+    elif recipe.filters:
+        folder = out / SELECTION
+        _make_selection(recipe, stored, folder, console, wait)
+    else:
+        folder = beside if beside.is_dir() else None
+    if folder is not None:
+        chosen = Selection.load(folder, ReinforcedData(stored))
+        console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
+    return folder
+
+
+def _make_selection(recipe: Recipe, stored: Path, folder: Path, console: Console, wait: bool) -> None:
+    """The selection of recipe.filters in `folder`, unless it is there; one of the set before it grew is made anew."""
+    from reinforced_data.curation.curate import curate, is_made
+    from reinforced_data.store.reader import ReinforcedData
+
+    data = ReinforcedData(stored)
+
+    def made() -> bool:
+        return is_made(folder, data, recipe.filters, recipe.seed)
+
+    if wait and this_place().rank:
+        wait_until(made, f"the first process to make the selection {str(folder)!r}", WEEK_S)
+    if made():
+        return
+    if folder.exists():
+        console.say(
+            f"The selection {folder} is of other filters, or of the set before it was extended; it is made anew."
+        )
+    with console.stage("curate") as advance:
+        chosen = curate(data, recipe.filters, recipe.seed, advance)
+        try:
+            chosen.save(folder, overwrite=folder.exists())
+        except OutputExistsError:  # another process finished the set at the same moment, and was faster
+            if not made():
+                raise
+
+
+def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
+    """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
+    from reinforced_data.curation.selection import SelectedPairs, Selection
+    from reinforced_data.training.pairs import StoredPairs
+
+    size = student_spec(recipe.student).image_size
+    pairs = StoredPairs(stored, size, caption_policy(recipe.captions), recipe.train.replay)
+    return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
+
+
+def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
+    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any.
+
+    It is made anew when the set was extended since.
+    """
+    from reinforced_data.curation.selection import set_identity
+    from reinforced_data.store.caption_report import caption_report, has_captioner
+    from reinforced_data.store.reader import ReinforcedData
+
+    target, data = out / CAPTIONS_FILE, ReinforcedData(stored)
+    identity = set_identity(data)
+    if target.exists() and atomic.read_json(target).get("set_sha256") == identity:
+        return
+    if has_captioner(data):
+        with console.stage("measure captions"):
+            atomic.write_json(target, {"set_sha256": identity, **caption_report(data, seed=recipe.seed)}, shared=True)

@@ -1,0 +1,1 @@
+"""Work done in a process of its own: converting, timing, and how such a process is started."""

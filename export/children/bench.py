@@ -1,0 +1,92 @@
+"""`python -m export.children.bench JOB.json`: one runtime, kept loaded, that times itself whenever it is asked to.
+
+Eager torch, ONNX Runtime and ExecuTorch bring thread pools that crash or slow each other inside one process, so each
+has its own and only one of them works at a time. Requests come as JSON lines on standard input, answers go as JSON
+lines to the original standard output; everything that a runtime prints goes to the log. Left out: rounds and order
+(export.profile).
+
+The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name},
+"threads", "inputs": .npz with pixels and tokens}. A request: {"tower", "runs", "warmup_runs"}; its answer:
+{"ms": [...]}.
+"""
+
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.target import TOWERS, Runner, get_target
+
+
+def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
+    """tower -> batch-1 callable of the job's runtime."""
+    source, threads = Path(job["source"]), int(job["threads"])
+    if job["runtime"] != "eager":
+        target = get_target(job["runtime"])
+        return {tower: target.load(source / job["files"][tower], threads) for tower in TOWERS}
+    import torch
+
+    torch.set_num_threads(threads)
+    from distill.core.torch_compat import ensure_torchvision
+
+    ensure_torchvision()
+    from export.towers.tower import deployable_towers
+    from students.student import load_student
+
+    modules = dict(zip(TOWERS, deployable_towers(load_student(source)), strict=True))
+
+    def runner(module: Any) -> Runner:
+        def run(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+            with torch.inference_mode():
+                result: np.ndarray[Any, Any] = module(torch.from_numpy(value)).numpy()
+            return result
+
+        return run
+
+    return {tower: runner(module) for tower, module in modules.items()}
+
+
+def time_runs(run: Runner, inputs: "np.ndarray[Any, Any]", runs: int, warmup_runs: int) -> list[float]:
+    """Milliseconds of `runs` calls, each on the next input, after `warmup_runs` calls that are not counted."""
+    items = [np.ascontiguousarray(item[None]) for item in inputs]
+    for index in range(warmup_runs):
+        run(items[index % len(items)])
+    times = []
+    for index in range(runs):
+        item = items[index % len(items)]
+        start = time.perf_counter_ns()
+        run(item)
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return times
+
+
+def main() -> None:
+    """Entry point: the only argument is the path of the job file."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # runtimes print on standard output; the pipe is for answers alone
+    warnings.simplefilter("ignore")
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    runners = load_runners(job)
+    with np.load(job["inputs"], allow_pickle=False) as arrays:
+        inputs = {"image": arrays["pixels"], "text": arrays["tokens"]}
+
+    def answer(value: dict[str, Any]) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    answer({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        tower = request["tower"]
+        answer({"ms": time_runs(runners[tower], inputs[tower], request["runs"], request["warmup_runs"])})
+    sys.stderr.flush()
+    os._exit(0)  # some runtimes crash in their own teardown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`python -m export.children.convert JOB.json`: convert both towers to one target and check them, in a process of its own.
+
+Converters and runtimes of different targets crash each other when they share a process, print at will and keep
+gigabytes; so each gets a process, whose output goes to a log file. Left out: everything that decides (export.run does).
+
+The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result,
+written to that file: {tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.parity import Reference, check_file
+from export.target import TOWERS, get_target
+
+
+def exit_with_parent() -> None:
+    """End this process when the other end of its standard input closes: an orphan must not write into a resumed run."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process in MB; 0.0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory too, which a child inherits until it starts
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024, 1)
+    if sys.platform == "darwin":
+        import resource
+
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 1)
+    return 0.0
+
+
+def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the job described in the module's docstring and return its result."""
+    import torch
+
+    torch.set_num_threads(int(job.get("threads", 1)))
+    target = get_target(job["target"])
+    reference = Reference.load(Path(job["reference"]))
+    result: dict[str, Any] = {}
+    for tower in TOWERS:
+        path = Path(job["folder"]) / f"{tower}{target.suffix}"
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
+            program = torch.export.load(job["programs"][tower])
+        target.convert(program, tower, path)
+        del program
+        converted = time.perf_counter()
+        parity = check_file(target, path, tower, reference)
+        checked = time.perf_counter()
+        print(
+            f"{tower}: converted in {converted - start:.1f} s, checked in {checked - converted:.1f} s: {parity}",
+            flush=True,
+        )
+        result[tower] = {"parity": asdict(parity), "convert_s": converted - start, "check_s": checked - converted}
+    return {**result, "cpu_s": time.process_time(), "peak_mb": peak_mb()}
+
+
+def main() -> None:
+    """Entry point: the only argument is the path of the job file."""
+    exit_with_parent()
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    result = convert_and_check(job)
+    Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")
+    print(f"in all {result['cpu_s']:.1f} s of CPU time, peak memory {result['peak_mb']} MB", flush=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # some runtimes crash in their own teardown, after the work is done
+
+
+if __name__ == "__main__":
+    main()

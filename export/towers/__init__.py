@@ -1,0 +1,1 @@
+"""The two towers of a student as graphs that can be deployed."""

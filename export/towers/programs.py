@@ -1,0 +1,90 @@
+"""The common first half of every export: the student's towers as saved torch.export programs, and the reference
+embeddings.
+
+Done once for all targets, so that each converts the very same graph and needs neither open_clip nor the student. Left
+out: anything that one target wants and another does not.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill.core import atomic
+from distill.core.errors import UsageError
+from export.parity import Reference
+from export.target import TOWERS
+
+if TYPE_CHECKING:
+    from students.student import Student
+
+Array = np.ndarray[Any, Any]
+REFERENCE_FILE = "reference.npz"
+STUDENT_FILES = ("model.safetensors", "open_clip_config.json", "bpe_merges.txt.gz")
+BATCH = 16
+
+
+def student_digest(student_dir: Path) -> str:
+    """Hex SHA-256 over the files that decide what a student computes. Raises UsageError without weights."""
+    if not (student_dir / STUDENT_FILES[0]).is_file():
+        raise UsageError(
+            f"{str(student_dir)!r} is not a student folder: {STUDENT_FILES[0]} is missing. Give the student/ of a run."
+        )
+    present = [name for name in STUDENT_FILES if (student_dir / name).is_file()]
+    return atomic.sha256_json({name: atomic.sha256_file(student_dir / name) for name in present})
+
+
+def check_inputs(pixels: Array, tokens: Array) -> None:
+    """Raise UsageError where the parity inputs are not real batch inputs of the documented kind."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.float32 or not len(pixels):
+        raise UsageError(f"Parity pixels must be float32 [n, 3, S, S]; these are {pixels.dtype} {list(pixels.shape)}.")
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise UsageError(f"Parity pixels must lie in [0, 1]; these lie in [{pixels.min():.3g}, {pixels.max():.3g}].")
+    if tokens.ndim != 2 or tokens.dtype != np.int32 or not len(tokens):
+        raise UsageError(f"Parity tokens must be int32 [m, L]; these are {tokens.dtype} {list(tokens.shape)}.")
+
+
+def _check_fit(student: "Student", pixels: Array, tokens: Array) -> None:
+    wanted_pixels = (3, student.image_size, student.image_size)
+    if pixels.shape[1:] != wanted_pixels or tokens.shape[1] != student.context_length:
+        raise UsageError(
+            f"The parity inputs do not fit the student: it takes pixels [n, {', '.join(map(str, wanted_pixels))}] and "
+            f"tokens [m, {student.context_length}], and was given {list(pixels.shape)} and {list(tokens.shape)}."
+        )
+
+
+def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array) -> dict[str, str]:
+    """Load the student, check its deployable towers against it, and write `folder`/{image,text}.pt2 and reference.npz.
+
+    Returns:
+        tower -> path of its program.
+
+    Raises:
+        DistillError: for a student that cannot be exported, or towers that differ from it by more than 1e-4.
+        UsageError: for parity inputs of another size than the student's.
+    """
+    import torch
+
+    from export.towers.tower import check_towers, deployable_towers
+    from students.student import load_student
+
+    student = load_student(student_dir)
+    _check_fit(student, pixels, tokens)
+    image, text = deployable_towers(student)
+    pixel_tensor, token_tensor = torch.from_numpy(pixels), torch.from_numpy(tokens)
+    check_towers(student, image, text, pixel_tensor[:4], token_tensor[:4])
+    with torch.no_grad():
+        image_embeddings = torch.cat([student.encode_image(part) for part in torch.split(pixel_tensor, BATCH)])
+        text_embeddings = torch.cat([student.encode_text(part.long()) for part in torch.split(token_tensor, BATCH)])
+    Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy()).save(folder / REFERENCE_FILE)
+    del student
+    examples = {"image": pixel_tensor[:1].clone(), "text": token_tensor[:1].clone()}
+    paths: dict[str, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves
+        for tower, module in zip(TOWERS, (image, text), strict=True):
+            program = torch.export.export(module, (examples[tower],))
+            paths[tower] = str(folder / f"{tower}.pt2")
+            torch.export.save(program, paths[tower])
+    return paths

@@ -1,1 +1,0 @@
-"""The filters: one file, one decorator each. See `reinforced_data.filter` for what a filter is."""

@@ -1,0 +1,1 @@
+"""Making a reinforced set: planning it, asking the teachers, writing the shards, checking what was stored."""

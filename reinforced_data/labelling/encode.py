@@ -1,0 +1,113 @@
+"""Asking models in batches: views and captions through teachers, whole images through captioners. Nothing is stored."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import DistillError
+from reinforced_data.sample import Caption
+from reinforced_data.sources.parts.listing import clean_captions
+from reinforced_data.store.shard_file import Row
+from teachers.captioner import Captioner
+from teachers.captioners.parts.text import clean_caption, whole_sentences
+from teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+CAPTION_BATCH = 16  # images per call of a captioner; whole images wait for it in memory
+
+
+class ImageEncoder:
+    """Feeds one teacher full batches of views, in order; only the last batch of a shard may be smaller."""
+
+    def __init__(self, teacher: Teacher, batch_size: int) -> None:
+        self.teacher = teacher
+        self._batch_size = batch_size
+        self._pending: list[Array] = []
+        self._done: list[Array] = []
+        self.image_size = teacher.spec.image_size
+
+    def add(self, views: "list[Array]") -> None:
+        """A sample's rendered views, [S, S, 3] uint8 each."""
+        self._pending += views
+        while len(self._pending) >= self._batch_size:
+            self._encode(self._pending[: self._batch_size])
+            del self._pending[: self._batch_size]
+
+    def finish(self) -> "Array":
+        """Embeddings of all views added, [views, D] float32."""
+        import numpy as np
+
+        if self._pending:
+            self._encode(self._pending)
+        empty = np.zeros((0, self.teacher.spec.width), np.float32)
+        return np.concatenate([empty, *self._done])
+
+    def _encode(self, views: "list[Array]") -> None:
+        self._done.append(encode_images(self.teacher, views))
+
+
+def encode_images(teacher: Teacher, views: "Sequence[Array]") -> "Array":
+    """Rendered views ([S, S, 3] uint8 each) through a teacher: [len(views), D] float32."""
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.stack(views)).to(getattr(teacher, "device", "cpu"))  # as bytes: a quarter of floats
+    embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
+    return _checked(teacher, embeds, len(views), "images")
+
+
+def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> "Array":
+    """Captions through a teacher in batches: [len(texts), D] float32."""
+    import numpy as np
+
+    batches = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+    empty = np.zeros((0, teacher.spec.width), np.float32)
+    return np.concatenate(
+        [empty, *(_checked(teacher, teacher.encode_text(batch), len(batch), "captions") for batch in batches)]
+    )
+
+
+def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> "Array":
+    if tuple(embeds.shape) != (count, teacher.spec.width):
+        raise DistillError(
+            f"Teacher {teacher.spec.name!r} gave embeddings of shape {list(embeds.shape)} for {count} {noun}; its spec "
+            f"says width {teacher.spec.width}. Mend the spec's width, or give the weights that belong to it."
+        )
+    array: Array = embeds.detach().cpu().float().numpy()
+    return array
+
+
+class CaptionAsker:
+    """Feeds one captioner images in batches and hangs what it says on their rows, tagged "synthetic:<name>"."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.captioner = captioner
+        self._waiting: list[tuple[Row, Array, int]] = []
+
+    def ask(self, row: Row, image: "Array | None", seed: int) -> None:
+        """Caption `image` ([H, W, 3] uint8) for `row`, now or with the images that follow."""
+        assert image is not None
+        self._waiting.append((row, image, seed))
+        if len(self._waiting) >= CAPTION_BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Caption what is waiting."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        name = self.captioner.spec.name
+        answers = self.captioner.caption([image for _, image, _ in waiting], [seed for _, _, seed in waiting])
+        if len(answers) != len(waiting):
+            raise DistillError(
+                f"Captioner {name!r} gave {len(answers)} answers for {len(waiting)} images. It must give one list of "
+                "captions per image, in order."
+            )
+        for (row, _, _), texts in zip(waiting, answers, strict=True):
+            texts = clean_captions([whole_sentences(clean_caption(text)) for text in texts])[
+                : self.captioner.decode.captions
+            ]
+            row.captions = [*row.captions, *(Caption(text, f"synthetic:{name}") for text in texts)]

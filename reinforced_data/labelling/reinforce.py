@@ -1,0 +1,262 @@
+"""`reinforce`: run teachers and captioners over a source once and store what they know; a kill costs one shard.
+
+The folder holds plan.json (written first), shard-*.arrow (see `store.shard_file`) and manifest.json (written last). A shard's name
+and bytes are a function of the plan and of its place in the source. So `resume` after any kill gives the files of an
+uninterrupted run, and any number of processes may share the work without talking to each other: process `rank` of
+`world` makes the missing shards whose number is `rank` modulo `world`, and whoever finds all shards there writes the
+manifest. What runs the processes (accelerate, a cluster) is left out here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from distill.core.atomic import sha256_file, sha256_json
+from distill.core.errors import DistillError, UsageError
+from reinforced_data.labelling.plan import make_plan
+from reinforced_data.labelling.shard import label_shard
+from reinforced_data.source import Source
+from reinforced_data.store.folder import disk_errors, open_output
+from reinforced_data.store.manifest import (
+    MANIFEST_FILE,
+    REJECTED_LISTED,
+    Manifest,
+    Plan,
+    Rejected,
+    ShardFacts,
+    licence_summary,
+    read_manifest,
+    read_plan,
+    reasons_of,
+    write_record,
+)
+from reinforced_data.store.record_batch import StoredBatch
+from reinforced_data.store.shard_file import Row, ShardNotes, read_notes, shard_name, write_shard
+from reinforced_data.store.shards import Shards
+from teachers.captioner import Captioner
+from teachers.teacher import Teacher
+
+Progress = Callable[[int, int], None]
+
+
+def reinforce(
+    source: Source,
+    teachers: Sequence[Teacher],
+    out: Path,
+    *,
+    captioners: Sequence[Captioner] = (),
+    views_per_image: int = 1,
+    view_preset: str = "none",
+    embed_dtype: str = "int8",
+    shard_size: int = 1000,
+    batch_size: int = 64,
+    seed: int = 0,
+    sentences: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    extend: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Store the embeddings of every teacher for `views_per_image` views and all captions of each sample in `out`.
+
+    Samples that cannot be used (bad image, no caption, embedding not finite) are left out and listed with their reason.
+
+    Args:
+        captioners: each adds its captions to every sample's own.
+        embed_dtype: see `embed_codec`.
+        sentences: store the sentences of captions that have several as captions of their own.
+        resume: go on with what is in `out`; refused when the settings differ, naming them.
+        overwrite: first remove the reinforced set in `out`.
+        extend: add teachers, captioners or views to the set in `out`, computing only what it lacks.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        OutputExistsError: `out` is not empty and neither resume, overwrite nor extend was said.
+        UsageError: the settings are wrong, or differ from those of the set to resume.
+        DistillError: no sample could be used, the disk is full or not writable, or a model is faulty.
+    """
+    plan = make_plan(
+        source,
+        teachers,
+        captioners,
+        views_per_image=views_per_image,
+        view_preset=view_preset,
+        embed_dtype=embed_dtype,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        seed=seed,
+        sentences=sentences,
+    )
+    open_output(Path(out), plan, resume=resume, overwrite=overwrite, extend=extend)
+    manifest = work(source, teachers, Path(out), captioners=captioners, progress=progress)
+    if manifest is None:
+        raise DistillError(
+            f"A shard of {str(out)!r} vanished while the set was being made. Call again with --resume, and see that no "
+            "other program writes there."
+        )
+    return manifest
+
+
+def work(
+    source: Source,
+    teachers: Sequence[Teacher],
+    out: Path,
+    *,
+    captioners: Sequence[Captioner] = (),
+    rank: int = 0,
+    world: int = 1,
+    progress: Progress | None = None,
+) -> Manifest | None:
+    """Make this process's missing shards of the set planned in `out` (see `output.open_output`).
+
+    Args:
+        rank, world: this process makes the shards whose number is `rank` modulo `world`. A rerun may have another
+            world: shards that are there are not made again, whoever made them.
+
+    Returns:
+        The manifest when all shards are there; None when some of other processes are missing.
+    """
+    if not 0 <= rank < world:
+        raise UsageError(f"There is no process {rank} of {world}: ranks begin at 0.")
+    plan = read_plan(out)
+    if (out / MANIFEST_FILE).is_file():
+        return read_manifest(out)
+    maker = _ShardMaker(source, teachers, captioners, plan, out)
+    mine = [number for number in range(_shard_count(plan)) if number % world == rank]
+    total = sum(len(maker.indices(number)) for number in mine)
+    done = 0
+
+    def report(more: int = 1) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, total)
+
+    for number in mine:
+        if maker.finished(number):
+            report(len(maker.indices(number)))
+        else:
+            maker.make(number, report)
+    return finish(out)
+
+
+def _shard_count(plan: Plan) -> int:
+    return -(-plan.source.samples // plan.shard_size)
+
+
+class _ShardMaker:
+    """Makes shards of one plan, each from scratch or out of the shard of a plan that this one extends."""
+
+    def __init__(
+        self, source: Source, teachers: Sequence[Teacher], captioners: Sequence[Captioner], plan: Plan, out: Path
+    ) -> None:
+        self.source, self.teachers, self.captioners, self.plan, self.out = source, teachers, captioners, plan, out
+        self._sha256 = plan_sha256(plan)
+
+    def indices(self, number: int) -> range:
+        """The source samples of a shard."""
+        start = number * self.plan.shard_size
+        return range(start, min(start + self.plan.shard_size, self.plan.source.samples))
+
+    def finished(self, number: int) -> bool:
+        """Whether the shard is there, whole and of this plan."""
+        notes = self._notes(number)
+        return notes is not None and notes.plan_sha256 == self._sha256
+
+    def make(self, number: int, on_sample: Callable[[], object]) -> None:
+        """Label the shard and write it."""
+        notes, path = self._notes(number), self.out / shard_name(number)
+        base = _rows(path, notes, self.plan) if notes is not None and notes.plan_sha256 in self.plan.parents else {}
+        rows, rejected = label_shard(
+            self.source,
+            self.indices(number),
+            self.teachers,
+            self.plan,
+            on_sample,
+            captioners=self.captioners,
+            base=base,
+        )
+        with disk_errors(self.out):
+            write_shard(path, self.plan, self._sha256, rows, rejected)
+        if not self.finished(number):
+            raise DistillError(f"The shard {str(path)!r} cannot be read back. Check the disk, then call with --resume.")
+
+    def _notes(self, number: int) -> ShardNotes | None:
+        path = self.out / shard_name(number)
+        return read_notes(path) if path.is_file() else None
+
+
+def _rows(path: Path, notes: ShardNotes, plan: Plan) -> dict[str, Row]:
+    """The rows of a shard by key. They are views of the mapped file, which a rename over it leaves alone."""
+    shard = Shards([path], [notes.samples], lambda batch: StoredBatch(batch, plan.embed_dtype))
+    rows = [batch.row(place) for batch, place in (shard.find(row) for row in range(len(shard)))]
+    return {row.key: row for row in rows}
+
+
+def plan_sha256(plan: Plan) -> str:
+    """What shards say of the plan that they follow."""
+    return sha256_json(plan.model_dump(mode="json"))
+
+
+def finish(out: Path) -> Manifest | None:
+    """Write the manifest of the set in `out` when all its shards are there; None when they are not.
+
+    Any number of processes may do so: they write the same bytes.
+    """
+    plan = read_plan(out)
+    sha256, shards = plan_sha256(plan), []
+    rejected: list[Rejected] = []
+    captions: dict[str, int] = {}
+    for number in range(_shard_count(plan)):
+        path = out / shard_name(number)
+        notes = read_notes(path) if path.is_file() else None
+        if notes is None or notes.plan_sha256 != sha256:
+            return None
+        shards.append(_shard_facts(path, notes))
+        rejected += notes.rejected
+        for source, count in notes.captions.items():
+            captions[source] = captions.get(source, 0) + count
+    manifest = _manifest(plan, shards, rejected, captions)
+    with disk_errors(out):
+        write_record(out, manifest)
+    return manifest
+
+
+def _manifest(plan: Plan, shards: list[ShardFacts], rejected: list[Rejected], captions: dict[str, int]) -> Manifest:
+    samples = sum(shard.samples for shard in shards)
+    if not samples:
+        reasons = "; ".join(f"{item.key}: {item.reason}" for item in rejected[:3])
+        raise DistillError(
+            f"None of the {plan.source.samples} samples of {plan.source.location!r} could be used ({reasons}). "
+            "Training needs images that decode, each with at least one caption."
+        )
+    return Manifest(
+        **dict(plan),
+        samples=samples,
+        captions=dict(sorted(captions.items())),
+        shards=shards,
+        rejected=rejected[:REJECTED_LISTED],
+        rejected_reasons=reasons_of(rejected),
+        licence_summary=licence_summary(plan.source, plan.teachers, plan.captioners),
+    )
+
+
+def _shard_facts(path: Path, notes: ShardNotes) -> ShardFacts:
+    return ShardFacts(
+        file=path.name,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        samples=notes.samples,
+        captions=sum(notes.captions.values()),
+        rejected=len(notes.rejected),
+    )
+
+
+def unfinished(out: Path) -> Iterable[str]:
+    """Names of the shards that the set in `out` lacks."""
+    plan = read_plan(out)
+    sha256 = plan_sha256(plan)
+    for number in range(_shard_count(plan)):
+        path = out / shard_name(number)
+        notes = read_notes(path) if path.is_file() else None
+        if notes is None or notes.plan_sha256 != sha256:
+            yield path.name

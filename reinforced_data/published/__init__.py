@@ -1,0 +1,1 @@
+"""Sets that others reinforced (DataCompDR, DFNDR), imported as ones of ours."""

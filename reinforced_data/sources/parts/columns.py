@@ -1,0 +1,188 @@
+"""Which column of a table holds what, and how its cells become samples. Shared by table files, folders and hub sets.
+
+Names are matched without case. Labels are class names themselves, or numbers whose names the Parquet schema carries in
+the way the `datasets` library writes them. Captions that a language model wrote lie in columns that the user names, each
+with a tag (`caption_columns`), which becomes the caption's source.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import UsageError, nearest
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.sample import Caption
+
+KEY_NAMES = ("key", "__key__", "uid", "id", "image_id", "img_id")
+IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "img_path")
+PATH_NAMES = ("path", "filepath", "file_path", "file_name", "filename", "file")
+CAPTION_NAMES = ("captions", "caption", "texts", "text", "sentences", "sentence", "description", "title", "alt_text")
+LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "fine_label")
+MAX_IMAGE_BYTES = 512 << 20  # of an encoded image; `decode` refuses images of this size for their pixels anyway
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns in use; None where the table has none. `tagged`: caption column -> its source."""
+
+    image: str
+    key: str | None
+    captions: str | None
+    label: str | None
+    tagged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every caption column."""
+        return [*([self.captions] if self.captions else []), *self.tagged]
+
+
+def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str, str] | None = None) -> Columns:
+    """The columns of a table by name.
+
+    Args:
+        names: what the table has.
+        caption_columns: see `open.open_source`; these are no longer taken for the table's real captions.
+
+    Raises UsageError listing what is there when there is no image column, or none of a name in `caption_columns`.
+    """
+    by_lower = {name.lower(): name for name in reversed(names)}
+    tagged: dict[str, str] = {}
+    for name, source in caption_sources(caption_columns).items():
+        if name.lower() not in by_lower:
+            raise UsageError(f"{where} has no caption column {name!r}. {nearest(name, names)}")
+        tagged[by_lower[name.lower()]] = source
+
+    def first(known: Sequence[str]) -> str | None:
+        found = (by_lower[name] for name in known if name in by_lower)
+        return next((name for name in found if name not in tagged), None)
+
+    image = first((*IMAGE_NAMES, *PATH_NAMES))
+    if image is None:
+        raise UsageError(
+            f"{where} has no image column: its columns are {', '.join(names) or 'none'}. Name the column of encoded "
+            f"images or of image paths one of: {', '.join((*IMAGE_NAMES, *PATH_NAMES))}."
+        )
+    return Columns(
+        image=image, key=first(KEY_NAMES), captions=first(CAPTION_NAMES), label=first(LABEL_NAMES), tagged=tagged
+    )
+
+
+def caption_sources(caption_columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Column -> caption source of `caption_columns` (column -> tag). Raises UsageError for a tag that is no word."""
+    sources = {}
+    for name, tag in (caption_columns or {}).items():
+        if not re.fullmatch(r"[\w.+-]+", tag):
+            raise UsageError(
+                f"The tag {tag!r} of the caption column {name!r} is no single word. Write for example "
+                '{"rewrite" = "llm"}; "real" marks captions of people.'
+            )
+        sources[name] = "real" if tag == "real" else f"synthetic:{tag}"
+    return sources
+
+
+def row_captions(cells: Mapping[str, Any], columns: Columns) -> list[Caption]:
+    """The captions in a row's caption cells, real ones first, then those of each tagged column."""
+    real = caption_texts(cells.get(columns.captions)) if columns.captions else []
+    tagged = [
+        Caption(text, source) for name, source in columns.tagged.items() for text in caption_texts(cells.get(name))
+    ]
+    return [*map(Caption, real), *tagged]
+
+
+def json_captions(text: str, tagged: Mapping[str, str]) -> tuple[list[Caption], list[Caption]]:
+    """The captions in a JSON text (a string, list, or object with a caption key), and those in its keys of `tagged`.
+
+    Raises ValueError or RecursionError when it is no JSON.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict) or not tagged:
+        return [Caption(found) for found in caption_texts(value)], []
+    lower = {str(name).lower(): item for name, item in value.items()}
+    cells = {name: caption_texts(lower.pop(name.lower(), None)) for name in tagged}
+    extra = [Caption(caption, tagged[name]) for name, texts in cells.items() for caption in texts]
+    return [Caption(caption) for caption in caption_texts(lower)], extra
+
+
+def caption_texts(value: Any, depth: int = 4) -> list[str]:
+    """A caption cell (text, list of texts, JSON object with a caption key, or nothing) as a list of texts.
+
+    What is nested deeper than `depth` is no caption.
+    """
+    if value is None or depth == 0:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        lower = {str(name).lower(): item for name, item in value.items()}
+        return next((caption_texts(lower[name], depth - 1) for name in CAPTION_NAMES if name in lower), [])
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in caption_texts(item, depth - 1)]
+    return [str(value)] if isinstance(value, int | float) and math.isfinite(value) else []
+
+
+def image_bytes(value: Any, base: Path, key: str) -> bytes:
+    """An image cell (bytes, a path relative to `base`, or {"bytes", "path"}) as bytes. Raises BadImageError."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or not value:
+        raise BadImageError(key, "the table has neither bytes nor a path for it")
+    if value.startswith(("http://", "https://", "s3://", "gs://")):
+        raise BadImageError(key, f"it is an address ({value[:80]}), not a file; download the images first")
+    return read_image_file(base / value, key, value)
+
+
+def read_image_file(path: Path, key: str, name: str) -> bytes:
+    """The bytes of an image file; `name` is what messages call it.
+
+    Raises BadImageError when it cannot be read, is no ordinary file (a pipe would never end), or is too large.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise BadImageError(key, f"{name[:200]!r} is no ordinary file")
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_IMAGE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadImageError(key, f"the file {name[:200]!r} cannot be read ({reason})") from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise BadImageError(key, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
+    return data
+
+
+class Labels:
+    """A label column: `names` and, per row, an index into them (None where missing, out of range or no label)."""
+
+    def __init__(self, values: Sequence[Any], names: Sequence[str] | None) -> None:
+        present = {value for value in values if isinstance(value, str | int) and value != ""}
+        if names is not None:
+            self.names = tuple(names)
+            self._index: dict[Any, int] = dict(zip(range(len(names)), range(len(names)), strict=True))
+            self._index.update({name: index for index, name in enumerate(names)})
+        else:
+            ordered = sorted(
+                present, key=lambda value: (0, value, "") if isinstance(value, int) else (1, 0, str(value))
+            )
+            self.names = tuple(str(value) for value in ordered)
+            self._index = {value: index for index, value in enumerate(ordered)}
+        self._values = values
+
+    def __getitem__(self, row: int) -> int | None:
+        value = self._values[row]
+        return self._index.get(value) if isinstance(value, int | str) else None
+
+
+def class_names_of(schema_metadata: dict[bytes, bytes] | None, column: str) -> list[str] | None:
+    """Names of a ClassLabel column from the metadata that `datasets` writes into a Parquet schema; None without."""
+    try:
+        info = json.loads((schema_metadata or {})[b"huggingface"])
+        names = info["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None

@@ -1,0 +1,1 @@
+"""Drawing training batches from a reinforced set or from plain pairs."""

@@ -1,0 +1,242 @@
+"""Training pairs: one view of a sample and the captions to read with it, all drawn by a generator that is handed in.
+
+Which captions is a `caption_policy`'s business, the order of samples and the making of batches the `loader`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from distill.core.errors import DistillError, UsageError
+from reinforced_data.pixels.decode import BadImageError, decode_rgb
+from reinforced_data.pixels.views import draw_view, render_view, view_preset
+from reinforced_data.sample import Caption
+from reinforced_data.sentences import SENTENCE, sub_sentences
+from reinforced_data.source import Source
+from reinforced_data.store.reader import ReinforcedData, TeacherFacts
+from reinforced_data.training.caption_policy import CaptionPolicy
+from reinforced_data.training.replay import Replay, stored_view
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    Array = np.ndarray[Any, Any]
+
+SMALL_SIDE = 128  # pixels; images no larger are kept decoded, since decoding them costs more than keeping them
+CACHE_BYTES = 512 << 20
+_LOOKED_AT = 256  # samples whose caption sources decide an "auto" policy
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training pair: image [S, S, 3] uint8, one caption or (policy "sum") a real and a synthetic one, and per teacher
+    the unit-length float32 embeddings: [D] of the view, [captions, D] of the texts."""
+
+    key: str
+    image: "Array"
+    texts: tuple[str, ...]
+    teacher_image: "dict[str, Array]" = field(default_factory=dict)
+    teacher_text: "dict[str, Array]" = field(default_factory=dict)
+
+
+class Pairs(Protocol):
+    """A set that pairs can be drawn from. `teachers` is empty when the data is not reinforced."""
+
+    teachers: dict[str, TeacherFacts]
+
+    def __len__(self) -> int: ...
+
+    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+        """A pair of sample `index`; view and captions are drawn from `rng`, as many captions for every sample."""
+        ...
+
+    def key(self, index: int) -> str:
+        """What messages call sample `index`."""
+        ...
+
+
+class _SmallImages:
+    """Decoded small images, kept until a budget is spent. Copies in other processes start empty."""
+
+    def __init__(self) -> None:
+        self._images: dict[int, Image] = {}
+        self._bytes = 0
+
+    def get(self, index: int) -> "Image | None":
+        return self._images.get(index)
+
+    def keep(self, index: int, image: "Image") -> bool:
+        """Keep `image` when it is small and there is room; says whether it was kept."""
+        size = image.width * image.height * 4  # Pillow holds RGB in four bytes
+        if max(image.size) > SMALL_SIDE or self._bytes + size > CACHE_BYTES:
+            return False
+        self._images[index] = image
+        self._bytes += size
+        return True
+
+    def __reduce__(self) -> "tuple[type[_SmallImages], tuple[()]]":
+        return _SmallImages, ()
+
+
+class StoredPairs:
+    """Pairs from a reinforced set: a stored view with its embeddings, stored captions with their own.
+
+    Args:
+        path: folder of the set.
+        image_size: S, pixels, of the rendered views (the student's, not the teachers').
+        captions: how captions are drawn. replay: see the module `replay`.
+
+    Attributes:
+        policy: `captions` with "auto" decided by the sources of the first samples.
+
+    Raises:
+        UsageError: sentences are asked for and none are stored; else as `ReinforcedData`.
+        DistillError: as `ReinforcedData`.
+    """
+
+    def __init__(
+        self, path: Path, image_size: int, captions: CaptionPolicy | None = None, replay: Replay = "exact"
+    ) -> None:
+        self.data = ReinforcedData(path)
+        self.teachers = self.data.teachers
+        self.image_size = image_size
+        self.replay = replay
+        sources = {source for i in range(min(_LOOKED_AT, len(self.data))) for source in self._sources(i)}
+        self.policy = (captions or CaptionPolicy()).resolve(sources)
+        if self.policy.sub_sentences and not any(source.endswith(SENTENCE) for source in sources):
+            raise UsageError(
+                f"captions.sub_sentences is set, but {str(path)!r} stores no sentences of its captions (sources that end "
+                f"in {SENTENCE!r}; the first {_LOOKED_AT} samples were looked at), and teachers have only read the whole "
+                "ones. Reinforce again with sentences, or leave the setting out."
+            )
+        self._small = _SmallImages()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self.data.key(index)
+
+    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+        """See `Pairs`. Raises DistillError naming the sample when its image is not the one that was reinforced."""
+        data = self.data
+        number = int(rng.integers(data.counts(index)[0]))
+        picked = self.policy.draw(self._sources(index), rng)
+        return Pair(
+            key=data.key(index),
+            image=self._image(index, number),
+            texts=tuple(data.caption(index, caption).text for caption in picked),
+            teacher_image={name: _unit(data.image_embed(index, name, number)) for name in self.teachers},
+            teacher_text={name: self._text_embeds(index, name, picked) for name in self.teachers},
+        )
+
+    def _sources(self, index: int) -> list[str]:
+        return self.data.caption_sources(index)
+
+    def _image(self, index: int, number: int) -> "Array":
+        view, image = self.data.view(index, number), self._small.get(index)
+        if image is None:
+            if self.replay == "fast" and max(self.data.size(index)) > SMALL_SIDE:
+                return stored_view(self.data, index, view, self.image_size)
+            image = self.data.decoded(index)
+            self._small.keep(index, image)
+        return render_view(image, view, self.image_size)
+
+    def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> "Array":
+        import numpy as np
+
+        return np.stack([_unit(self.data.text_embed(index, teacher, caption)) for caption in captions])
+
+
+class RawPairs:
+    """Pairs from a source that was not reinforced: a fresh view, one of its captions, no teachers.
+
+    A sample that cannot be used (bad image, no caption) is replaced by the next usable one and listed in `rejected`
+    (key -> reason; with data loader workers each keeps its own list).
+
+    Args:
+        source: the samples. view_preset: how views are drawn. image_size: S, pixels.
+        captions: how captions are drawn; "auto" is "any" here, and sentences are cut when they are drawn, since no
+            teacher read the whole.
+    """
+
+    def __init__(
+        self, source: Source, view_preset: str, image_size: int, captions: CaptionPolicy | None = None
+    ) -> None:
+        _known_preset(view_preset)
+        self.teachers: dict[str, TeacherFacts] = {}
+        self.rejected: dict[str, str] = {}
+        self.source = source
+        self.view_preset = view_preset
+        self.image_size = image_size
+        self.policy = (captions or CaptionPolicy()).resolve(())
+        self._bad: set[int] = set()
+        self._small = _SmallImages()
+        self._facts: dict[int, tuple[str, tuple[Caption, ...]]] = {}  # of the images kept in _small
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_facts": {}}
+
+    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+        """See `Pairs`. Raises DistillError when no sample at all can be used."""
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            if place in self._bad:
+                continue
+            try:
+                key, captions, image = self._load(place)
+            except BadImageError as error:
+                self._bad.add(place)
+                self.rejected[error.key] = error.reason
+                continue
+            view = draw_view(self.view_preset, image.width, image.height, rng)
+            return Pair(key=key, image=render_view(image, view, self.image_size), texts=self._texts(captions, rng))
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in list(self.rejected.items())[:3])
+        raise DistillError(
+            f"None of the {len(self)} samples of {self.source.name!r} can be trained on ({reasons}). Training needs "
+            "images that decode, each with at least one caption."
+        )
+
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self.source[index].key
+
+    def _texts(self, captions: Sequence[Caption], rng: "np.random.Generator") -> tuple[str, ...]:
+        picked = self.policy.draw([caption.source for caption in captions], rng)
+        texts = tuple(captions[number].text for number in picked)
+        return tuple(self._perhaps_sentence(text, rng) for text in texts) if self.policy.sub_sentences else texts
+
+    def _perhaps_sentence(self, text: str, rng: "np.random.Generator") -> str:
+        sentences = sub_sentences(text)
+        choices = [text, *sentences] if len(sentences) > 1 else [text]
+        return choices[int(rng.integers(len(choices)))]
+
+    def _load(self, index: int) -> "tuple[str, tuple[Caption, ...], Image]":
+        kept = self._small.get(index)
+        if kept is not None:
+            return (*self._facts[index], kept)
+        raw = self.source[index]
+        if not raw.captions:
+            raise BadImageError(raw.key, "no caption")
+        image = decode_rgb(raw.image, raw.key)
+        if self._small.keep(index, image):
+            self._facts[index] = (raw.key, raw.captions)
+        return raw.key, raw.captions, image
+
+
+def _known_preset(name: str) -> None:
+    view_preset(name)  # raises; a function of its own because arguments here carry the same name
+
+
+def _unit(vector: "Array") -> "Array":
+    """Unit length again after half-precision rounding (about 1e-4 off); float32 vectors stay as they are."""
+    import numpy as np
+
+    norm = float(np.sqrt(np.dot(vector, vector)))
+    return vector if abs(norm - 1.0) < 1e-6 or norm == 0.0 else (vector / np.float32(norm)).astype(np.float32)

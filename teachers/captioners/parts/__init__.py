@@ -1,0 +1,1 @@
+"""What several captioners share: decoding, and cleaning what was written."""

@@ -1,0 +1,1 @@
+"""Teachers whose model open_clip builds: published ones, and CLIP folders on this disk."""

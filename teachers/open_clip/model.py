@@ -1,0 +1,187 @@
+"""Building, filling and loading open_clip modules without its factory, which logs to the root logger and may download.
+
+Left out: which weights and which preprocessing (see `teachers.open_clip.teacher`). Imports torch; keep it out of
+modules that are imported to list names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from distill.core.atomic import sha256_file
+from distill.core.errors import DistillError
+from distill.core.hub import find_weights
+from distill.core.torch_compat import ensure_torchvision
+
+_LARGE = 65_536  # elements; smaller tensors keep their own initialisation, which costs nothing
+_POOL = 1_048_573  # a prime, so that rows cut from the pool of random numbers do not line up
+_RANDOM_FILLS = {  # tensor methods, and the functions of torch.nn.init, which are intercepted as a whole
+    *("normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_"),
+    *("xavier_uniform_", "xavier_normal_", "orthogonal_", "sparse_"),
+}
+M = TypeVar("M", bound=nn.Module)
+
+
+class _SkipLargeFills(TorchFunctionMode):
+    """Leaves large tensors unfilled while a model is built: filling them takes seconds, for nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        if getattr(func, "__name__", "") in _RANDOM_FILLS and isinstance(target, Tensor) and target.numel() > _LARGE:
+            return target
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seeded inside, the caller's generator untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_clip(model_cfg: dict[str, Any], *, seed: int = 0, device: str | None = None) -> nn.Module:
+    """An open_clip CLIP, CustomTextCLIP or CoCa for `model_cfg`; its large tensors hold no meaningful values yet.
+
+    Nothing is downloaded. `device="meta"` allocates nothing either, for counting.
+
+    Raises:
+        DistillError: the text tower's own configuration is only on the Hub.
+    """
+    ensure_torchvision()
+    from open_clip.coca_model import CoCa
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    config = copy.deepcopy(model_cfg)
+    config["vision_cfg"]["timm_model_pretrained"] = False
+    hf_text = config["text_cfg"].get("hf_model_name")
+    if hf_text:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    custom = config.pop("custom_text", False) or bool(hf_text)
+    kind: Callable[..., nn.Module] = CLIP
+    if custom:
+        kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
+    place = torch.device(device) if device else contextlib.nullcontext()
+    try:
+        with _own_randomness(seed), place, _SkipLargeFills():
+            model = kind(**config)
+            if kind is CoCa:  # open_clip leaves this one as uninitialised memory
+                projection = model.get_parameter("text_decoder.text_projection")
+                nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+            return model
+    except (OSError, ImportError) as error:
+        if not hf_text:
+            raise
+        raise DistillError(
+            f"The text tower {hf_text} of this model is described only on the Hugging Face Hub, and cannot be had here "
+            f"({' '.join(str(error).split())[:160]}). Connect once, or choose a teacher with a text tower of open_clip."
+        ) from None
+
+
+def fill_random(model: M, seed: int) -> M:
+    """Fill every large tensor with small normal values, at memory speed; embeddings stay finite. Returns `model`."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(_POOL, generator=generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > _LARGE:
+                fan_in = parameter[0].numel() if parameter.ndim > 1 else parameter.numel()
+                flat = parameter.view(-1)
+                for start in range(0, flat.numel(), _POOL):
+                    piece = flat[start : start + _POOL]
+                    torch.mul(pool[: piece.numel()], 0.7 / math.sqrt(fan_in), out=piece)
+    return model
+
+
+def load_checkpoint(model: nn.Module, path: Path, *, what: str) -> str:
+    """Load an open_clip checkpoint (any layout that open_clip converts) strictly; returns the file's SHA-256.
+
+    Raises:
+        DistillError: the file is unreadable, holds pickled objects other than tensors, or does not fit the model.
+    """
+    from open_clip.factory import load_checkpoint as load
+
+    try:
+        load(model, str(path), strict=True, weights_only=True)
+    except pickle.UnpicklingError:
+        raise DistillError(
+            f"{path} holds more than tensors (a pickle or a TorchScript archive), and such files are never loaded. "
+            "Save its state dict as .safetensors and name that file."
+        ) from None
+    except Exception as error:  # safetensors, zip and shape errors have no common base
+        detail = " ".join(str(error).split())
+        raise DistillError(
+            f"{path} cannot be loaded as {what}: {detail[:300]}. Check that the file is whole and of this model."
+        ) from None
+    return sha256_file(path)
+
+
+def tokenizer_of(
+    model_cfg: dict[str, Any], *, stand_in: bool, what: str = "", folder: Path | None = None
+) -> tuple[Any, str]:
+    """(tokenizer, its name): open_clip's BPE, or the Hugging Face tokenizer that the configuration names.
+
+    The latter is read from `folder` if it holds one, else found by `distill.core.hub`.
+
+    With `stand_in`, a Hugging Face tokenizer is replaced by bytes of the right length and vocabulary (rehearsals).
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    text = model_cfg["text_cfg"]
+    length = int(text.get("context_length", 77))
+    options = dict(text.get("tokenizer_kwargs", {}))
+    hub_name = text.get("hf_tokenizer_name", "")
+    if not hub_name:
+        return SimpleTokenizer(context_length=length, **options), "open_clip SimpleTokenizer (CLIP BPE)"
+    if stand_in:
+        vocabulary = int(text.get("vocab_size", 49408))
+        return ByteTokenizer(length, vocabulary), f"stand-in bytes, not {hub_name} (rehearsal)"
+    return _hub_tokenizer(hub_name, length, options, text.get("tokenizer_mode"), what, folder), hub_name
+
+
+def _hub_tokenizer(
+    name: str, length: int, options: dict[str, Any], mode: str | None, what: str, folder: Path | None
+) -> Any:
+    try:
+        import transformers  # noqa: F401  open_clip's tokenizer needs it, and says so less clearly
+    except ImportError:
+        raise DistillError(
+            f"{what} needs the package transformers: pip install transformers (or pip install 'distill-edge[sail]')."
+        ) from None
+    from open_clip.tokenizer import HFTokenizer
+
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        folder = find_weights(name, "tokenizer.json", what=what).parent
+        config = find_weights(name, "tokenizer_config.json", what=what)
+        if config.parent != folder:
+            raise DistillError(
+                f"Cannot load {what}: tokenizer.json was found in {folder}, tokenizer_config.json in {config.parent}. "
+                "Put both into one folder."
+            )
+    return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as tokens, cut or padded with 0 to `context_length`: for rehearsals only."""
+
+    def __init__(self, context_length: int, vocab_size: int) -> None:
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+
+    def __call__(self, captions: list[str]) -> Tensor:
+        """B captions -> LongTensor [b, L]."""
+        rows = torch.zeros(len(captions), self.context_length, dtype=torch.long)
+        for row, caption in zip(rows, captions, strict=True):
+            ids = [min(byte + 2, self.vocab_size - 1) for byte in caption.encode()[: self.context_length]]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows

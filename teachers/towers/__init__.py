@@ -1,0 +1,1 @@
+"""Teachers made of two frozen towers with alignment heads trained over them."""

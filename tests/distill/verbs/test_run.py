@@ -1,0 +1,210 @@
+"""The whole job, small: what a run leaves, resume after kills at random times, rehearsal, loading elsewhere."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distill.core import atomic
+
+SMALL = [
+    "--set", "data=rendered:train=192,eval=40", "--set", "train.steps=6", "--set", "train.batch_size=32",
+    "--set", "train.checkpoint_every=2", "--set", "reinforce.shard_size=48", "--set", "reinforce.verify=4",
+    "--set", "export.parity_samples=8", "--set", "profile.runs=6", "--set", "profile.warmup_runs=1",
+]  # fmt: skip
+
+
+def command(out, teacher, *more):
+    return [sys.executable, "-m", "distill", "run", "--teacher", str(teacher), "--out", str(out), *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_teacher):
+    """One finished small run: (folder, its --json object)."""
+    folder = tmp_path_factory.mktemp("run")
+    result = subprocess.run(
+        command(folder / "a", tiny_teacher, "--json"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / "a", json.loads(result.stdout)
+
+
+def test_the_table_and_the_reports_say_what_the_files_say(finished):
+    out, facts = finished
+    assert [row["role"] for row in facts["table"]] == ["teacher", "student", "plain student"]
+    for row, role in zip(facts["table"], ("tiny", "student", "plain"), strict=True):
+        name = "rendered-teacher" if role == "tiny" else role
+        measured = atomic.read_json(out / "eval" / f"{name}.json")
+        assert row["zero_shot_top1"] == measured["zero_shot"]["top1"]
+        assert row["t2i_r1"] == measured["retrieval"]["t2i_r1"]
+        assert row["image_p50_ms"] > 0
+    assert facts["table"][1]["parity"] > 0.999
+    text = (out / "report.md").read_text()
+    assert f"{facts['table'][1]['t2i_r1']:.1f}" in text
+    assert "not measured" in text
+    html = (out / "report.html").read_text()
+    assert html.count("<svg") == 3
+    for outside in ("http://", "https://", "src="):
+        assert outside not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+            "http://creativecommons.org", ""
+        ).replace("https://matplotlib.org", "")
+
+
+def test_every_file_is_there_with_its_facts(finished):
+    out, _ = finished
+    for name in (
+        "recipe.toml",
+        "resolved.json",
+        "metrics.jsonl",
+        "log.txt",
+        "hashes.json",
+        "student/card.json",
+        "plain/student/card.json",
+    ):
+        assert (out / name).is_file(), name
+    for target in ("executorch-xnnpack-fp32", "onnx-fp32", "coreml-fp16"):
+        towers = atomic.read_json(out / "export" / target / "artifact.json")
+        assert [tower["tower"] for tower in towers] == ["image", "text"]
+        assert all("Apache-2.0" in tower["licence"] for tower in towers)
+    assert "MIL program" in atomic.read_json(out / "export/coreml-fp16/artifact.json")[0]["parity"]["checked_by"]
+    resolved = atomic.read_json(out / "resolved.json")
+    assert resolved["versions"]["torch"]
+    assert atomic.read_json(out / "inheritance.json")["towers"] == ["visual", "text"]
+    assert atomic.read_json(out / "plain/inheritance.json")["strategy"] == "none"
+    assert not list(out.rglob(".partial-*"))
+
+
+def test_the_exported_files_give_the_students_retrieval(finished):
+    """The .onnx towers, run by onnxruntime on the eval images, rank as the eager student does."""
+    import numpy as np
+    import onnxruntime
+
+    from distill.evaluation.evalset import load_evalset, pixels, student_embedder
+    from distill.evaluation.metrics import retrieval
+    from reinforced_data.source import open_source
+    from students.student import load_student
+
+    out, facts = finished
+    student = load_student(out / "student")
+    data = load_evalset(open_source("rendered:train=192,eval=40", "eval"))
+    images = pixels([(s.key, s.image) for s in data.samples], 64)
+    texts = [c.text for s in data.samples for c in s.captions]
+    owner = np.repeat(np.arange(40), 5)
+
+    def session(tower):
+        made = onnxruntime.InferenceSession(str(out / "export/onnx-fp32" / f"{tower}.onnx"))
+        name = made.get_inputs()[0].name
+        return lambda x: np.concatenate([made.run(None, {name: row[None]})[0] for row in x])
+
+    tokens = student.tokenize(texts).numpy().astype(np.int32)
+    exported = retrieval(session("image")(images), session("text")(tokens), owner)
+    assert exported["t2i_r1"] == pytest.approx(facts["table"][1]["t2i_r1"], abs=0.2)
+    eager = student_embedder(student, "s").texts(texts)
+    assert np.abs(session("text")(tokens) - eager).max() < 1e-5
+
+
+def test_open_clip_loads_the_trained_student_with_equal_outputs(finished):
+    import open_clip
+    import torch
+
+    from students.student import load_student
+
+    out, _ = finished
+    student = load_student(out / "student")
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{out / 'student'}")
+    x = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        theirs = model.eval().encode_image(preprocess.transforms[-1](x), normalize=True)
+        assert torch.allclose(theirs, student.encode_image(x), atol=1e-6)
+
+
+def test_resume_of_a_finished_run_changes_no_hash(finished, tiny_teacher):
+    out, _ = finished
+    before = (out / "hashes.json").read_bytes()
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    subprocess.run(command(out, tiny_teacher, "--resume"), capture_output=True, timeout=300, check=True)
+    assert (out / "hashes.json").read_bytes() == before
+    assert times == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+
+
+def test_kills_at_random_times_and_resume_give_the_same_hashes(finished, tiny_teacher, tmp_path):
+    """Three here; benchmarks/kills.py does ten over the default run."""
+    out, _ = finished
+    rng = random.Random(int(os.environ.get("KILL_SEED", "0")))
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(tmp_path / "b", tiny_teacher, "--resume"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(rng.uniform(4, 18))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(tmp_path / "b", tiny_teacher, "--resume"), capture_output=True, timeout=600, check=True)
+    assert atomic.read_json(tmp_path / "b" / "hashes.json") == atomic.read_json(out / "hashes.json")
+
+
+def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
+    import distill
+
+    out, facts = finished
+    result = distill.compare([out, out])
+    assert len(result["table"]) == 6
+    assert result["warnings"] == []
+    recipe = distill.load_recipe(None, ["data=rendered:train=192,eval=40"])
+    again = distill.eval(str(out), recipe)
+    assert again["retrieval"]["t2i_r1"] == facts["table"][1]["t2i_r1"]
+    assert distill.report(out)["table"] == facts["table"]
+    rows = distill.profile(
+        out, distill.load_recipe(None, ["profile.runs=2", "profile.rounds=1", "profile.warmup_runs=1"])
+    )["profiles"]
+    assert {row["source"] for row in rows} == {"measured", "not measured"}
+    assert all(row["p50_ms"] is None for row in rows if row["source"] == "not measured")
+
+
+def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teacher):
+    from PIL import Image
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(40):
+        Image.new("RGB", (90, 70), (index * 6, 100, 255 - index * 6)).save(photos / f"{index:02}.jpg")
+        (photos / f"{index:02}.txt").write_text(f"a picture of shade {index}\n")
+    (photos / "05.jpg").write_bytes(b"not an image")
+    result = subprocess.run(
+        [*command(tmp_path / "o", tiny_teacher), "--data", str(photos), "--set", f"data='{photos}'", "--set", "train.batch_size=8",
+         "--set", "train.steps=2", "--set", "export.targets=['onnx']", "--set", "baseline.enabled=false", "--json"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    facts = json.loads(result.stdout)
+    assert facts["table"][0]["zero_shot_top1"] is None  # no labels, so no figure
+    assert [r["key"] for r in facts["rejected"]] == ["05.jpg"] or "05" in str(facts["evals"][0].get("rejected"))
+
+
+def test_a_rehearsal_is_marked_everywhere(tmp_path, tiny_teacher):
+    out = tmp_path / "r"
+    result = subprocess.run(
+        [*command(out, tiny_teacher), "--rehearse", "--set", "export.targets=['onnx']"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "REHEARSAL" in result.stdout
+    for name in ("report.md", "report.html", "student/card.json", "log.txt", "profile.json"):
+        assert "REHEARSAL" in (out / name).read_text(), name
+    assert all("rehearsal" in atomic.read_json(path) for path in (out / "eval").glob("*.json"))
+    assert atomic.read_json(out / "export/onnx-fp32/artifact.json")[0]["provenance"]["rehearsal"]

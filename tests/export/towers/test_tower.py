@@ -1,0 +1,124 @@
+"""Deployable towers against the student they come from, and against open_clip's own pooling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distill.core.errors import DistillError
+from export.towers.tower import MASKED, TextTower, check_towers, deployable_towers, unit_length
+from students.student import Student
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "not causal, text apart": {"text": {"no_causal_mask": True}, "custom_text": True},
+    "quick gelu": {"quick_gelu": True},
+    "average pool, layer scale": {"vision": {"pool_type": "avg", "ls_init_value": 0.3}, "text": {"ls_init_value": 0.5}},
+    "norm after pool": {"vision": {"final_ln_after_pool": True}},
+    "projection with bias": {"text": {"proj_bias": True}},
+    "timm vit": {"vision": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": None, "image_size": 160}},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_towers_equal_the_student(
+    name: str, make_student: Callable[..., Student], pixels: np.ndarray, tokens: np.ndarray
+) -> None:
+    student = make_student(**ARCHITECTURES[name])
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    student.train()
+    image, text = deployable_towers(student)
+    pixel_tensor = torch.from_numpy(pixels[:3])
+    pixel_tensor = nn.functional.interpolate(pixel_tensor, (student.image_size,) * 2)
+    assert check_towers(student, image, text, pixel_tensor, torch.from_numpy(tokens)) < 1e-5
+    assert student.training  # untouched, mode included
+    assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
+    for module in (*image.modules(), *text.modules()):
+        assert not isinstance(module, nn.MultiheadAttention | nn.BatchNorm2d)
+        assert not getattr(module, "fused_attn", False)
+        assert not module.training
+    assert not any(p.requires_grad for tower in (image, text) for p in tower.parameters())
+
+
+def test_fastvit_is_reparameterized(fastvit: Student) -> None:
+    student = fastvit
+    image, text = deployable_towers(student)
+    tokens = student.tokenize(["a boat", "two boats"]).int()
+    assert check_towers(student, image, text, torch.rand(2, 3, 64, 64), tokens) < 2e-5
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in image.modules())
+    trained = sum(p.numel() for p in student.clip.visual.parameters())
+    deployed = sum(p.numel() for p in image.parameters()) + sum(b.numel() for b in image.buffers())
+    assert deployed < trained
+    blocks = [m for m in image.modules() if type(m).__name__ == "MobileOneBlock"]
+    assert blocks
+    assert all(block.reparam_conv is not None for block in blocks)
+
+
+def test_embeddings_have_unit_length_and_take_int32(student: Student, pixels: np.ndarray, tokens: np.ndarray) -> None:
+    image, text = deployable_towers(student)
+    assert tokens.dtype == np.int32
+    for tower, value in ((image, pixels), (text, tokens)):
+        lengths = tower(torch.from_numpy(value)).norm(dim=-1)
+        assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
+
+
+def test_pooling_is_argmax_for_every_place_and_repetition_of_the_end_token(student: Student) -> None:
+    _, text = deployable_towers(student)
+    length, eot = student.context_length, text.eot
+    assert eot == 49407
+    rows = []
+    for place in range(1, length):
+        row = torch.randint(1, eot - 1, (length,), generator=torch.Generator().manual_seed(place))
+        row[place] = eot
+        rows += [
+            row,
+            torch.cat([row[: place + 1], torch.full((length - place - 1,), eot)]),
+        ]  # padded with the end token
+    ids = torch.stack(rows)
+    with torch.no_grad():
+        expected = nn.functional.normalize(student.clip.encode_text(ids), dim=-1)
+        assert torch.allclose(text(ids.int()), expected, atol=1e-5)
+
+
+def test_the_mask_is_finite_and_still_masks(student: Student, tokens: np.ndarray) -> None:
+    _, text = deployable_towers(student)
+    assert text.mask is not None
+    assert text.mask.min() == MASKED
+    ids = torch.from_numpy(tokens[:1]).clone()
+    end = int((ids == text.eot).int().argmax())
+    changed = ids.clone()
+    changed[0, end + 1 :] = 7  # after the end token: a causal tower must not see it
+    assert torch.equal(text(ids), text(changed))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0, 3e4])
+def test_unit_length_survives_fp16(scale: float) -> None:
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).clamp(-2, 2) * scale
+    expected = nn.functional.normalize(x.double(), dim=-1)
+    assert (unit_length(x.half()).double() - expected).abs().max() < 2e-3
+    assert (unit_length(x).double() - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [({"pool_type": "first"}, "'first'"), ({"pool_type": "eos"}, "'eos'"), ({"embed_cls": True}, "embed_cls")],
+)
+def test_other_text_towers_are_refused(make_student: Callable[..., Student], text: dict[str, Any], word: str) -> None:
+    student = make_student(text=text, custom_text=True)
+    with pytest.raises(DistillError, match=word):
+        deployable_towers(student)
+
+
+def test_a_changed_tower_is_refused(student: Student, pixels: np.ndarray, tokens: np.ndarray) -> None:
+    image, text = deployable_towers(student)
+    inputs = torch.from_numpy(pixels[:2]), torch.from_numpy(tokens[:2])
+    assert isinstance(text, TextTower)
+    text.positions[0, 0] += 0.5
+    with pytest.raises(DistillError, match="differ from the student"):
+        check_towers(student, image, text, *inputs)
+    text.positions[0, 0] = float("nan")
+    with pytest.raises(DistillError, match="differ from the student"):
+        check_towers(student, image, text, *inputs)

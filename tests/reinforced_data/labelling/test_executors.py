@@ -1,0 +1,141 @@
+"""Tasks under datatrove's executors: the same bytes as one process, reruns of what is missing, failures in one paragraph.
+
+Slurm itself is not here: `sbatch` and `srun` are stand-ins on PATH that run the array's tasks one after the other, so
+that the job script, the pickled task and the ranks are datatrove's own.
+"""
+
+import hashlib
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from distill.core.errors import DistillError, UsageError
+from reinforced_data.labelling.executors import Cluster, run_tasks
+from reinforced_data.labelling.plan import make_plan
+from reinforced_data.labelling.reinforce import finish, reinforce, work
+from reinforced_data.store.folder import open_output
+from reinforced_data.store.manifest import MANIFEST_FILE
+from tests.reinforced_data.stubs import ListSource, samples, two_teachers
+
+pytest.importorskip("datatrove", reason="the extra `cluster` (datatrove) is not installed")
+# Made by datatrove and its loguru sink when a pool of processes or a log file is left to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+SETTINGS = {
+    "views_per_image": 2, "view_preset": "mobileclip", "embed_dtype": "int8", "shard_size": 3, "batch_size": 4, "seed": 2,
+}  # fmt: skip
+
+
+def share(out: str, rank: int, world: int) -> None:
+    """What a task does: its share, and a line that says so."""
+    with open(f"{out}.ranks", "a") as file:
+        file.write(f"{rank} of {world}\n")
+    work(ListSource(samples(14)), two_teachers(), Path(out), rank=rank, world=world)
+
+
+def failing(out: str, rank: int, world: int) -> None:
+    """A task whose rank 1 fails."""
+    if rank == 1:
+        raise DistillError("The disk of this node is full.")
+    share(out, rank, world)
+
+
+def planned(folder: Path) -> Path:
+    """A folder with a plan and no shard."""
+    out = folder / "set"
+    open_output(out, make_plan(ListSource(samples(14)), two_teachers(), (), **SETTINGS))
+    return out
+
+
+def run(out: Path, cluster: Cluster, task=share) -> bool:
+    return run_tasks(partial(task, str(out)), cluster, out.parent / "cluster", finished=lambda: finish(out) is not None)
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(out.iterdir())}
+
+
+def ranks(out: Path) -> list[str]:
+    return sorted(Path(f"{out}.ranks").read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> dict[str, str]:
+    """What one process makes."""
+    out = tmp_path_factory.mktemp("single") / "set"
+    reinforce(ListSource(samples(14)), two_teachers(), out, **SETTINGS)
+    return digests(out)
+
+
+@pytest.mark.parametrize(("tasks", "workers"), [(2, 2), (3, 1)])
+def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_path):
+    out = planned(tmp_path)
+    assert run(out, Cluster("local", tasks=tasks, workers=workers))
+    assert digests(out) == single
+    assert ranks(out) == [f"{rank} of {tasks}" for rank in range(tasks)]
+    assert run(out, Cluster("local", tasks=tasks, workers=workers))  # nothing is asked twice
+    assert len(ranks(out)) == tasks
+
+
+def test_lost_shards_are_made_again_although_every_task_is_marked(single, tmp_path):
+    out = planned(tmp_path)
+    run(out, Cluster("local", tasks=2, workers=1))
+    (out / MANIFEST_FILE).unlink()
+    (out / "shard-00001.arrow").unlink()
+    assert run(out, Cluster("local", tasks=2, workers=1))
+    assert digests(out) == single
+
+
+def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_path):
+    out = planned(tmp_path)
+    with pytest.raises(DistillError, match=r"The disk of this node is full.*--resume"):
+        run(out, Cluster("local", tasks=2, workers=1), failing)
+    kept = {name: digest for name, digest in digests(out).items() if name.startswith("shard-")}
+    assert 0 < len(kept) < 5
+    stamps = {name: (out / name).stat().st_mtime_ns for name in kept}
+    assert run(out, Cluster("local", tasks=3, workers=1))
+    assert digests(out) == single
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == stamps
+
+
+def test_slurm_array_tasks_make_the_bytes_of_one_process(single, tmp_path, monkeypatch):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    launch = f"{sys.executable} -m datatrove.tools.launch_pickled_pipeline"
+    stand_ins = {
+        "sbatch": 'for last; do :; done\nif grep -q "array=" "$last"; then n=$(sed -n "s/.*array=0-\\([0-9]*\\).*/\\1/p" "$last")\n'
+        'for i in $(seq 0 $n); do SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=1 bash "$last" >>"$0.log" 2>&1 || exit 1; done; fi\n'
+        'echo "Submitted batch job 1"',
+        "srun": 'while [ "$1" != launch_pickled_pipeline ]; do shift; done; exec "$@"',
+        "launch_pickled_pipeline": f'exec {launch} "$@"',
+        "merge_stats": "true",
+        "scontrol": "echo localhost",
+    }
+    for name, text in stand_ins.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    out = planned(tmp_path)
+    with pytest.raises(UsageError, match="--slurm-partition"):
+        run(out, Cluster("slurm", tasks=3))
+    assert not run(out, Cluster("slurm", tasks=3, slurm_partition="gpu"))  # taken, and here done on the spot
+    script = next((tmp_path / "cluster").rglob("launch_script.slurm")).read_text()
+    assert "--partition=gpu" in script
+    assert "--requeue" in script
+    assert ranks(out) == [f"{rank} of 3" for rank in range(3)], (tools / "sbatch.log").read_text()[-3000:]
+    assert run(out, Cluster("slurm", tasks=3, slurm_partition="gpu"))  # the second call finds it finished
+    assert digests(out) == single
+
+
+def test_without_the_extra_the_way_out_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datatrove.executor", None)
+    with pytest.raises(UsageError, match=r"distill-edge\[cluster\].*accelerate launch"):
+        run(planned(tmp_path), Cluster("local"))

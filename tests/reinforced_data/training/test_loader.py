@@ -1,0 +1,145 @@
+"""The loader over processes: the same samples for any ranks and workers, two streams, and failures that name the sample."""
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.errors import DistillError, UsageError
+from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.sample import Caption, RawSample
+from reinforced_data.training.caption_policy import CaptionPolicy
+from reinforced_data.training.loader import batches
+from reinforced_data.training.pairs import Pair, StoredPairs
+from tests.reinforced_data.stubs import ListSource, samples, two_teachers
+
+COUNT, BATCH = 22, 4
+
+
+class Numbers:
+    """Pairs that know their number; each also draws, so that draws are compared too."""
+
+    teachers: dict = {}  # noqa: RUF012
+
+    def __init__(self, fault=None, at=13):
+        self.fault, self.at = fault, at
+
+    def __len__(self):
+        return COUNT
+
+    def key(self, index):
+        return f"key-{index}"
+
+    def pair(self, index, rng):
+        if index == self.at and self.fault is not None:
+            self.fault()
+        draw = int(rng.integers(1 << 30))
+        return Pair(key=f"{index}:{draw}", image=np.full((2, 2, 3), index, np.uint8), texts=(f"text {index}",))
+
+
+def keys(first, last, world, workers):
+    """Keys of each global batch, put together from its ranks."""
+    common = {"batch_size": BATCH, "seed": 5, "first_step": first, "last_step": last, "workers": workers}
+    parts = [list(batches(Numbers(), rank=rank, world=world, **common)) for rank in range(world)]
+    return [[key for part in parts for key in part[step].keys] for step in range(last - first)]
+
+
+def test_ranks_workers_and_resume_change_nothing():
+    whole = keys(0, 12, 1, 0)
+    assert len({key.split(":")[0] for batch in whole[:5] for key in batch}) == 20
+    for world, workers in itertools.product((1, 2, 4), (0, 2)):
+        assert keys(0, 12, world, workers) == whole, (world, workers)
+    for world, workers in ((1, 0), (2, 2), (4, 0)):
+        assert keys(7, 12, world, workers) == whole[7:]  # the middle of the second epoch, other ranks and workers
+
+
+def boom():
+    raise ValueError("the file is upside down")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_failing_sample_is_named(workers):
+    with pytest.raises(DistillError, match=r"'key-13'.*ValueError: the file is upside down"):
+        list(batches(Numbers(boom), batch_size=BATCH, seed=5, first_step=0, last_step=5, workers=workers))
+
+
+def test_a_killed_worker_is_named_with_its_sample():
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(DistillError, match=r"worker died \(signal 9\) while at sample 'key-13'.*--resume"):
+        list(batches(Numbers(die), batch_size=BATCH, seed=5, first_step=0, last_step=6, workers=2))
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.fixture(scope="module")
+def both_kinds(tmp_path_factory):
+    """A set with real, synthetic and sentence captions; sample 3 has no synthetic one."""
+    extra = ("synthetic:coca", "synthetic:coca#sentence")
+    raw = [
+        RawSample(s.key, s.image, (*s.captions, *(Caption(f"{s.key} {source}", source) for source in extra if n != 3)))
+        for n, s in enumerate(samples(COUNT))
+    ]
+    out = tmp_path_factory.mktemp("kinds") / "set"
+    reinforce(ListSource(raw), two_teachers(), out, views_per_image=2, view_preset="light", embed_dtype="fp32",
+              shard_size=9, batch_size=8, seed=0, resume=False, overwrite=False)  # fmt: skip
+    return out
+
+
+def test_sum_makes_two_streams_with_their_own_teacher_texts(both_kinds):
+    pairs = StoredPairs(both_kinds, 16)
+    assert pairs.policy.name == "sum"  # "auto", and the set has both kinds
+    index = {pairs.key(i): i for i in range(COUNT)}
+    fell_back = False
+    for batch in batches(pairs, batch_size=BATCH, seed=1, first_step=0, last_step=10):
+        assert len(batch.texts) == 2 * BATCH
+        assert len(batch.keys) == BATCH
+        for row, text in enumerate(batch.texts):
+            key = batch.keys[row % BATCH]
+            captions = pairs.data.text(index[key]).captions
+            (number,) = [n for n, caption in enumerate(captions) if caption.text == text]
+            source = captions[number].source
+            fell_back |= key == "s003" and row >= BATCH and source == "real"
+            assert source == ("real" if row < BATCH or key == "s003" else "synthetic:coca")
+            for name in pairs.teachers:
+                stored = torch.from_numpy(pairs.data.text_embeds(index[key], name)[number])
+                assert torch.equal(batch.teacher_text[name][row], stored)
+    assert fell_back
+
+
+def test_only_the_drawn_view_and_captions_are_read(both_kinds, monkeypatch):
+    pairs = StoredPairs(both_kinds, 16)
+    for whole in ("image_embeds", "text_embeds", "sample", "text"):
+        monkeypatch.setattr(type(pairs.data), whole, lambda *_: pytest.fail("read more than was drawn"))
+    read = []
+    for one in ("image_embed", "text_embed"):
+        real = getattr(type(pairs.data), one)
+        monkeypatch.setattr(
+            type(pairs.data), one, lambda self, i, t, n, one=one, real=real: read.append(one) or real(self, i, t, n)
+        )
+    pairs.pair(0, np.random.default_rng(0))
+    assert sorted(read) == ["image_embed"] * 2 + ["text_embed"] * 4  # two teachers, one view, two captions
+
+
+def test_sentences_are_drawn_when_they_are_stored_and_refused_when_not(both_kinds, tmp_path):
+    pairs = StoredPairs(both_kinds, 16, CaptionPolicy("mix", {"synthetic:coca": 1}, sub_sentences=True))
+    texts = {text for batch in batches(pairs, batch_size=BATCH, seed=1, first_step=0, last_step=20) for text in batch.texts}  # fmt: skip
+    assert {"s000 synthetic:coca", "s000 synthetic:coca#sentence"} <= texts
+    reinforce(ListSource(samples(4)), two_teachers(), tmp_path / "plain", views_per_image=1, view_preset="none",
+              embed_dtype="fp32", shard_size=4, batch_size=4, seed=0, resume=False, overwrite=False)  # fmt: skip
+    with pytest.raises(UsageError, match="stores no sentences"):
+        StoredPairs(tmp_path / "plain", 16, CaptionPolicy(sub_sentences=True))
+
+
+def test_raw_pairs_cut_sentences_as_they_are_drawn():
+    from reinforced_data.training.pairs import RawPairs
+
+    raw = [RawSample(s.key, s.image, (Caption("A dog runs. The sun shines."),)) for s in samples(4)]
+    pairs = RawPairs(ListSource(raw), "none", 8, CaptionPolicy(sub_sentences=True))
+    drawn = {pairs.pair(0, np.random.default_rng(seed)).texts[0] for seed in range(40)}
+    assert drawn == {"A dog runs. The sun shines.", "A dog runs.", "The sun shines."}
