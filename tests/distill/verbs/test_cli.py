@@ -1,15 +1,18 @@
 """Bad calls: one paragraph on stderr that says what to do, exit status 1 or 2, no traceback, nothing written."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from distill.core import atomic
+from tests.command_line import distill
 
 
-def distill(*arguments, cwd, env=None):
+def process(*arguments, cwd, env=None):
     return subprocess.run(
         [sys.executable, "-m", "distill", *map(str, arguments)],
         cwd=cwd,
@@ -75,33 +78,32 @@ def test_bad_calls(name, tmp_path):
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
 
 
-def test_weights_that_are_not_here_are_refused_before_anything_is_written(tmp_path):
-    import os
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["unknown teacher", "missing data folder"])
+def test_bad_calls_of_a_process_end_as_those_in_this_one(name, tmp_path):
+    arguments, status, words = BAD[name]
+    result = process(*arguments, cwd=tmp_path)
+    assert_paragraph(result, status, *words)
+    assert result.stderr == distill(*arguments, cwd=tmp_path).stderr
 
+
+@pytest.mark.process
+def test_weights_that_are_not_here_are_refused_before_anything_is_written(tmp_path):
     env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
     env.pop("DISTILL_WEIGHTS", None)
-    result = distill("run", "--teacher", "dfn-vitl14", "--student", "mci2", cwd=tmp_path, env=env)
+    result = process("run", "--teacher", "dfn-vitl14", "--student", "mci2", cwd=tmp_path, env=env)
     assert_paragraph(result, 1, "dfn-vitl14", "open_clip", "DISTILL_WEIGHTS", "--teacher")
     assert not (tmp_path / "runs").exists()
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size > 0 and "incomplete" in p.name]
 
 
-@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
-def test_a_full_disk_ends_in_a_paragraph(tmp_path, code):
-    script = (
-        "import errno, pathlib, distill.core.atomic as a, distill.cli as c, sys\n"
-        f"def full(*k, **w): raise OSError(errno.{code}, 'No space left on device', 'x/shard')\n"
-        "a.os.replace = full\n"
-        "sys.argv = ['distill', 'run', '--out', 'o', '--set', 'limit=300']\n"
-        "c.main()\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert "disk is full" in result.stderr
-    assert "--resume" in result.stderr
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_in_a_paragraph(tmp_path, monkeypatch, code):
+    def full(*arguments, **options):
+        raise OSError(code, "No space left on device", "x/shard")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert_paragraph(distill("run", "--out", "o", "--set", "limit=300", cwd=tmp_path), 1, "disk is full", "--resume")
 
 
 def test_a_disk_with_too_little_room_is_refused_at_the_start(tmp_path, monkeypatch):
@@ -137,6 +139,7 @@ def test_json_is_one_object_on_stdout_and_the_run_folder_names_its_versions(tmp_
     assert all("name" in row for row in json.loads(distill("doctor", "--json", cwd=tmp_path).stdout))
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy(tmp_path):
     script = (
         "import sys\nsys.argv = ['distill', {!r}, {!r}]\nimport distill.cli as c\n"

@@ -7,8 +7,8 @@ import pytest
 
 import distill
 from distill.core.errors import UsageError
+from tests.command_line import distill as call
 from tests.distill.verbs.test_cli import assert_paragraph
-from tests.distill.verbs.test_cli import distill as call
 
 SOURCE = ["data=rendered:train=40,eval=8"]
 SMALL = ["reinforce.shard_size=16", "reinforce.verify=0", "train.batch_size=8",

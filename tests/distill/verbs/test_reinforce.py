@@ -1,16 +1,13 @@
 """`distill reinforce` as it is called: verification of a finished run, calibrated scales, an executor's tasks."""
 
 import importlib.util
-import io
 import json
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from distill.cli import main
 from distill.core import atomic
+from tests.command_line import distill
 
 SMALL = [
     "--data", "rendered:train=96,eval=40", "--set", "reinforce.shard_size=32", "--set", "reinforce.batch_size=16",
@@ -19,14 +16,10 @@ SMALL = [
 
 
 def call(out, *more, status=0):
-    """The call's --json object, or with a status its stderr; in this process, since a dozen imports of torch take minutes."""
-    said, warned = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(warned):
-        patch.setattr(sys, "argv", ["distill", "reinforce", "--out", str(out), "--json", *map(str, more)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert (ended.value.code or 0) == status, warned.getvalue()[-3000:]
-    return warned.getvalue() if status else json.loads(said.getvalue())
+    """The call's --json object, or with a status its stderr."""
+    result = distill("reinforce", "--out", out, "--json", *more)
+    assert result.returncode == status, result.stderr[-3000:]
+    return result.stderr if status else json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
