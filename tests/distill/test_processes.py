@@ -1,17 +1,14 @@
 """Sharing the labelling: what launchers say is read right, and processes that share give the bytes of one alone."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, UsageError
 from distill.processes import Place, this_place, wait_until
+from tests import forks
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-CALL = [sys.executable, "-m", "distill", "reinforce", "--data", "rendered:train=90,eval=2",
+CALL = ["reinforce", "--data", "rendered:train=90,eval=2",
         "--set", "reinforce.shard_size=16", "--set", "reinforce.batch_size=16", "--set", "reinforce.verify=0", "--json"]  # fmt: skip
 
 
@@ -45,25 +42,25 @@ def shards(folder):
     return {file.name: sha256_file(file) for file in sorted((folder / "reinforced").iterdir())}
 
 
+@pytest.mark.process
 def test_three_processes_make_the_set_of_one(tmp_path):
     """The processes begin together and are not joined by anything but their numbers and the folder."""
-    plain = {name: value for name, value in os.environ.items() if name not in NAMES}
-    alone = tmp_path / "alone"
-    subprocess.run([*CALL, "--out", str(alone)], check=True, capture_output=True, env=plain)
-    shared = tmp_path / "shared"
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    plain = dict.fromkeys(NAMES)
+    log = tmp_path / "alone.log"
+    assert forks.wait(forks.start(*CALL, "--out", alone, log=log, environment=plain)) == 0, log.read_text()
+    logs = [tmp_path / f"{rank}.log" for rank in range(3)]
     processes = [
-        subprocess.Popen(
-            [*CALL, "--out", str(shared)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**plain, "RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank)},
+        forks.start(
+            *CALL, "--out", shared, log=logs[rank],
+            environment={**plain, "RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank)},
         )
         for rank in range(3)
-    ]
-    said = [process.communicate(timeout=200) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert sum('"samples": 90' in out for out, _ in said) >= 1  # whoever ended last wrote the manifest
+    ]  # fmt: skip
+    statuses = [forks.wait(process) for process in processes]
+    said = [log.read_text() for log in logs]
+    assert statuses == [0, 0, 0], said
+    assert sum('"samples": 90' in text for text in said) >= 1  # whoever ended last wrote the manifest
     assert shards(shared) == shards(alone)
 
 

@@ -13,6 +13,7 @@ import torch
 from distill.core.errors import DistillError, UsageError
 from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
 from export.children.process import spawn
+from export.parity import Reference
 from export.run import export_student
 from export.target import get_target
 from students.student import Student
@@ -158,15 +159,19 @@ def test_a_worker_that_dies_is_reported_with_its_log(
     student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
-        (folder / "reference.npz").write_bytes(b"not an archive")
-        return {"image": str(folder / "no.pt2"), "text": str(folder / "no.pt2")}
+        embeddings = np.zeros((len(pixels), 32), np.float32)
+        Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
+        return {"image": str(folder / "gone.pt2"), "text": str(folder / "gone.pt2")}
 
     monkeypatch.setattr("export.run.write_programs", broken)
     with pytest.raises(DistillError, match="Exporting to onnx failed") as caught:
         _export(student_dir, tmp_path, pixels, tokens)
     log = tmp_path / "logs" / "onnx-fp32.log"
     assert str(log) in str(caught.value)
-    assert "npz" in log.read_text() or "pickle" in log.read_text()
+    last = log.read_text().strip().splitlines()[-1]
+    assert "FileNotFoundError" in last
+    assert "gone.pt2" in last
+    assert last in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["logs"]
 
 

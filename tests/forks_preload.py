@@ -1,0 +1,19 @@
+"""What the fork server imports, and does not run, before its first child: nearly all that `distill run` will import."""
+
+# ruff: noqa: E402, F401
+from distill.core.torch_compat import ensure_torchvision
+
+ensure_torchvision()
+
+import accelerate
+import open_clip
+import pyarrow
+import scipy.sparse
+import timm
+
+import distill.cli
+import distill.stages.evaluate
+import distill.stages.train
+import distill.verbs.run
+import export.run
+import students.student
