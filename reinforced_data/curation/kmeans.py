@@ -6,6 +6,8 @@ compiled dependency, and neither reads from a file in blocks. Left out: restarts
 
 from typing import TYPE_CHECKING, Any
 
+from distill.core.streams import Stream, rng
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 SAMPLE_PER_CENTROID = 128  # 200 MB of sample for k = 500 at D = 768
 ITERATIONS = 25
 BLOCK = 4096
-_CLUSTER_STREAM = 11  # see label._VIEW_STREAM
 
 
 def spherical_kmeans(vectors: "Array", k: int, seed: int) -> "Array":
@@ -25,10 +26,10 @@ def spherical_kmeans(vectors: "Array", k: int, seed: int) -> "Array":
     """
     import numpy as np
 
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _CLUSTER_STREAM))))
+    draws = rng(Stream.CLUSTERS, seed)
     count = min(len(vectors), k * SAMPLE_PER_CENTROID)
-    sample = np.asarray(vectors[np.sort(rng.permutation(len(vectors))[:count])])
-    centroids = _plus_plus(sample, k, rng)
+    sample = np.asarray(vectors[np.sort(draws.permutation(len(vectors))[:count])])
+    centroids = _plus_plus(sample, k, draws)
     before = None
     for _ in range(ITERATIONS):
         nearest, cosine = assign(sample, centroids)
@@ -56,10 +57,10 @@ def assign(vectors: "Array", centroids: "Array", ranks: int = 1) -> "tuple[Array
     return (places[:, 0], cosines[:, 0]) if ranks == 1 else (places, cosines)
 
 
-def _plus_plus(sample: "Array", k: int, rng: "np.random.Generator") -> "Array":
+def _plus_plus(sample: "Array", k: int, draws: "np.random.Generator") -> "Array":
     import numpy as np
 
-    chosen = [int(rng.integers(len(sample)))]
+    chosen = [int(draws.integers(len(sample)))]
     distance = np.full(len(sample), np.inf)
     while len(chosen) < k:
         distance = np.minimum(distance, np.maximum(1 - (sample @ sample[chosen[-1]]).astype(np.float64), 0))
@@ -69,7 +70,7 @@ def _plus_plus(sample: "Array", k: int, rng: "np.random.Generator") -> "Array":
             left = np.setdiff1d(np.arange(len(sample)), chosen)
             chosen.append(int(left[0]))
         else:
-            chosen.append(int(np.searchsorted(mass, rng.random() * mass[-1], side="right").clip(0, len(sample) - 1)))
+            chosen.append(int(np.searchsorted(mass, draws.random() * mass[-1], side="right").clip(0, len(sample) - 1)))
     return sample[chosen].copy()
 
 

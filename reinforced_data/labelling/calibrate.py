@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
 from reinforced_data.labelling.fit_scale import sigmoid_scale, softmax_scale
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 Which = bool | Literal["all"]  # False: none; True: teachers without a published scale; "all": every teacher
 MOST_PAIRS = 2048
 LEAST_PAIRS = 16
-_STREAM = 9  # separates these random numbers from other uses of the same seed, see label._VIEW_STREAM
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,10 @@ def _embed(
     teachers: Sequence[Teacher], source: Source, preset: str, forward_size: int, seed: int, most: int
 ) -> "list[tuple[Tensor, Tensor, Tensor]]":
     """Per teacher [n, D] image and text embeddings of n pairs, and [n] int64: pairs of one number share a caption."""
-    import numpy as np
     import torch
 
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAM))))
-    order = rng.permutation(len(source))
+    draws = rng(Stream.CALIBRATE, seed)
+    order = draws.permutation(len(source))
     images: list[list[Tensor]] = [[] for _ in teachers]
     views: list[list[Array]] = [[] for _ in teachers]
     texts: list[str] = []
@@ -185,7 +184,7 @@ def _embed(
             continue  # counted when the set is made; here another pair does as well
         if picture is None:
             continue
-        view = draw_view(preset, picture.width, picture.height, rng)
+        view = draw_view(preset, picture.width, picture.height, draws)
         for place, teacher in enumerate(teachers):
             views[place].append(render_view(picture, view, teacher.spec.image_size))
         texts.append(raw.captions[0].text)

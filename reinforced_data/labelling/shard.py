@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.core.streams import Stream, rng, sequence
 from reinforced_data.labelling.encode import CaptionAsker, ImageEncoder, encode_texts
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.views import draw_view, render_view
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_VIEW_STREAM, _CAPTION_STREAM = 1, 5  # separate the random numbers of one use of a seed from those of others
-
 
 @dataclass
 class _Prepared:
@@ -42,18 +41,11 @@ class _Prepared:
     image: "Array | None"  # upright, whole, [H, W, 3] uint8, for captioners
 
 
-def view_rng(seed: int, index: int) -> "np.random.Generator":
-    """The random numbers for the views of source sample `index`."""
-    import numpy as np
-
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _VIEW_STREAM, index))))
-
-
 def caption_seed(seed: int, index: int) -> int:
     """The seed that captioners get for source sample `index`: 63 bits."""
     import numpy as np
 
-    words = np.random.SeedSequence((seed, _CAPTION_STREAM, index)).generate_state(1, np.uint64)
+    words = sequence(Stream.CAPTIONS, seed, index).generate_state(1, np.uint64)
     return int(words[0]) >> 1
 
 
@@ -188,8 +180,8 @@ class _Work:
             except BadImageError as error:
                 return Rejected(key=error.key, reason=error.reason)
         width, height = (known.width, known.height) if image is None else image.size  # type: ignore[union-attr]
-        rng = view_rng(self.plan.seed, index)
-        views = [draw_view(self.plan.view_preset, width, height, rng) for _ in range(count)]
+        draws = rng(Stream.VIEWS, self.plan.seed, index)
+        views = [draw_view(self.plan.view_preset, width, height, draws) for _ in range(count)]
         if known is not None and list(known.views) != views[: len(known.views)]:
             return Rejected(key=raw.key, reason="its stored views are not those that its seed draws")
         row = Row(

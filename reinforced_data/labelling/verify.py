@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.core.errors import DistillError, UsageError, nearest
+from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
 from reinforced_data.pixels.views import render_view
 from reinforced_data.store.codec import MIN_COSINE
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-
-_VERIFY_STREAM = 4  # see label._VIEW_STREAM
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,12 @@ def require_passed(report: dict[str, Any], where: str) -> None:
 
 def _draw(data: ReinforcedData, views: int | Literal["all"], seed: int) -> list[int]:
     """Indices of samples whose views come to `views`, ascending."""
-    import numpy as np
 
     if views == "all":
         return list(range(len(data)))
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _VERIFY_STREAM))))
+    draws = rng(Stream.VERIFY, seed)
     chosen, found = [], 0
-    for index in map(int, rng.permutation(len(data))):
+    for index in map(int, draws.permutation(len(data))):
         if found >= views:
             break
         chosen.append(index)

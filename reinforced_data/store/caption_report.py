@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.core.streams import Stream, rng
 from reinforced_data.store.reader import ReinforcedData
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ SAMPLES = 20_000  # read at most, by default
 RIVALS = 32  # other images that a caption's own image is ranked among
 _BANK = 512  # images from which every sample's rivals are drawn
 _LOOK = 256  # samples looked at to see whether a captioner wrote any captions
-_STREAM = 7  # separates these random numbers from those of other uses of the same seed
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
 
 
@@ -83,14 +83,14 @@ def caption_report(
     """
     import numpy as np
 
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _STREAM))))
-    chosen = [int(i) for i in np.sort(rng.permutation(len(data))[:samples])]
-    pool = [int(i) for i in np.sort(rng.permutation(np.array(chosen, np.int64))[:_BANK])]
+    draws = rng(Stream.CAPTION_REPORT, seed)
+    chosen = [int(i) for i in np.sort(draws.permutation(len(data))[:samples])]
+    pool = [int(i) for i in np.sort(draws.permutation(np.array(chosen, np.int64))[:_BANK])]
     banks = {name: np.stack([_image(data, i, name) for i in pool]) for name in data.teachers} if pool else {}
     rivals = min(rivals, len(pool) - 1) if pool else 0
     sources: dict[str, _Source] = {}
     for index in chosen:
-        others = [place for place in rng.permutation(len(pool))[: rivals + 1] if pool[int(place)] != index][:rivals]
+        others = [place for place in draws.permutation(len(pool))[: rivals + 1] if pool[int(place)] != index][:rivals]
         _read(data, index, banks, others, sources)
     return {
         "samples": len(data),

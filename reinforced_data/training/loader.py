@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.streams import Stream, rng
 from reinforced_data.sample import Batch
 from reinforced_data.training.order import EpochOrder
 from reinforced_data.training.pairs import Pair, Pairs
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-_DRAW_STREAM = 3  # see order._ORDER_STREAM
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -53,7 +52,7 @@ class _Steps:
             if worker is not None:
                 self.at[worker.id] = index
         try:
-            return self._pairs.pair(index, _rng(self._seed, _DRAW_STREAM, epoch, index))
+            return self._pairs.pair(index, rng(Stream.PAIRS, self._seed, epoch, index))
         except (DistillError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -80,12 +79,6 @@ class _Guarded:
             return self._steps[step]
         except Exception as error:
             return _Failed(str(error))
-
-
-def _rng(*words: int) -> "np.random.Generator":
-    import numpy as np
-
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def collate(pairs: list[Pair]) -> Batch:

@@ -7,12 +7,13 @@ with random access. Good enough to shuffle by; no cipher.
 
 from typing import TYPE_CHECKING, Any
 
+from distill.core.streams import Stream, sequence
+
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-_ORDER_STREAM = 2  # see label._VIEW_STREAM
 _ROUNDS = 8
 
 
@@ -24,8 +25,7 @@ class EpochOrder:
 
         self.count = count
         self._half = max(1, (max(1, count - 1).bit_length() + 1) // 2)  # bits; the domain is 4 ** half >= count
-        words = np.random.SeedSequence((seed, _ORDER_STREAM, epoch))
-        self._keys = words.generate_state(_ROUNDS, np.uint64)
+        self._keys = sequence(Stream.ORDER, seed, epoch).generate_state(_ROUNDS, np.uint64)
 
     def __len__(self) -> int:
         return self.count

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from distill.core.errors import UsageError
+from distill.core.streams import Stream, rng
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows, fraction_of
 from reinforced_data.curation.filters.score import Captions, caption_scores
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 ROUNDS = 1000  # the authors draw 128 million in rounds of 100 thousand
-_MIX_STREAM = 12  # see label._VIEW_STREAM
 
 
 @FILTERS.register("mix")
@@ -106,13 +106,13 @@ def soft_cap_sample(logits: "Array", draws: int, penalty: float, batch: int, see
     """
     import numpy as np
 
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _MIX_STREAM))))
+    noise = rng(Stream.MIX, seed)
     logits = logits.astype(np.float64).copy()
     counts = np.zeros(len(logits), np.int64)
     left = draws
     while left:
         size = min(batch, left, len(logits))
-        noisy = logits + rng.gumbel(size=len(logits))
+        noisy = logits + noise.gumbel(size=len(logits))
         drawn = np.argpartition(-noisy, size - 1)[:size]
         counts[drawn] += 1
         logits[drawn] -= penalty
