@@ -39,4 +39,23 @@ class TeacherSpec:
     imagenet_top1: float | None = None
 
 
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What a loss may know of a teacher whose embeddings come from a store or from elsewhere.
+
+    Attributes:
+        name: key of its embeddings.
+        width: D_t, of its embeddings.
+        logit_scale: multiplies cosine similarity, already exponentiated.
+        logit_bias: is added to it; 0.0 for softmax teachers.
+        kind: "softmax" or "sigmoid", see `TeacherSpec`.
+    """
+
+    name: str
+    width: int
+    logit_scale: float
+    logit_bias: float
+    kind: Literal["softmax", "sigmoid"]
+
+
 TEACHERS: Registry[TeacherSpec] = Registry("teacher", ("teachers.zoo",))

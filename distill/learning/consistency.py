@@ -25,7 +25,7 @@ def consistency_weights(streams: list[dict[str, Embeddings]], temperature: float
         streams: per stream, teacher name -> that teacher's embeddings. Two streams are real and synthetic captions.
         temperature: T, above 0.
     """
-    gates = [_gate([(t.all_image, t.all_text) for t in teachers.values()], temperature) for teachers in streams]
+    gates = [_gate([(t.all_image, t.all_text) for t in stream.values()], temperature) for stream in streams]
     if len(streams) != 2:
         return gates
     real, synthetic = streams

@@ -1,22 +1,10 @@
 """What a loss is: a module built from the widths, called with the student's and the teachers' `Embeddings`."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from distill.core.registry import Registry
 from distill.learning.embeddings import Embeddings
-
-
-@dataclass(frozen=True)
-class TeacherFacts:
-    """What a loss may know of a teacher: embedding width D_t, kind, scale (exponentiated) and bias."""
-
-    name: str
-    width: int
-    kind: str
-    logit_scale: float
-    logit_bias: float
+from teachers.spec import TeacherFacts
 
 
 class Loss(nn.Module):
@@ -24,16 +12,18 @@ class Loss(nn.Module):
 
     Args:
         student_width: D of the student.
-        teachers: the teachers whose embeddings will come, by name; may be empty for losses that need none.
+        teacher_facts: of the teachers whose embeddings will come, by name; may be empty for losses that need none.
     """
 
     needs_teachers = True
     needs_captions = False  # reads the student's next-token logits, which only a CoCa has
 
-    def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
+    def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__()
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> Tensor:
         """The loss, []: zero for a perfect copy wherever the loss compares with teachers.
 
         `weights` [b] say how much each pair of this rank counts; their mean over all ranks is 1.

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from distill.core.errors import UsageError, nearest
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, Loss, TeacherFacts
+from distill.learning.loss import LOSSES, Loss
+from teachers.spec import TeacherFacts
 
 # loss name -> weight. Sources: MobileCLIP arXiv 2311.17049 (lambda = 1, affinity alone), TinyCLIP arXiv 2309.12314,
 # CLIP-KD arXiv 2307.12732 (2000 / 1 / 1 with 2000 MSE = 7.8 (1 - cos)), and this project's default for small batches.
@@ -67,17 +68,17 @@ class Objective(nn.Module):
     Args:
         objective: a preset's name or a table loss name -> weight.
         student_width: D.
-        teachers: the teachers whose embeddings the batches carry.
+        teacher_facts: of the teachers whose embeddings the batches carry.
     """
 
     def __init__(
-        self, objective: str | dict[str, float], student_width: int, teachers: dict[str, TeacherFacts]
+        self, objective: str | dict[str, float], student_width: int, teacher_facts: dict[str, TeacherFacts]
     ) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in objective_weights(objective).items() if weight > 0}
-        if not teachers:
+        if not teacher_facts:
             refuse_without_teachers(objective)
-        losses: dict[str, Loss] = {name: LOSSES.get(name)(student_width, teachers) for name in self.weights}
+        losses: dict[str, Loss] = {name: LOSSES.get(name)(student_width, teacher_facts) for name in self.weights}
         self.losses = nn.ModuleDict(losses)
 
     @property
@@ -91,9 +92,9 @@ class Objective(nn.Module):
         return any(loss.needs_captions for loss in self.losses.values())
 
     def forward(
-        self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs."""
-        named: dict[str, Tensor] = {name: loss(student, teachers, weights) for name, loss in self.losses.items()}
+        named: dict[str, Tensor] = {name: loss(student, teacher_embeds, weights) for name, loss in self.losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, embeddings, gather
-from distill.learning.loss import TeacherFacts
 from distill.learning.objective import Objective
+from teachers.spec import TeacherFacts
 
 
 class TwoTowers(Protocol):
@@ -35,7 +35,7 @@ class DistillTask(nn.Module):
     Args:
         model: a `TwoTowers` module.
         objective: the losses.
-        teachers: facts of the teachers whose embeddings the batches carry.
+        teacher_facts: of the teachers whose embeddings the batches carry.
         scale: fixes the logit scale of student and softmax teachers (the tinyclip preset), None = learned and own.
         consistency: temperature of the weights by teacher consistency (see `distill.learning.consistency`), None = none.
     """
@@ -44,14 +44,14 @@ class DistillTask(nn.Module):
         self,
         model: nn.Module,
         objective: Objective,
-        teachers: dict[str, TeacherFacts],
+        teacher_facts: dict[str, TeacherFacts],
         scale: float | None = None,
         consistency: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
-        self.teachers = teachers
+        self.teacher_facts = teacher_facts
         self.scale = scale
         self.consistency = consistency
 
@@ -79,10 +79,11 @@ class DistillTask(nn.Module):
         b = images.shape[0]
         student = self._student(model, images, texts, scale)
         with torch.no_grad():
-            teachers = self._teachers(teacher_image, teacher_text, b, len(student))
-            counts = self._weights(teachers, weights, student[0].first, b)
+            teacher_embeds = self._teacher_embeds(teacher_image, teacher_text, b, len(student))
+            counts = self._weights(teacher_embeds, weights, student[0].first, b)
         parts = [
-            self.objective(own, theirs, count) for own, theirs, count in zip(student, teachers, counts, strict=True)
+            self.objective(own, theirs, count)
+            for own, theirs, count in zip(student, teacher_embeds, counts, strict=True)
         ]
         return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
@@ -101,14 +102,14 @@ class DistillTask(nn.Module):
         tokens = gather((labels != -100).sum().float().view(1)).mean()  # ranks with longer captions count for more
         return replace(own, caption_logits=logits.float(), caption_labels=labels, caption_tokens=tokens)
 
-    def _teachers(
+    def _teacher_embeds(
         self, image: dict[str, Tensor], text: dict[str, Tensor], b: int, streams: int
     ) -> list[dict[str, Embeddings]]:
         """Per stream, teacher name -> embeddings; empty when nobody asks for them."""
         result: list[dict[str, Embeddings]] = [{} for _ in range(streams)]
         if not self.objective.needs_teachers and self.consistency is None:
             return result
-        for name, facts in self.teachers.items():
+        for name, facts in self.teacher_facts.items():
             factor = self.scale if self.scale is not None and facts.kind == "softmax" else facts.logit_scale
             place, every = image[name].device, gather(image[name])
             for stream, rows in zip(result, torch.split(text[name], b), strict=True):
@@ -123,14 +124,14 @@ class DistillTask(nn.Module):
         return result
 
     def _weights(
-        self, teachers: list[dict[str, Embeddings]], given: Tensor | None, first: int, b: int
+        self, teacher_embeds: list[dict[str, Embeddings]], given: Tensor | None, first: int, b: int
     ) -> list[Tensor | None]:
         """Per stream the weights [b] of this rank's pairs, of mean 1 over all ranks; None = all the same."""
         if given is None and self.consistency is None:
-            return [None] * len(teachers)
-        every = [torch.ones(())] * len(teachers)
-        if self.consistency is not None and all(teachers):
-            every = consistency_weights(teachers, self.consistency)
+            return [None] * len(teacher_embeds)
+        every = [torch.ones(())] * len(teacher_embeds)
+        if self.consistency is not None and all(teacher_embeds):
+            every = consistency_weights(teacher_embeds, self.consistency)
         if given is not None:
             total = gather(given)
             every = [weights.to(total.device) * total for weights in every]

@@ -91,12 +91,11 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
     """
     import torch
 
-    from distill.learning.loss import TeacherFacts
     from distill.learning.objective import Objective
     from distill.learning.task import DistillTask
     from distill.run_folder import open_run
     from reinforced_data.source import open_source
-    from teachers.spec import TEACHERS
+    from teachers.spec import TEACHERS, TeacherFacts
     from teachers.towers.features import cache_features, class_name_pairs
     from teachers.towers.heads import AlignmentHeads, save_heads_teacher
     from teachers.towers.teacher import FrozenTowers

@@ -61,7 +61,6 @@ def train_model(
     if folder.exists():  # written last and atomically, so it is whole
         return folder
     from distill.learning.fit import fit
-    from distill.learning.loss import TeacherFacts
     from distill.learning.objective import Objective, fixed_scale
     from distill.learning.task import DistillTask
     from reinforced_data.training.loader import batches
@@ -69,10 +68,7 @@ def train_model(
     out.mkdir(parents=True, exist_ok=True)
     student, inherited = new_student(recipe.student.model_copy(update={"inherit": inherit}), teachers, recipe.seed)
     atomic.write_json(out / INHERITANCE_FILE, inherited)
-    facts = {
-        name: TeacherFacts(name, value.width, value.kind, value.logit_scale, value.logit_bias)
-        for name, value in data.teachers.items()
-    }
+    facts = data.teacher_facts
     width = int(student.spec.model_cfg["embed_dim"])
     losses = Objective(objective, width, facts)
     consistency = recipe.captions.consistency_weight if facts and not plain else None

@@ -123,9 +123,9 @@ def shared_teacher(rows: Rows, other: ReinforcedData | None, wanted: str | None)
                 f"teacher {wanted!r} is asked for, but the evaluation set is not reinforced, so it has no embeddings. "
                 "Reinforce it with that teacher, or leave the teacher away to compare bytes and hashes."
             )
-        if wanted not in other.teachers:
+        if wanted not in other.teacher_facts:
             raise UsageError(
-                f"{str(other.path)!r} has no embeddings of teacher {wanted!r}. {nearest(wanted, other.teachers)}"
+                f"{str(other.path)!r} has no embeddings of teacher {wanted!r}. {nearest(wanted, other.teacher_facts)}"
             )
     if other is None:
         return None

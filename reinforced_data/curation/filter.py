@@ -82,10 +82,10 @@ class Rows:
     def teacher(self, name: str | None) -> str:
         """`name`, or the set's first teacher when None. Raises UsageError when the set has no such teacher."""
         if name is None:
-            return str(next(iter(self.data.teachers)))
-        if name not in self.data.teachers:
+            return str(next(iter(self.data.teacher_facts)))
+        if name not in self.data.teacher_facts:
             raise UsageError(
-                f"{str(self.data.path)!r} has no embeddings of teacher {name!r}. {nearest(name, self.data.teachers)}"
+                f"{str(self.data.path)!r} has no embeddings of teacher {name!r}. {nearest(name, self.data.teacher_facts)}"
             )
         return name
 
@@ -99,7 +99,7 @@ class Rows:
         """`images` of all rows, [n, D] float32, in a file in `folder`: 3 GB of disk per million rows at D = 768."""
         import numpy as np
 
-        width = self.data.teachers[teacher].width
+        width = self.data.teacher_facts[teacher].width
         file = tempfile.NamedTemporaryFile(dir=folder, suffix=".f32", delete=False)  # noqa: SIM115 - outlives this call
         file.close()
         matrix = np.memmap(file.name, np.float32, "w+", shape=(len(self), width))

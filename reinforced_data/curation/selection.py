@@ -216,7 +216,7 @@ class SelectedPairs:
                 "curate."
             )
         self.pairs = pairs
-        self.teachers = pairs.teachers
+        self.teacher_facts = pairs.teacher_facts
         self.places = np.repeat(np.arange(len(pairs)), selection.repeats)
 
     def __len__(self) -> int:

@@ -10,9 +10,9 @@ from reinforced_data.store.manifest import (
     SCHEMA_VERSION,
     Plan,
     SourceFacts,
-    captioner_facts,
+    captioner_record,
     software_versions,
-    teacher_facts,
+    teacher_record,
 )
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
@@ -48,8 +48,8 @@ def make_plan(
             fingerprint=source.fingerprint,
             samples=len(source),
         ),
-        teachers=[teacher_facts(teacher) for teacher in teachers],
-        captioners=[captioner_facts(captioner) for captioner in captioners],
+        teachers=[teacher_record(teacher) for teacher in teachers],
+        captioners=[captioner_record(captioner) for captioner in captioners],
         sentences=sentences,
         view_preset=view_preset,
         views_per_image=views_per_image,

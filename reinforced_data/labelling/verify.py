@@ -52,9 +52,9 @@ def verify(path: Path, teachers: Sequence[Teacher], views: int | Literal["all"],
         raise UsageError(f"Verifying {views} views says nothing. Give at least 1, or all.")
     data = ReinforcedData(path)
     for teacher in teachers:
-        if teacher.spec.name not in data.teachers:
+        if teacher.spec.name not in data.teacher_facts:
             raise UsageError(
-                f"{str(path)!r} has no embeddings of {teacher.spec.name!r}. {nearest(teacher.spec.name, data.teachers)}"
+                f"{str(path)!r} has no embeddings of {teacher.spec.name!r}. {nearest(teacher.spec.name, data.teacher_facts)}"
             )
     chosen = _draw(data, views, seed)
     gate = MIN_COSINE[data.manifest.embed_dtype]

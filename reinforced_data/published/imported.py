@@ -260,7 +260,7 @@ def _plan(published: PublishedSet, embed_dtype: str, shard_size: int) -> Plan:
 
 
 def _facts(spec: TeacherSpec, scale: float) -> dict[str, Any]:
-    """See `manifest.teacher_facts`; the weights were never seen here."""
+    """See `manifest.teacher_record`; the weights were never seen here."""
     return {
         "spec": asdict(spec),
         "name": spec.name,

@@ -86,7 +86,7 @@ def caption_report(
     draws = rng(Stream.CAPTION_REPORT, seed)
     chosen = [int(i) for i in np.sort(draws.permutation(len(data))[:samples])]
     pool = [int(i) for i in np.sort(draws.permutation(np.array(chosen, np.int64))[:_BANK])]
-    banks = {name: np.stack([_image(data, i, name) for i in pool]) for name in data.teachers} if pool else {}
+    banks = {name: np.stack([_image(data, i, name) for i in pool]) for name in data.teacher_facts} if pool else {}
     rivals = min(rivals, len(pool) - 1) if pool else 0
     sources: dict[str, _Source] = {}
     for index in chosen:

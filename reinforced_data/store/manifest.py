@@ -116,7 +116,7 @@ def software_versions() -> dict[str, str]:
     }
 
 
-def teacher_facts(teacher: Any) -> dict[str, Any]:
+def teacher_record(teacher: Any) -> dict[str, Any]:
     """A teacher's `describe()` as plain JSON, completed with the facts that readers rely on."""
     spec = teacher.spec
     facts = {
@@ -135,7 +135,7 @@ def teacher_facts(teacher: Any) -> dict[str, Any]:
     return plain
 
 
-def captioner_facts(captioner: Any) -> dict[str, Any]:
+def captioner_record(captioner: Any) -> dict[str, Any]:
     """A captioner's `describe()` as plain JSON, completed with the facts that readers rely on."""
     spec = captioner.spec
     facts = {

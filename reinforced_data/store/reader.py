@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import decode_rgb
@@ -19,6 +19,7 @@ from reinforced_data.store.manifest import Rejected, read_manifest, software_ver
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.shard_file import IMAGE, TEXT, read_notes
 from reinforced_data.store.shards import Shards
+from teachers.spec import TeacherFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,23 +30,12 @@ if TYPE_CHECKING:
 _TEXTS_KEPT = 4096  # samples whose captions and views stay in memory as Python objects
 
 
-@dataclass(frozen=True)
-class TeacherFacts:
-    """What a loss needs of a teacher. `logit_scale` is exponentiated; `logit_bias` is 0.0 for softmax teachers."""
-
-    name: str
-    width: int
-    logit_scale: float
-    logit_bias: float
-    kind: Literal["softmax", "sigmoid"]
-
-
 class ReinforcedData:
     """The samples of the set in folder `path`.
 
     Attributes:
         manifest: what was made, and how.
-        teachers: facts by teacher name, in the order they were given.
+        teacher_facts: by teacher name, in the order they were given.
 
     Raises:
         UsageError: there is no reinforced set. DistillError: it is unfinished, or a shard is missing or damaged.
@@ -54,7 +44,7 @@ class ReinforcedData:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        self.teachers = {
+        self.teacher_facts = {
             facts["name"]: TeacherFacts(
                 name=facts["name"],
                 width=int(facts["width"]),
@@ -105,8 +95,8 @@ class ReinforcedData:
             image_sha256=text.image_sha256,
             captions=text.captions,
             views=text.views,
-            image_embeds={name: self.image_embeds(index, name) for name in self.teachers},
-            text_embeds={name: self.text_embeds(index, name) for name in self.teachers},
+            image_embeds={name: self.image_embeds(index, name) for name in self.teacher_facts},
+            text_embeds={name: self.text_embeds(index, name) for name in self.teacher_facts},
         )
 
     def text(self, index: int) -> "StoredText":

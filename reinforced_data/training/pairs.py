@@ -14,9 +14,10 @@ from reinforced_data.pixels.views import draw_view, render_view, view_preset
 from reinforced_data.sample import Caption
 from reinforced_data.sentences import SENTENCE, sub_sentences
 from reinforced_data.source import Source
-from reinforced_data.store.reader import ReinforcedData, TeacherFacts
+from reinforced_data.store.reader import ReinforcedData
 from reinforced_data.training.caption_policy import CaptionPolicy
 from reinforced_data.training.replay import Replay, stored_view
+from teachers.spec import TeacherFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,9 +43,9 @@ class Pair:
 
 
 class Pairs(Protocol):
-    """A set that pairs can be drawn from. `teachers` is empty when the data is not reinforced."""
+    """A set that pairs can be drawn from. `teacher_facts` is empty when the data is not reinforced."""
 
-    teachers: dict[str, TeacherFacts]
+    teacher_facts: dict[str, TeacherFacts]
 
     def __len__(self) -> int: ...
 
@@ -100,7 +101,7 @@ class StoredPairs:
         self, path: Path, image_size: int, captions: CaptionPolicy | None = None, replay: Replay = "exact"
     ) -> None:
         self.data = ReinforcedData(path)
-        self.teachers = self.data.teachers
+        self.teacher_facts = self.data.teacher_facts
         self.image_size = image_size
         self.replay = replay
         sources = {source for i in range(min(_LOOKED_AT, len(self.data))) for source in self._sources(i)}
@@ -129,8 +130,8 @@ class StoredPairs:
             key=data.key(index),
             image=self._image(index, number),
             texts=tuple(data.caption(index, caption).text for caption in picked),
-            teacher_image={name: _unit(data.image_embed(index, name, number)) for name in self.teachers},
-            teacher_text={name: self._text_embeds(index, name, picked) for name in self.teachers},
+            teacher_image={name: _unit(data.image_embed(index, name, number)) for name in self.teacher_facts},
+            teacher_text={name: self._text_embeds(index, name, picked) for name in self.teacher_facts},
         )
 
     def _sources(self, index: int) -> list[str]:
@@ -167,7 +168,7 @@ class RawPairs:
         self, source: Source, view_preset: str, image_size: int, captions: CaptionPolicy | None = None
     ) -> None:
         _known_preset(view_preset)
-        self.teachers: dict[str, TeacherFacts] = {}
+        self.teacher_facts: dict[str, TeacherFacts] = {}
         self.rejected: dict[str, str] = {}
         self.source = source
         self.view_preset = view_preset

@@ -81,8 +81,8 @@ def test_mixed_teachers_are_stored_side_by_side(teachers: list[Any], tmp_path: P
     views = {"views_per_image": 3, "view_preset": "mobileclip", "embed_dtype": "fp32"}
     reinforce(ListSource(samples(5)), teachers, tmp_path / "set", batch_size=4, shard_size=3, **views)
     data = ReinforcedData(tmp_path / "set")
-    assert [facts.kind for facts in data.teachers.values()] == ["softmax", "sigmoid"]
-    assert [facts.logit_bias for facts in data.teachers.values()] == [0.0, -8.0]
+    assert [facts.kind for facts in data.teacher_facts.values()] == ["softmax", "sigmoid"]
+    assert [facts.logit_bias for facts in data.teacher_facts.values()] == [0.0, -8.0]
     assert [facts["image_size"] for facts in data.manifest.teachers] == [32, 48]
     tokenizers = {
         "distill-mixed-softmax": open_clip.SimpleTokenizer(context_length=16),

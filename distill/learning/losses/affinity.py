@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, Loss, TeacherFacts, mean_over_pairs
+from distill.learning.loss import LOSSES, Loss, mean_over_pairs
+from teachers.spec import TeacherFacts
 
 
 def softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -35,9 +36,9 @@ def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 class Affinity(Loss):
     """Half of each direction's divergence, mean over teachers."""
 
-    def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
-        super().__init__(student_width, teachers)
-        sigmoid = [facts for facts in teachers.values() if facts.kind == "sigmoid"]
+    def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
+        super().__init__(student_width, teacher_facts)
+        sigmoid = [facts for facts in teacher_facts.values() if facts.kind == "sigmoid"]
         # Keys hold an index: parameter names may not hold the dots that teacher names may.
         self.sigmoid_index = {facts.name: str(i) for i, facts in enumerate(sigmoid)}
         self.log_scale = nn.ParameterDict(
@@ -45,10 +46,12 @@ class Affinity(Loss):
         )
         self.bias = nn.ParameterDict({str(i): torch.tensor(f.logit_bias) for i, f in enumerate(sigmoid)})
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> Tensor:
         """[]: 0 when the student's probabilities equal every teacher's."""
         losses = []
-        for name, teacher in teachers.items():
+        for name, teacher in teacher_embeds.items():
             if teacher.kind == "sigmoid":
                 index = self.sigmoid_index[name]
                 scale, bias = self.log_scale[index].exp(), self.bias[index]

@@ -18,7 +18,9 @@ class Caption(Loss):
     needs_teachers = False
     needs_captions = True
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> Tensor:
         """[]: 0 only when every next token is certain. A pair's weight is that of its tokens."""
         if student.caption_logits is None or student.caption_labels is None:
             raise ValueError("the caption loss was called without caption logits")

@@ -14,7 +14,9 @@ class Contrastive(Loss):
 
     needs_teachers = False
 
-    def forward(self, student: Embeddings, teachers: dict[str, Embeddings], weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> Tensor:
         """[]: 0 only in the limit of perfect separation."""
         target = torch.arange(student.image.shape[0], device=student.image.device) + student.first
         image = F.cross_entropy(student.image_logits(), target, reduction="none")

@@ -58,7 +58,7 @@ class Mix(Filter):
 
     def _parts(self, rows: Rows) -> dict[str, float]:
         if not self.weights:
-            return dict.fromkeys(rows.data.teachers, 1.0)
+            return dict.fromkeys(rows.data.teacher_facts, 1.0)
         parts: dict[str, float] = {}
         for item in filter(None, self.weights.split(";")):
             name, equals, weight = item.rpartition("=")

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from distill.core.errors import UsageError
 from distill.learning.embeddings import Embeddings, embeddings
-from distill.learning.loss import LOSSES, TeacherFacts
+from distill.learning.loss import LOSSES
 from distill.learning.objective import PRESETS, Objective, fixed_scale, objective_weights
 from distill.learning.task import DistillTask
+from teachers.spec import TeacherFacts
 
 B, D = 5, 6
 
@@ -36,7 +37,7 @@ def spoken(e: Embeddings, image) -> Embeddings:
 
 
 def facts(name="t", width=D, kind="softmax", scale=7.0, bias=0.0):
-    return {name: TeacherFacts(name, width, kind, scale, bias)}
+    return {name: TeacherFacts(name, width, scale, bias, kind)}
 
 
 def probabilities(e: Embeddings, way: str) -> list[list[float]]:

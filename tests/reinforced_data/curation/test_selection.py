@@ -202,7 +202,7 @@ def test_an_epoch_sees_exactly_the_kept_samples_as_often_as_said(made):
             for key in batch.keys
         )
         assert seen == expected
-    assert selected.teachers == pairs.teachers
+    assert selected.teacher_facts == pairs.teacher_facts
 
 
 def test_a_selection_of_another_size_is_refused(made, tmp_path):

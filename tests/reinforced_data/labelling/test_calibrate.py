@@ -163,11 +163,11 @@ def test_calibrated_teachers_reach_the_manifest(tmp_path) -> None:
     facts = {entry["name"]: entry for entry in data.manifest.teachers}
     assert facts["soft"]["scale"] == {"source": "calibrated", "pairs": 40, "batch_size": 20}
     assert facts["dfn"]["scale"] == {"source": "published", "pairs": 0, "batch_size": 0}
-    assert data.teachers["dfn"].logit_scale == 70
-    assert data.teachers["soft"].logit_scale == teachers[0].logit_scale != 77
-    assert data.teachers["soft"].logit_bias == 0
-    assert 1 < data.teachers["soft"].logit_scale < 100
-    assert data.teachers["hard"].logit_bias < 0
+    assert data.teacher_facts["dfn"].logit_scale == 70
+    assert data.teacher_facts["soft"].logit_scale == teachers[0].logit_scale != 77
+    assert data.teacher_facts["soft"].logit_bias == 0
+    assert 1 < data.teacher_facts["soft"].logit_scale < 100
+    assert data.teacher_facts["hard"].logit_bias < 0
     again = calibrated([soft, published, hard], None, known=data.manifest.teachers)
     assert [teacher.describe() for teacher in again] == [teacher.describe() for teacher in teachers]
     assert calibrated([published], grey(40), which="all")[0].scale.source == "calibrated"

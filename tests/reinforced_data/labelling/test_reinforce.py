@@ -54,7 +54,7 @@ def test_every_sample_of_every_batch_has_its_embeddings(finished):
         sample = data.sample(index)
         assert (sample.key, sample.image, sample.captions) == (raw.key, raw.image, raw.captions)
         assert len(sample.views) == 3
-        for name, facts in data.teachers.items():
+        for name, facts in data.teacher_facts.items():
             assert sample.image_embeds[name].shape == (3, facts.width)
             assert sample.text_embeds[name].shape == (2, facts.width)
             assert sample.image_embeds[name].dtype == np.float32
@@ -141,7 +141,7 @@ def test_manifest_says_everything(finished):
     assert manifest.teachers[0]["weights_sha256"] == two_teachers()[0].weights_sha256
     assert "CC0-1.0" in manifest.licence_summary
     assert set(manifest.versions) == {"python", "pillow", "numpy", "pyarrow", "torch"}
-    facts = ReinforcedData(finished).teachers["open_clip:X-1/y"]
+    facts = ReinforcedData(finished).teacher_facts["open_clip:X-1/y"]
     assert (facts.width, facts.logit_scale, facts.logit_bias, facts.kind) == (12, 10.0, -10.0, "sigmoid")
 
 

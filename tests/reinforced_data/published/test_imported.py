@@ -311,7 +311,7 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     stored = tmp_path / "run-of-verb" / "reinforced"
     assert {file.name: sha256_file(file) for file in stored.iterdir()} == digests
     data = ReinforcedData(tmp_path / "set")
-    assert [facts.logit_scale for facts in data.teachers.values()] == ([100, 100] if layout == "old" else [70, 60])
+    assert [facts.logit_scale for facts in data.teacher_facts.values()] == ([100, 100] if layout == "old" else [70, 60])
     whole = {
         row.key: row for path in published.files for row in read_dr_shard(path, published.images, published.teachers)[0]
     }

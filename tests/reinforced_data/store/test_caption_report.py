@@ -121,7 +121,7 @@ def test_no_embedding_of_a_sample_counts_against_itself(data, monkeypatch):
     for name in NAMES:
         for index in range(25):
             image = data.image_embeds(index, name)[0]
-            assert image.shape == (data.teachers[name].width,)
+            assert image.shape == (data.teacher_facts[name].width,)
     monkeypatch.setattr(ReinforcedData, "text_embeds", lambda self, i, name: np.stack(
         [self.image_embeds(i, name).mean(0)] * len(self.text(i).captions)))  # fmt: skip
     report = caption_report(data)

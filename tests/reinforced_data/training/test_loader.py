@@ -22,7 +22,7 @@ COUNT, BATCH = 22, 4
 class Numbers:
     """Pairs that know their number; each also draws, so that draws are compared too."""
 
-    teachers: dict = {}  # noqa: RUF012
+    teacher_facts: dict = {}  # noqa: RUF012
 
     def __init__(self, fault=None, at=13):
         self.fault, self.at = fault, at
@@ -106,7 +106,7 @@ def test_sum_makes_two_streams_with_their_own_teacher_texts(both_kinds):
             source = captions[number].source
             fell_back |= key == "s003" and row >= BATCH and source == "real"
             assert source == ("real" if row < BATCH or key == "s003" else "synthetic:coca")
-            for name in pairs.teachers:
+            for name in pairs.teacher_facts:
                 stored = torch.from_numpy(pairs.data.text_embeds(index[key], name)[number])
                 assert torch.equal(batch.teacher_text[name][row], stored)
     assert fell_back

@@ -83,7 +83,7 @@ def test_a_pair_belongs_together(stored):
             (view,) = [v for v, expected in enumerate(views) if (expected == image).all()]
             caption = [c.text for c in data.text(i).captions].index(batch.texts[row])
             drawn.add((view, caption))
-            for name in data.teachers:
+            for name in data.teacher_facts:
                 live_image = torch.from_numpy(data.image_embeds(i, name)[view])
                 live_text = torch.from_numpy(data.text_embeds(i, name)[caption])
                 assert torch.allclose(batch.teacher_image[name][row], live_image, atol=1e-3)

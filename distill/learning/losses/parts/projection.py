@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.learning.loss import TeacherFacts
+from teachers.spec import TeacherFacts
 
 
 class Projections(nn.Module):
@@ -11,15 +11,15 @@ class Projections(nn.Module):
 
     Args:
         student_width: D.
-        teachers: by name, each with its width D_t.
+        teacher_facts: by name, each with its width D_t.
     """
 
-    def __init__(self, student_width: int, teachers: dict[str, TeacherFacts]) -> None:
+    def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__()
         # Parameter names may not hold the dots that teacher names may, hence the index.
-        self._index = {name: str(i) for i, name in enumerate(teachers)}
+        self._index = {name: str(i) for i, name in enumerate(teacher_facts)}
         self.maps = nn.ModuleDict()
-        for name, facts in teachers.items():
+        for name, facts in teacher_facts.items():
             if facts.width != student_width:
                 for tower in ("image", "text"):
                     self.maps[f"{self._index[name]}_{tower}"] = nn.Linear(student_width, facts.width, bias=False)
