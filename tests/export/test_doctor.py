@@ -20,6 +20,7 @@ def test_here() -> None:
         assert check.ok or check.fix
 
 
+@pytest.mark.process
 def test_it_imports_nothing_heavy(run_python: Callable[[str], str]) -> None:
     loaded = run_python("import sys; from export.doctor import doctor; doctor(); print(*sys.modules)").split()
     assert not set(loaded) & {"torch", "coremltools", "executorch", "onnx", "onnxruntime", "numpy"}

@@ -44,6 +44,7 @@ def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPa
     assert seen == [0, 1, 0, 1, 2, 0]  # each call gets the next input
 
 
+@pytest.mark.process
 def test_the_host_is_measured(exported: tuple[Path, list[ExportArtifact]], student_dir: Path) -> None:
     rows = _profile(exported, student_dir)
     measured = [row for row in rows if row.source == "measured"]
@@ -62,6 +63,7 @@ def test_the_host_is_measured(exported: tuple[Path, list[ExportArtifact]], stude
     assert [row["runtime"].split(" (")[0] for row in record["profiles"]] == ["ONNX Runtime"] * 2 + ["PyTorch eager"] * 2
 
 
+@pytest.mark.process
 def test_phones_get_a_reason_and_no_number(exported: tuple[Path, Any], student_dir: Path) -> None:
     rows = _profile(exported, student_dir, devices=["pixel-9", "apple"])
     assert len(rows) == 2 * 3 * 2
@@ -92,6 +94,7 @@ class _FakeRuntime:
         return None
 
 
+@pytest.mark.process
 def test_rounds_alternate_and_percentiles(
     exported: tuple[Path, Any], student_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def test_rounds_alternate_and_percentiles(
     assert (rows[0].p50_ms, rows[0].p90_ms, rows[0].p99_ms) == (50.5, 90.1, 99.01)
 
 
+@pytest.mark.process
 def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student_dir: Path) -> None:
     folder = tmp_path / "onnx-fp32"
     folder.mkdir()
@@ -116,6 +120,7 @@ def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student
         profile([folder], student_dir, devices=["host"], threads=1, runs=1, warmup_runs=0, rounds=1)
 
 
+@pytest.mark.process
 def test_bad_counts(exported: tuple[Path, Any], student_dir: Path) -> None:
     for wrong in ({"runs": 0}, {"threads": 0}, {"rounds": 0}, {"warmup_runs": -1}):
         with pytest.raises(UsageError, match="at least"):

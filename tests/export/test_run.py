@@ -34,6 +34,7 @@ def _export(
     return export_student(student_dir, out, pixels=pixels, tokens=tokens, **arguments)
 
 
+@pytest.mark.process
 def test_everything_is_there_and_agrees(exported: tuple[Path, list[ExportArtifact]], tokens: np.ndarray) -> None:
     out, artifacts = exported
     assert sorted(p.name for p in out.iterdir()) == [*FOLDERS[:2], "logs", FOLDERS[2]]
@@ -59,6 +60,7 @@ def test_everything_is_there_and_agrees(exported: tuple[Path, list[ExportArtifac
     assert by_tower["coreml", "text"] < 0.6 * by_tower["onnx", "text"]  # fp16 against fp32
 
 
+@pytest.mark.process
 def test_a_resume_keeps_whole_folders(
     exported: tuple[Path, list[ExportArtifact]], student_dir: Path, pixels: np.ndarray, tokens: np.ndarray
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_resume_keeps_whole_folders(
     assert all("unchanged" in line for line in lines)
 
 
+@pytest.mark.process
 def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     exported: tuple[Path, list[ExportArtifact]],
     student_dir: Path,
@@ -111,6 +114,7 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     assert "unchanged" in lines[-1]
 
 
+@pytest.mark.process
 def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     exported: tuple[Path, list[ExportArtifact]],
     student_dir: Path,
@@ -155,6 +159,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
         _export(student_dir, out, pixels, tokens, resume=True)
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_is_reported_with_its_log(
     student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +224,7 @@ def test_reading_what_is_no_exported_folder(tmp_path: Path) -> None:
         read_artifacts(tmp_path)
 
 
+@pytest.mark.process
 def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
     """MobileCLIP2's image tower (64 px, to be quick) with lively weights: convolutions, squeeze-excite, attention, fp16."""
     student = fastvit
@@ -233,6 +239,7 @@ def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
         assert artifact.parity.samples == 6
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
 def test_a_file_in_the_users_folder_does_not_stand_in_for_a_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

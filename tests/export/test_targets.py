@@ -40,6 +40,7 @@ def test_missing_packages_give_the_install_line(monkeypatch: pytest.MonkeyPatch)
     assert get_target("onnx").missing() == "pip install 'nspkg>=2'"
 
 
+@pytest.mark.process
 def test_the_registry_is_light(run_python: Callable[[str], str]) -> None:
     code = "import sys; from export.target import TARGETS; list(TARGETS); print(*sorted(sys.modules))"
     loaded = set(run_python(code).split())
@@ -54,6 +55,7 @@ def reference(student: Student, pixels: np.ndarray, tokens: np.ndarray) -> Refer
     return Reference(pixels, tokens, image, text)
 
 
+@pytest.mark.process
 def test_an_edited_core_ml_weight_file_fails(exported: tuple[Path, Any], reference: Reference, tmp_path: Path) -> None:
     target = get_target("coreml")
     copy = tmp_path / "image.mlpackage"
@@ -72,6 +74,7 @@ def test_an_edited_core_ml_weight_file_fails(exported: tuple[Path, Any], referen
     assert damaged.cosine_min < 0.95
 
 
+@pytest.mark.process
 def test_an_edited_onnx_weight_fails(exported: tuple[Path, Any], reference: Reference, tmp_path: Path) -> None:
     import onnx
 
@@ -85,6 +88,7 @@ def test_an_edited_onnx_weight_fails(exported: tuple[Path, Any], reference: Refe
     assert damaged.cosine_min < 0.95
 
 
+@pytest.mark.process
 def test_onnx_opset_and_names(exported: tuple[Path, Any]) -> None:
     import onnx
 
@@ -101,6 +105,7 @@ def test_onnx_opset_and_names(exported: tuple[Path, Any]) -> None:
         assert root not in (exported[0] / "onnx-fp32" / name).read_bytes()
 
 
+@pytest.mark.process
 def test_core_ml_package(exported: tuple[Path, Any]) -> None:
     from export.mil.coremltools import import_coremltools
 
@@ -118,6 +123,7 @@ def test_core_ml_package(exported: tuple[Path, Any]) -> None:
         assert made.name == f"{tower}_embedding"
 
 
+@pytest.mark.process
 def test_executorch_is_mostly_delegated(exported: tuple[Path, Any]) -> None:
     """XNNPACK takes all but LayerNorm, pooling and the L2 norm; idle expands would cut every attention twice more."""
     data = (exported[0] / "executorch-xnnpack-fp32" / "image.pte").read_bytes()

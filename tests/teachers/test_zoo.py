@@ -57,6 +57,7 @@ PUBLISHED_SCALES = {
 }
 
 
+@pytest.mark.process
 def test_listing_the_zoo_imports_no_torch() -> None:
     code = (
         "import sys; from teachers.spec import TEACHERS; assert len(TEACHERS) > 20; "

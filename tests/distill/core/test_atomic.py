@@ -25,6 +25,7 @@ def test_an_exception_leaves_the_old_file_and_no_leftover(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.process
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "a"
     atomic.write_text(path, "old")
@@ -56,6 +57,7 @@ def test_hashes(tmp_path):
     assert atomic.sha256_json({"a": 1}) != atomic.sha256_json({"a": 2})
 
 
+@pytest.mark.process
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True

@@ -33,6 +33,7 @@ def test_modules_of_a_package_are_found_at_the_first_look_up(tmp_path, monkeypat
     assert zoo_for_test.R.get("cat") == "meow"
 
 
+@pytest.mark.process
 def test_plug_ins_register_through_the_entry_point_group(tmp_path):
     import subprocess
 

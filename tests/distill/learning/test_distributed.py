@@ -62,6 +62,7 @@ def run(world: int, folder: Path, rich: bool) -> dict:
     return json.loads(outputs[0].strip().splitlines()[-1])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("rich", [False, True], ids=["plain", "streams-and-weights"])
 def test_two_processes_equal_one(tmp_path, rich):
     one, two = run(1, tmp_path, rich), run(2, tmp_path, rich)

@@ -80,6 +80,7 @@ def test_calibrated_scale_is_in_the_manifest_and_survives_a_resume(tmp_path):
     assert shards(out) == kept
 
 
+@pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("datatrove") is None, reason="the extra `cluster` is not installed")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # datatrove's log files and pools
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -8,6 +8,7 @@ import pytest
 from export.children.process import failure, spawn
 
 
+@pytest.mark.process
 def test_a_child_finds_our_modules_and_ends_with_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = "import time; from export.children.convert import exit_with_parent; exit_with_parent(); print('up'); time.sleep(60)"

@@ -1,7 +1,7 @@
 """Run `reinforce` again and again in forked children that die at random, until a set is whole; then begin anew.
 
-Half of the deaths come at random events (either side of a write, a sync, a rename, a call of a model), half at random
-times by SIGKILL.
+Half of the deaths come at random events (either side of a write, a sync, a rename, a call of a model), half by SIGKILL
+from outside, when the output folder has changed a random number of times.
 
 Called by test_kills with an output folder, the number of kills and the number of processes that share the work. Forking
 from one process that has torch imported (and has run none of it) makes a kill cost milliseconds. Prints a JSON object.
@@ -91,6 +91,11 @@ def fork(*arguments) -> int:
     return pid
 
 
+def listing(folder: Path) -> list[str]:
+    """Names in the folder, sorted; none when it is not there."""
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
 def main() -> None:
     out, kills, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     rng, killed, results = random.Random(0), 0, []
@@ -100,11 +105,21 @@ def main() -> None:
         return rng.choice((0, 1, 3, 8, 20, 40, 60)) if killed < kills else None
 
     def end(pids: list[int]) -> list[int]:
-        """Wait for the children; in half of the rounds one of them is killed before, at a random time."""
+        """Exit statuses of the children; in half of the rounds one of them is killed when the folder has changed so many times."""
+        ended: dict[int, int] = {}
         if killed < kills and rng.random() < 0.5:
-            time.sleep(rng.uniform(0, 0.15))
-            os.kill(rng.choice(pids), signal.SIGKILL)  # a child that ended meanwhile is a zombie: no harm
-        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+            victim, changes, names = rng.choice(pids), rng.randrange(4), listing(out)
+            while changes and victim not in ended:
+                now = listing(out)
+                changes, names = changes - (now != names), now
+                pid, status = os.waitpid(victim, os.WNOHANG)
+                if pid:
+                    ended[victim] = status
+                time.sleep(0.001)
+            if victim not in ended:
+                os.kill(victim, signal.SIGKILL)
+        ended |= {pid: os.waitpid(pid, 0)[1] for pid in pids if pid not in ended}
+        return [os.waitstatus_to_exitcode(ended[pid]) for pid in pids]
 
     while killed < kills or not results:
         world = rng.choice([count for count in (1, 2, 4) if count <= most])  # a rerun may have another number

@@ -73,6 +73,7 @@ def single(tmp_path_factory) -> dict[str, str]:
     return digests(out)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("tasks", "workers"), [(2, 2), (3, 1)])
 def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_path):
     out = planned(tmp_path)
@@ -83,6 +84,7 @@ def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_p
     assert len(ranks(out)) == tasks
 
 
+@pytest.mark.process
 def test_lost_shards_are_made_again_although_every_task_is_marked(single, tmp_path):
     out = planned(tmp_path)
     run(out, Cluster("local", tasks=2, workers=1))
@@ -92,6 +94,7 @@ def test_lost_shards_are_made_again_although_every_task_is_marked(single, tmp_pa
     assert digests(out) == single
 
 
+@pytest.mark.process
 def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_path):
     out = planned(tmp_path)
     with pytest.raises(DistillError, match=r"The disk of this node is full.*--resume"):
@@ -104,6 +107,7 @@ def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_p
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == stamps
 
 
+@pytest.mark.process
 def test_slurm_array_tasks_make_the_bytes_of_one_process(single, tmp_path, monkeypatch):
     tools = tmp_path / "bin"
     tools.mkdir()

@@ -14,6 +14,7 @@ from tests.reinforced_data.labelling.test_reinforce import hashes
 from tests.reinforced_data.stubs import samples
 
 SCRIPT = Path(__file__).with_name("kill_server.py")
+KILLS = 24  # for each number of processes; benchmarks/kills_reinforce.py does many more
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,12 @@ def uninterrupted(tmp_path_factory):
     return out
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_kills_at_any_time_then_resume_give_the_same_bytes(uninterrupted, tmp_path, processes):
     """os._exit(9) before and after renames, syncs, writes and model calls, over and over, on one output folder."""
     run = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "o"), "40", str(processes)],
+        [sys.executable, str(SCRIPT), str(tmp_path / "o"), str(KILLS), str(processes)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -36,7 +38,7 @@ def test_kills_at_any_time_then_resume_give_the_same_bytes(uninterrupted, tmp_pa
     )
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
-    assert report["killed"] >= 40
+    assert report["killed"] >= KILLS
     assert report["results"]
     assert all(result == hashes(uninterrupted) for result in report["results"])
     data = ReinforcedData(uninterrupted)

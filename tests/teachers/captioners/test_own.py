@@ -39,6 +39,7 @@ def command(folder: Path, body: str, decode: Decode | None = None, timeout_s: fl
     return captioner
 
 
+@pytest.mark.process
 def test_a_command_sees_the_pixels_and_its_seed(tmp_path: Path) -> None:
     captioner = command(tmp_path, GOOD)
     made = captioner.caption(IMAGES, [5, 6, 7])
@@ -78,6 +79,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("body", "message"), BROKEN, ids=[message for _, message in BROKEN])
 def test_a_broken_command_says_what_it_did(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(DistillError) as caught:
@@ -86,6 +88,7 @@ def test_a_broken_command_says_what_it_did(tmp_path: Path, body: str, message: s
     assert "caption.py" in str(caught.value)
 
 
+@pytest.mark.process
 def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
     beat = tmp_path / "beat"
     child = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
@@ -97,6 +100,7 @@ def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> No
     assert (beat.stat().st_size if beat.exists() else 0) == size
 
 
+@pytest.mark.process
 def test_nothing_to_say_and_too_much_to_say(tmp_path: Path) -> None:
     body = READ + 'print(\'[]\'); print(\'{"captions": ["a", "b", "c"]}\'); print(\'"é"\')'
     assert command(tmp_path, body).caption(IMAGES, [1, 2, 3]) == [[], ["a", "b"], ["é"]]
