@@ -22,9 +22,10 @@ from distill.core import atomic
 from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
 from distill.models import TeacherSet
 from distill.recipe import Recipe, load_recipe
+from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.reinforce import reinforce_stage
-from distill.stages.train import train_model
+from distill.stages.train import Arm, train_model
 from distill.stages.training_data import stored_pairs
 from students.student import load_student
 
@@ -43,7 +44,7 @@ KEYS = (
 def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dict:
     console = Console()
     teachers = TeacherSet(recipe.teachers, random_weights=False, seed=0)
-    stored = reinforce_stage(recipe, teachers, out / "reinforced", console)
+    stored = reinforce_stage(recipe, teachers, RunFolder(out), console)
     data = open_evalset(recipe)
     result = {"teacher": [evaluate_model(teacher_embedder(t), data, recipe.eval.batch_size) for t in teachers.loaded]}
     pairs = stored_pairs(recipe, stored, None)
@@ -52,11 +53,9 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
             folder = out / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
             objective, inherits = ARMS[arm]
             with console.stage(f"{arm}, seed {seed}") as advance:
-                train_model(
-                    recipe.model_copy(update={"seed": seed}), folder, data=pairs, teachers=teachers,
-                    objective=recipe.objective if objective is None else objective,
-                    inherit=recipe.student.inherit if inherits else "none", licence="benchmark", advance=advance,
-                )  # fmt: skip
+                start = recipe.student.inherit if inherits else "none"
+                one = Arm(arm, RunFolder(folder), recipe.objective if objective is None else objective, start, teachers)
+                train_model(recipe.model_copy(update={"seed": seed}), one, pairs, "benchmark", advance)
                 figures = folder / "figures.json"
                 if not figures.exists():
                     student = load_student(folder / "student")

@@ -20,13 +20,13 @@ import numpy as np
 def exported(run: Path, target_name: str) -> dict:
     from distill.evaluation.evalset import pixels
     from distill.evaluation.metrics import retrieval
+    from distill.run_folder import RunFolder
     from distill.stages.evaluate import open_evalset
-    from distill.verbs.export import run_recipe
     from export.target import get_target
     from students.student import load_student
 
     target = get_target(target_name)
-    data, student = open_evalset(run_recipe(run)), load_student(run / "student")
+    data, student = open_evalset(RunFolder(run).read_recipe()), load_student(run / "student")
     texts = [caption.text for sample in data.samples for caption in sample.captions]
     owner = np.repeat(np.arange(len(data.samples)), [len(sample.captions) for sample in data.samples])
     folder = run / "export" / target.folder

@@ -18,9 +18,10 @@ from distill.core import atomic
 from distill.evaluation.evalset import evaluate_model, student_embedder
 from distill.models import TeacherSet
 from distill.recipe import Recipe, load_recipe
+from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.reinforce import reinforce_stage
-from distill.stages.train import train_model
+from distill.stages.train import Arm, train_model
 from distill.stages.training_data import stored_pairs
 from students.spec import STUDENTS, StudentSpec
 from students.student import load_student
@@ -67,12 +68,10 @@ def main() -> None:
     recipe, console, out = bench_recipe(given.teacher, given.data, given.sets), Console(), given.out
     out.mkdir(parents=True, exist_ok=True)
     teachers = TeacherSet(recipe.teachers, random_weights=False, seed=0)
-    stored = reinforce_stage(recipe, teachers, out / "reinforced", console)
+    stored = reinforce_stage(recipe, teachers, RunFolder(out), console)
     with console.stage("train the source") as advance:
-        train_model(
-            recipe, out / "source", data=stored_pairs(recipe, stored, None), teachers=teachers, objective=recipe.objective,
-            inherit="none", licence="benchmark", advance=advance,
-        )  # fmt: skip
+        arm = Arm("source", RunFolder(out / "source"), recipe.objective, "none", teachers)
+        train_model(recipe, arm, stored_pairs(recipe, stored, None), "benchmark", advance)
     figures = evaluate_model(
         student_embedder(load_student(out / "source" / "student"), SOURCE), open_evalset(recipe), 128
     )

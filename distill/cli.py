@@ -22,6 +22,24 @@ app = typer.Typer(
     help="Turns big CLIP teachers into small image-text models that run on a phone, and proves that they still work there.",
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        print(importlib.metadata.version("distill-edge"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 TeacherFlag = Annotated[
     list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")
 ]
@@ -69,22 +87,6 @@ WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an 
 PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
 
 
-def _own_recipe(folder: Path, sets: list[str] | None, given: dict[str, Any]) -> Any:
-    """The recipe that the run in `folder` was made by, with the flags and settings of this call."""
-    from distill.recipe import load_recipe
-    from distill.verbs.export import run_recipe
-
-    flags = {key.replace("__", "."): value for key, value in given.items() if value not in (None, [])}
-    return load_recipe(None, sets or [], {**run_recipe(folder).model_dump(mode="json"), **flags})
-
-
-def _recipe(recipe: str | None, sets: list[str] | None, **given: Any) -> Any:
-    from distill.recipe import load_recipe
-
-    flags = {key.replace("__", "."): tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    return load_recipe(recipe, sets or [], {key: value for key, value in flags.items() if value not in (None, ())})
-
-
 def _need(out: Path | None, example: str) -> Path:
     from distill.core.errors import UsageError
 
@@ -95,7 +97,7 @@ def _need(out: Path | None, example: str) -> Path:
 
 def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, default=str))
+        print(json.dumps(result.to_json(), ensure_ascii=False, default=str))
     else:
         show(result)
 
@@ -111,11 +113,12 @@ def run(
     from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
-    parsed = _recipe(
-        recipe, sets, teachers=teacher, captioners=captioner, student__name=student, data=data, filters=filters,
-        rehearse=rehearse or None, export__targets=target, profile__devices=device,
+    result = verb(
+        recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
+        target=target or (), device=device or (), out=out, rehearse=rehearse, resume=resume, overwrite=overwrite,
+        settings=sets or (),
     )  # fmt: skip
-    _print(verb(parsed, out, resume=resume, overwrite=overwrite), as_json, show)
+    _print(result, as_json, lambda done: show(done.facts))
 
 
 @app.command()
@@ -129,18 +132,12 @@ def reinforce(
     """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
 
-    folder = _need(out, "runs/photos")
-    given = {
-        "reinforce__verify": verify, "reinforce__calibrate": calibrate or None, "cluster__executor": executor,
-        "cluster__tasks": tasks, "cluster__workers": workers, "cluster__slurm_partition": slurm_partition,
-    }  # fmt: skip
-    named = {"teachers": teacher, "captioners": captioner, "data": data, "filters": filters}
-    goes_on = extend or (resume and not any(named.values()))
-    if goes_on and recipe is None and (folder / "resolved.json").exists():
-        parsed = _own_recipe(folder, sets, {**named, **given})
-    else:
-        parsed = _recipe(recipe, sets, **named, **given)
-    _print(verb(parsed, folder, resume=resume, overwrite=overwrite, extend=extend), as_json, _show_pairs)
+    result = verb(
+        recipe, out=_need(out, "runs/photos"), teacher=teacher or (), captioner=captioner or (), data=data,
+        filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
+        slurm_partition=slurm_partition, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
+    )  # fmt: skip
+    _print(result, as_json, _show_pairs)
 
 
 @app.command()
@@ -155,8 +152,8 @@ def curate(
     from distill.verbs.curate import curate as verb
     from distill.verbs.curate import lines
 
-    result = verb(folder, filters or [], out, dry_run=dry_run, seed=seed, overwrite=overwrite)
-    _print(result, as_json, lambda facts: print("\n".join(lines(facts))))
+    result = verb(folder, filters or (), out=out, dry_run=dry_run, seed=seed, overwrite=overwrite)
+    _print(result, as_json, lambda done: print("\n".join(lines(done.to_json()))))
 
 
 @app.command()
@@ -168,9 +165,11 @@ def train(
     """Train a student from a reinforced set, a full teacher, or heads over frozen towers."""
     from distill.verbs.train import train as verb
 
-    folder = _need(out, "runs/student")
-    parsed = _recipe(recipe, sets, teachers=teacher, student__name=student, data=data)
-    _print(verb(parsed, folder, resume=resume, overwrite=overwrite), as_json, _show_pairs)
+    result = verb(
+        recipe, out=_need(out, "runs/student"), teacher=teacher or (), student=student, data=data, resume=resume,
+        overwrite=overwrite, settings=sets or (),
+    )  # fmt: skip
+    _print(result, as_json, _show_pairs)
 
 
 @app.command(name="eval")
@@ -181,7 +180,7 @@ def evaluate(
     """Retrieval and zero-shot figures of one model."""
     from distill.verbs.evaluate import evaluate as verb
 
-    _print(verb(model, _recipe(recipe, sets, data=data)), as_json, _show_pairs)
+    _print(verb(model, recipe, data=data, settings=sets or ()), as_json, _show_pairs)
 
 
 @app.command()
@@ -190,15 +189,10 @@ def export(
     target: TargetFlag = None, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files, parity proven on them."""
-    from distill.recipe import load_recipe
     from distill.verbs.export import export as verb
-    from distill.verbs.export import run_recipe
 
-    base = run_recipe(folder).model_dump(mode="json")
-    parsed = load_recipe(
-        None, sets or [], {**base, **({"export": {**base["export"], "targets": target}} if target else {})}
-    )
-    _print(verb(folder, parsed, overwrite=overwrite), as_json, lambda result: _show_rows(result["artifacts"]))
+    result = verb(folder, target=target or (), overwrite=overwrite, settings=sets or ())
+    _print(result, as_json, lambda done: _show_rows(done.artifacts))
 
 
 @app.command()
@@ -209,8 +203,8 @@ def profile(
     """Latency of the exported files, on this host and on attached phones."""
     from distill.verbs.profile import profile as verb
 
-    parsed = _recipe(None, sets, profile__devices=device)
-    _print(verb(folder, parsed), as_json, lambda result: _show_rows(result["profiles"]))
+    result = verb(folder, device=device or (), settings=sets or ())
+    _print(result, as_json, lambda done: _show_rows(done.profiles))
 
 
 @app.command()
@@ -219,7 +213,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")], as_jso
     from distill.reporting.table import show
     from distill.verbs.report import report as verb
 
-    _print(verb(folder), as_json, show)
+    _print(verb(folder), as_json, lambda done: show(done.facts))
 
 
 @app.command()
@@ -227,9 +221,9 @@ def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     """Finished runs side by side."""
     from distill.verbs.compare import compare as verb
 
-    def show(result: dict[str, Any]) -> None:
-        _show_rows(result["table"])
-        for warning in result["warnings"]:
+    def show(result: Any) -> None:
+        _show_rows(result.table)
+        for warning in result.warnings:
             print(warning)
 
     _print(verb(folders), as_json, show)
@@ -243,7 +237,7 @@ def list_(
     """What can be named in a call."""
     from distill.verbs.listing import list_names
 
-    _print(list_names(kind), as_json, _show_rows)
+    _print(list_names(kind), as_json, lambda found: _show_rows(found.rows))
 
 
 @app.command()
@@ -251,7 +245,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     """What works on this machine, and what to do about the rest."""
     from distill.verbs.machine import doctor as verb
 
-    _print(verb(), as_json, _show_rows)
+    _print(verb(), as_json, lambda found: _show_rows(found.rows))
 
 
 @app.command()
@@ -259,7 +253,7 @@ def devices(as_json: JsonFlag = False) -> None:
     """This host and attached phones, and what is missing to use them."""
     from distill.verbs.machine import devices as verb
 
-    _print(verb(), as_json, _show_rows)
+    _print(verb(), as_json, lambda found: _show_rows(found.rows))
 
 
 def _show_rows(rows: list[dict[str, Any]]) -> None:
@@ -282,11 +276,15 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _show_pairs(result: dict[str, Any], indent: str = "") -> None:
-    for key, value in result.items():
+def _show_pairs(result: Any) -> None:
+    _print_pairs(result.to_json(), "")
+
+
+def _print_pairs(values: dict[str, Any], indent: str) -> None:
+    for key, value in values.items():
         if isinstance(value, dict):
             print(f"{indent}{key}:")
-            _show_pairs(value, indent + "  ")
+            _print_pairs(value, indent + "  ")
         else:
             print(f"{indent}{key}: {_cell(value)}")
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-Advance = Callable[[int, int, str], None]
+from distill.core.progress import Progress
+
 PLAIN_EVERY_S = 10.0
 
 
@@ -36,7 +37,7 @@ class Console:
                 file.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[Advance]:
+    def stage(self, name: str) -> Iterator[Progress]:
         """Time a stage; yields advance(done, total, note) for progress inside it."""
         started = time.perf_counter()
         with _bar(name) if sys.stderr.isatty() else _lines(name, self.say) as advance:
@@ -46,7 +47,7 @@ class Console:
 
 
 @contextlib.contextmanager
-def _bar(name: str) -> Iterator[Advance]:
+def _bar(name: str) -> Iterator[Progress]:
     import rich.console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -63,7 +64,7 @@ def _bar(name: str) -> Iterator[Advance]:
 
 
 @contextlib.contextmanager
-def _lines(name: str, say: Callable[[str], None]) -> Iterator[Advance]:
+def _lines(name: str, say: Callable[[str], None]) -> Iterator[Progress]:
     said = time.perf_counter()
 
     def advance(done: int, total: int, note: str = "") -> None:

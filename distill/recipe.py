@@ -3,13 +3,16 @@
 Recipe objects stop at the verbs: inside, functions take what they need by name.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from distill.core.errors import UsageError, nearest
-from distill.core.strict import Strict, apply_sets, load_toml, parse
+from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
+from distill.learning.settings import CheckpointSettings, OptimSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -76,23 +79,10 @@ class ClusterRecipe(Strict):
     slurm_env: str = Field("", description="command that makes Python and this package available on a node")
 
 
-class TrainRecipe(Strict):
-    """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
+class TrainRecipe(OptimSettings, CheckpointSettings):
+    """Training: the optimisation, checkpoints, and how batches are made."""
 
-    steps: int = Field(40, ge=1)
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
-    lr: float = Field(1e-3, gt=0)
-    lr_floor: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(10, ge=0)
-    weight_decay: float = Field(0.1, ge=0)
-    beta1: float = 0.9
-    beta2: float = 0.98
-    clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    device: Literal["auto", "cpu"] = "auto"
-    checkpoint_every: int = Field(10, ge=1, description="steps")
-    keep_checkpoints: int = Field(1, ge=1)
-    log_every: int = Field(5, ge=1, description="steps")
     workers: int = Field(0, ge=0, description="data loading processes")
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     half_weights: bool = Field(False, description="store the finished weights as fp16")
@@ -194,23 +184,29 @@ def find_recipe(name: str) -> Path:
     return shipped[name]
 
 
-def load_recipe(recipe: str | None, sets: list[str], given: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of a call: the file (or the default), then the flags `given`, then each `--set`.
+def load_recipe(
+    recipe: "Recipe | str | os.PathLike[str] | None" = None,
+    settings: Settings = (),
+    given: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe of a call: what it starts from, then the flags `given`, then each setting.
 
     Args:
-        recipe: a path or a shipped recipe's name; None for the embedded default.
-        sets: `a.b=value` strings.
+        recipe: a path, a shipped recipe's name, or a `Recipe`; None for the embedded default.
+        settings: {"train.steps": 100}, or "train.steps=100" strings as after --set.
         given: dotted key -> value for the flags that were given; None values are dropped.
+
+    Raises:
+        UsageError: there is no such recipe, or a key or value is wrong; it names the key and the nearest known one.
     """
-    values = {} if recipe is None else load_toml(find_recipe(recipe))
-    for key, value in (given or {}).items():
-        if value is None:
-            continue
-        table = values
-        *parents, last = key.split(".")
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[last] = value
+    where = "recipe"
+    if recipe is None:
+        values: dict[str, Any] = {}
+    elif isinstance(recipe, Recipe):
+        values = recipe.model_dump(mode="json")
+    else:
+        values, where = load_toml(find_recipe(os.fspath(recipe))), f"recipe {os.fspath(recipe)}"
     if isinstance(values.get("student"), str):
         values["student"] = {"name": values["student"]}
-    return parse(Recipe, apply_sets(values, sets), f"recipe {recipe}" if recipe else "recipe")
+    flags = {key: value for key, value in (given or {}).items() if value is not None}
+    return parse(Recipe, apply_settings(apply_settings(values, flags), settings), where)

@@ -1,7 +1,11 @@
-"""The run directory: refused when it exists, resumed when it is the same job, with recipe, versions and commit inside."""
+"""The run folder: every path in it, and how it is opened: refused when it exists, resumed when it is the same job, with
+recipe, versions and commit inside.
+"""
 
 import contextlib
 import importlib.metadata
+import json
+import os
 import platform
 import shutil
 import subprocess
@@ -11,9 +15,9 @@ from typing import Any
 
 from distill.core import atomic
 from distill.core.errors import DistillError, OutputExistsError, UsageError
+from distill.core.existing import Existing
 from distill.recipe import Recipe
 
-RESOLVED = "resolved.json"
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
     "executorch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "pyarrow",
@@ -21,6 +25,65 @@ PACKAGES = (
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.
 FREE_TO_CHANGE = ("profile", "cluster", "reinforce.verify", "export.jobs", "train.workers", "train.log_every")
+
+
+class RunFolder:
+    """Names every file and folder of a run; makes none of them.
+
+    Args:
+        path: the run folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        # What made the run, and what it said.
+        self.recipe = self.path / "recipe.toml"
+        self.resolved = self.path / "resolved.json"
+        self.log = self.path / "log.txt"
+        self.seconds = self.path / "seconds.json"  # of each stage; differs from run to run, so it is in no hash
+        # The reinforced set and what is known of it.
+        self.reinforced = self.path / "reinforced"
+        self.verify = self.path / "reinforced-verify.json"
+        self.captions = self.path / "captions.json"
+        self.selection = self.path / "selection"
+        self.cluster_logs = self.path / "cluster"
+        # Training: of a student, or of heads over frozen towers (a teacher).
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.inheritance = self.path / "inheritance.json"
+        self.trained_on = self.path / "trained-on.json"
+        self.student = self.path / "student"
+        self.teacher = self.path / "teacher"
+        self.features = self.path / "features.safetensors"
+        # What was found and made of the student.
+        self.eval = self.path / "eval"
+        self.export = self.path / "export"
+        self.profile = self.path / "profile.json"
+        self.hashes = self.path / "hashes.json"
+        self.report_md = self.path / "report.md"
+        self.report_html = self.path / "report.html"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def plain(self) -> "RunFolder":
+        """The plain student's own folder: training and student alone."""
+        return RunFolder(self.path / "plain")
+
+    def eval_of(self, name: str) -> Path:
+        """The figures of "student", of "plain" or of the teacher called `name`."""
+        return self.eval / f"{name.replace('/', '_').replace(':', '_')}.json"
+
+    def exported(self) -> list[Path]:
+        """Folders of finished exports, sorted."""
+        return sorted(file.parent for file in self.export.glob("*/artifact.json"))
+
+    def read_recipe(self) -> Recipe:
+        """The recipe that the run was made by; the default where none is kept."""
+        if not self.resolved.exists():
+            return Recipe()
+        return Recipe.model_validate_json(json.dumps(atomic.read_json(self.resolved)["recipe"]))
 
 
 def versions() -> dict[str, str]:
@@ -66,76 +129,70 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
 
 
-def refuse_existing(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise unless `out` may be written to: it is new or empty, or the call said what to do with what is there.
+def refuse_existing(run: RunFolder, existing: Existing) -> None:
+    """Raise unless the run folder may be written to: it is new or empty, or the call said what to do with what is there.
 
     Raises:
-        OutputExistsError: it holds something and neither --resume nor --overwrite was said.
-        UsageError: both were said, `out` is a file, or --overwrite would delete what is not a run.
+        OutputExistsError: it holds something and the call said nothing of it.
+        UsageError: it is a file, or would be overwritten and is not a run.
     """
-    if overwrite and resume:
-        raise UsageError("Say either --resume or --overwrite, not both.")
-    if out.is_file():
-        raise UsageError(f"{str(out)!r} is a file; --out names a folder.")
-    if not (out.is_dir() and any(out.iterdir())):
+    if run.path.is_file():
+        raise UsageError(f"{str(run)!r} is a file; --out names a folder.")
+    if not (run.path.is_dir() and any(run.path.iterdir())):
         return
-    if overwrite and not (out / RESOLVED).exists():
+    if existing is Existing.OVERWRITE and not run.resolved.exists():
         raise UsageError(
-            f"{str(out)!r} is not a run of distill (no {RESOLVED} inside), so --overwrite will not delete it."
+            f"{str(run)!r} is not a run of distill (no {run.resolved.name} inside), so --overwrite will not delete it."
         )
-    if not overwrite and not resume:
+    if existing is Existing.REFUSE:
         raise OutputExistsError(
-            f"The output {str(out)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
+            f"The output {str(run)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
         )
 
 
-def open_run(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool, extend: bool = False) -> None:
-    """Make `out` ready for `recipe`: new, the continuation of the same job, or (`extend`) a job that adds to it.
+def open_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
+    """Make the run folder ready for `recipe`: new, the continuation of the same job, or (EXTEND) a job that adds to it.
 
     The recipe that extends a run is not kept here, but by `keep_recipe` when the set has turned out to take it.
 
     Raises:
-        OutputExistsError: it exists and neither was said.
-        UsageError: resume was said, but the run was started with other settings (names them).
+        OutputExistsError: it exists, and the call said nothing of it.
+        UsageError: the run to resume was started with other settings (names them).
         DistillError: not enough free space to begin.
     """
-    values = recipe.model_dump(mode="json")
-    if extend and (resume or overwrite):
-        raise UsageError("Say one of --extend, --resume and --overwrite.")
-    refuse_existing(out, resume=resume or extend, overwrite=overwrite)
-    if out.is_dir() and overwrite:
-        shutil.rmtree(out)
-    elif (out / RESOLVED).exists() and not extend:
-        before = atomic.read_json(out / RESOLVED)["recipe"]
-        keys = differing_keys(before, values)
+    refuse_existing(run, existing)
+    if run.path.is_dir() and existing is Existing.OVERWRITE:
+        shutil.rmtree(run.path)
+    elif run.resolved.exists() and existing is not Existing.EXTEND:
+        keys = differing_keys(atomic.read_json(run.resolved)["recipe"], recipe.model_dump(mode="json"))
         if keys:
             raise UsageError(
-                f"{str(out)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
-                f"(see {RESOLVED}), or give another --out.{_extend_hint(keys)}"
+                f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
+                f"(see {run.resolved.name}), or give another --out.{_extend_hint(keys)}"
             )
-    out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out).free
+    run.path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(run.path).free
     if free < MINIMUM_FREE_BYTES:
         raise DistillError(
-            f"Only {free / 1e6:.0f} MB are free where {str(out)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
+            f"Only {free / 1e6:.0f} MB are free where {str(run)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    if not (out / RESOLVED).exists():
-        keep_recipe(out, recipe)
+    if not run.resolved.exists():
+        keep_recipe(run, recipe)
 
 
 @contextlib.contextmanager
-def discard_unless(out: Path, begun: Path, *, first: bool = True) -> Iterator[None]:
-    """When the work inside fails before the file `begun` was there, forget the run in `out`: the call may be mended and
+def discard_unless(run: RunFolder, begun: Path, *, first: bool = True) -> Iterator[None]:
+    """When the work inside fails before the file `begun` was there, forget the run: the call may be mended and
     repeated without --overwrite. Only the first process does so."""
     try:
         yield
     except DistillError:
         if first and not begun.exists():
-            for name in ("recipe.toml", RESOLVED, "log.txt"):
-                (out / name).unlink(missing_ok=True)
+            for file in (run.recipe, run.resolved, run.log):
+                file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it holds something else
-                out.rmdir()
+                run.path.rmdir()
         raise
 
 
@@ -144,13 +201,13 @@ def _extend_hint(keys: list[str]) -> str:
     return " To add teachers, captioners or views to a finished set: distill reinforce --extend." if grows else ""
 
 
-def keep_recipe(out: Path, recipe: Recipe) -> None:
-    """Write recipe.toml and resolved.json: what the run in `out` is made by, which a resume reads."""
+def keep_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Write recipe.toml and resolved.json: what the run is made by, which a resume reads."""
     import tomli_w
 
     values = recipe.model_dump(mode="json")
-    atomic.write_text(out / "recipe.toml", tomli_w.dumps(_without_none(values)))
-    atomic.write_json(out / RESOLVED, {"recipe": values, "versions": versions(), "commit": git_commit()})
+    atomic.write_text(run.recipe, tomli_w.dumps(_without_none(values)))
+    atomic.write_json(run.resolved, {"recipe": values, "versions": versions(), "commit": git_commit()})
 
 
 def _without_none(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The types that flow through reinforced data. Importable without torch."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,9 +71,9 @@ class Batch:
     captions and synthetic ones, whose losses are added; the others make one.
 
     Attributes:
-        images: [b, 3, H, W] uint8, RGB; `distill.learning.fit` makes them floats in [0, 1] where the model lives, which is a
-            quarter of the bytes to move. (Features [b, F] float32 when towers' heads are aligned.)
-        texts: streams x b captions. (Features [b, F] as a tensor when towers' heads are aligned.)
+        images: [b, 3, H, W] uint8, RGB; they become floats in [0, 1] where the model lives, which is a quarter of the bytes
+            to move.
+        texts: streams x b captions.
         teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.
         teacher_text: teacher name -> [streams x b, D_t], the same for the captions.
         keys: b sample keys, for messages and the exact-resume tests.
@@ -81,7 +81,7 @@ class Batch:
     """
 
     images: "Tensor"
-    texts: Any
+    texts: list[str]
     teacher_image: "dict[str, Tensor]"
     teacher_text: "dict[str, Tensor]"
     keys: list[str]

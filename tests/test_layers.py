@@ -18,8 +18,8 @@ MAY_IMPORT = {
 }
 # Rooms of each folder, from the ground up. A room imports rooms of lower floors, and itself.
 FLOORS = {
-    "distill": ["core", "recipe processes console learning evaluation", "models rehearsal run_folder", "reporting", "stages",
-                "verbs", "cli", "__main__"],
+    "distill": ["core", "processes console learning evaluation", "recipe", "models rehearsal run_folder", "reporting",
+                "stages", "verbs", "cli", "__main__"],
     "export": ["artifact target device", "parity mil devices", "targets towers doctor", "children", "profile run"],
     "students": ["spec tokenizer vocabularies", "student inherit zoo"],
     "reinforced_data": ["sample sentences", "source pixels rendered", "sources", "store", "labelling", "training published",

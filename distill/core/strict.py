@@ -4,6 +4,7 @@ TOML because `1e-3` is a number there and because it needs no schema of its own.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ class Strict(BaseModel):
 
 
 M = TypeVar("M", bound=Strict)
+Settings = Mapping[str, Any] | Sequence[str]  # {"a.b": value}, or "a.b=value" strings as on the command line
 
 
 def parse(model: type[M], values: dict[str, Any], where: str) -> M:
@@ -68,21 +70,28 @@ def load_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def apply_sets(values: dict[str, Any], sets: list[str]) -> dict[str, Any]:
-    """A copy of `values` with each `a.b=value` of `sets` applied; the value is TOML, or a bare string."""
-    result: dict[str, Any] = _copy(values)
-    for item in sets:
-        key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--set {item!r}: write key=value, for example --set train.lr=1e-3.")
-        *parents, last = key.strip().split(".")
+def apply_settings(values: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """A copy of `values` with the settings applied. The value in an `a.b=value` string is TOML, or a bare word."""
+    result: dict[str, Any] = _copy(dict(values))
+    if isinstance(settings, str):
+        raise UsageError(f"Settings are a list of key=value strings or a mapping, not the one string {settings!r}.")
+    pairs = settings.items() if isinstance(settings, Mapping) else [_split(item) for item in settings]
+    for key, value in pairs:
+        *parents, last = key.split(".")
         table = result
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise UsageError(f"--set {item!r}: {parent!r} is a value, not a table of keys.")
-        table[last] = _toml_value(text.strip())
+                raise UsageError(f"The setting {key!r}: {parent!r} is a value, not a table of keys.")
+        table[last] = value
     return result
+
+
+def _split(item: str) -> tuple[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {item!r}: write key=value, for example --set train.lr=1e-3.")
+    return key.strip(), _toml_value(text.strip())
 
 
 def _toml_value(text: str) -> Any:

@@ -9,36 +9,37 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from distill.core.errors import DistillError
+from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
+from distill.learning.settings import CheckpointSettings, OptimSettings
 
 
 class BatchLike(Protocol):
-    """The part of reinforced_data's Batch that the loop reads."""
+    """What the loop itself reads of a batch: the keys of this rank's b samples."""
 
-    images: Tensor
-    texts: Any
-    teacher_image: dict[str, Tensor]
-    teacher_text: dict[str, Tensor]
-    keys: list[str]
-    weights: Tensor | None
+    @property
+    def keys(self) -> list[str]:
+        """One per sample."""
+        ...
 
 
-Batches = Callable[[int, int], Iterator[BatchLike]]
-Progress = Callable[[int, int, dict[str, float]], None]
+B = TypeVar("B", bound=BatchLike)
+Batches = Callable[[int, int], Iterator[B]]  # batches(first_step, last_step) yields this rank's batch of each step
+Arguments = Callable[[B, torch.device], tuple[Any, ...]]  # a batch -> what the task is called with, on that device
 
 
-def learning_rate(step: int, *, steps: int, lr: float, lr_floor: float, warmup_steps: int) -> float:
+def learning_rate(step: int, optim: OptimSettings) -> float:
     """The rate of 0-based `step`: linear warm-up over warmup_steps, then cosine from lr to lr_floor at the end."""
-    if step < warmup_steps:
-        return lr * (step + 1) / warmup_steps
-    share = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return lr_floor + (lr - lr_floor) * 0.5 * (1 + math.cos(math.pi * share))
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    share = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
+    return optim.lr_floor + (optim.lr - optim.lr_floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def parameter_groups(task: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -67,91 +68,97 @@ class MetricsLog:
             file.write(json.dumps(row) + "\n")
 
 
+class Pace:
+    """Speed since the last logged step: samples per second over all ranks, and the share of it spent on waiting for data."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.samples, self.waited_s, self.began_s = 0, 0.0, time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """The figures; measuring begins anew."""
+        elapsed = time.perf_counter() - self.began_s
+        figures = {"samples_per_s": self.samples / elapsed, "data_wait_share": self.waited_s / elapsed}
+        self._begin()
+        return figures
+
+
 def fit(
     task: nn.Module,
-    batches: Batches,
-    tokenize: Callable[[Any], Tensor],
-    out: Path,
+    batches: Batches[B],
+    arguments: Arguments[B],
+    checkpoint_folder: Path,
+    metrics_file: Path,
     *,
-    steps: int,
-    lr: float,
-    lr_floor: float,
-    warmup_steps: int,
-    weight_decay: float,
-    betas: tuple[float, float],
-    clip_norm: float,
-    precision: str,
-    device: str,
+    optim: OptimSettings,
+    checkpointing: CheckpointSettings,
     seed: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-    log_every: int,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> None:
-    """Train `task` in place to `steps`, going on from the newest complete checkpoint under out/checkpoints.
+    """Train `task` in place to optim.steps, going on from the newest complete checkpoint.
 
     Args:
-        task: called as task(images, texts, teacher_image, teacher_text), with weights last where a batch has them,
-            -> named losses with "loss".
-        batches: batches(first_step, last_step) yields this rank's batch of each step.
-        tokenize: a batch's texts -> tensor for the task.
-        out: gets checkpoints/ and metrics.jsonl.
+        task: called with a batch's arguments -> named losses with "loss", each a scalar.
+        metrics_file: gets a line of JSON per logged step.
+        seed: of everything random inside the task (dropout).
 
     Raises:
         DistillError: the loss is not finite; names the step and the samples.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
-    optimizer = torch.optim.AdamW(parameter_groups(task, weight_decay), lr=lr, betas=betas, eps=1e-6)
-    found = checkpoints.latest(out / "checkpoints")
-    first_step = 0
-    if found is not None:
-        checkpoints.restore(found, task, optimizer)
-        first_step = found.step
+    accelerator = Accelerator(mixed_precision=optim.precision, cpu=optim.device == "cpu")
+    optimizer = torch.optim.AdamW(
+        parameter_groups(task, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
+    )
+    first_step = _restored(checkpoint_folder, task, optimizer)
     wrapped, prepared = accelerator.prepare(task, optimizer)
-    log = MetricsLog(out / "metrics.jsonl", first_step) if accelerator.is_main_process else None
+    log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
-    waited, started, since = 0.0, time.perf_counter(), first_step
-    source = batches(first_step, steps)
-    for step in range(first_step, steps):
+    source, pace = batches(first_step, optim.steps), Pace()
+    for step in range(first_step, optim.steps):
         before = time.perf_counter()
         batch = next(source)
-        waited += time.perf_counter() - before
+        pace.waited_s += time.perf_counter() - before
         torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
-        rate = learning_rate(step, steps=steps, lr=lr, lr_floor=lr_floor, warmup_steps=warmup_steps)
+        rate = learning_rate(step, optim)
         for group in prepared.param_groups:
             group["lr"] = rate
-        losses, norm = _take_step(accelerator, wrapped, prepared, batch, tokenize(batch.texts), clip_norm, step)
+        losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step)
+        pace.samples += len(batch.keys) * accelerator.num_processes
         done = step + 1
-        if log is not None and (done % log_every == 0 or done == steps):
-            elapsed = time.perf_counter() - started
+        if log is not None and (done % optim.log_every == 0 or done == optim.steps):
             row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm}
-            row |= {name: value.item() for name, value in losses.items()}
-            row["samples_per_s"] = (done - since) * batch.images.shape[0] * accelerator.num_processes / elapsed
-            row["data_wait_share"] = waited / elapsed
+            row |= {name: value.item() for name, value in losses.items()} | pace.read()
             log.write(row)
-            waited, started, since = 0.0, time.perf_counter(), done
-            if progress:
-                progress(done, steps, row)
-        if accelerator.is_main_process and (done % checkpoint_every == 0 or done == steps):
-            checkpoints.save(out / "checkpoints", done, task, optimizer, keep_checkpoints)
+            progress(done, optim.steps, _note(row))
+        if accelerator.is_main_process and (done % checkpointing.checkpoint_every == 0 or done == optim.steps):
+            checkpoints.save(checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints)
     task.eval()
 
 
+def _restored(folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The step to begin with: that of the newest checkpoint, which is loaded, or 0."""
+    found = checkpoints.latest(folder)
+    if found is None:
+        return 0
+    checkpoints.restore(found, task, optimizer)
+    return found.step
+
+
+def _note(row: dict[str, float]) -> str:
+    return f"loss {row['loss']:.3f}, {row['samples_per_s']:.0f} samples/s, data wait {row['data_wait_share']:.0%}"
+
+
 def _take_step(
-    accelerator: Any, task: nn.Module, optimizer: Any, batch: BatchLike, texts: Tensor, clip_norm: float, step: int
+    accelerator: Any, task: nn.Module, optimizer: Any, batch: B, arguments: Arguments[B], clip_norm: float, step: int
 ) -> tuple[dict[str, Tensor], float]:
     """One optimizer step: the named losses and the gradient's norm before clipping."""
-    place = accelerator.device
+    inputs = arguments(batch, accelerator.device)
     with accelerator.autocast():
-        losses: dict[str, Tensor] = task(
-            _pixels(batch.images.to(place)),
-            texts.to(place),
-            {name: value.to(place) for name, value in batch.teacher_image.items()},
-            {name: value.to(place) for name, value in batch.teacher_text.items()},
-            *(() if batch.weights is None else (batch.weights.to(place),)),
-        )
+        losses: dict[str, Tensor] = task(*inputs)
     if not torch.isfinite(losses["loss"]):
         raise DistillError(
             f"The loss is not finite at step {step + 1} (samples {', '.join(batch.keys[:4])}, ...). Lower train.lr or "
@@ -162,8 +169,3 @@ def _take_step(
     norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
     optimizer.step()
     return losses, norm.item()
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """uint8 images as floats in [0, 1], rows in memory order; features as they are."""
-    return images.contiguous().float().div_(255) if images.dtype == torch.uint8 else images

@@ -3,8 +3,9 @@
 Stored and live teachers look the same from here: a batch carries teacher embeddings, or none.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,39 @@ from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, embeddings, gather
 from distill.learning.objective import Objective
 from teachers.spec import TeacherFacts
+
+
+class PairBatch(Protocol):
+    """b pairs on this rank, see `reinforced_data.sample.Batch`."""
+
+    images: Tensor
+    texts: Any
+    teacher_image: dict[str, Tensor]
+    teacher_text: dict[str, Tensor]
+    keys: list[str]
+    weights: Tensor | None
+
+
+def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, torch.device], tuple[Any, ...]]:
+    """What a `DistillTask` is called with for a batch of pairs: `arguments` of `distill.learning.fit.fit`.
+
+    Args:
+        tokenize: streams x b captions -> LongTensor [streams x b, L].
+    """
+
+    def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
+        # uint8 until here, which is a quarter of the bytes to move; rows in memory order for the convolutions.
+        images = batch.images.to(device).contiguous().float().div_(255)
+        weights = () if batch.weights is None else (batch.weights.to(device),)
+        return (
+            images,
+            tokenize(batch.texts).to(device),
+            {name: value.to(device) for name, value in batch.teacher_image.items()},
+            {name: value.to(device) for name, value in batch.teacher_text.items()},
+            *weights,
+        )
+
+    return arguments
 
 
 class TwoTowers(Protocol):

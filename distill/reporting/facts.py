@@ -7,80 +7,67 @@ from typing import Any
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
+from distill.run_folder import RunFolder
 
 
-def read_run(out: Path) -> dict[str, Any]:
-    """The facts of the run in `out`.
+def read_run(run: RunFolder) -> dict[str, Any]:
+    """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per file),
     profiles, phones, judged_on, curves, verify, captions, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
-        UsageError: `out` is not a run folder. DistillError: it has no evaluation yet.
+        UsageError: this is not a run folder. DistillError: it has no evaluation yet.
     """
-    if not (out / "resolved.json").exists():
-        raise UsageError(f"{str(out)!r} is not a run folder: it has no resolved.json.")
-    evals = [atomic.read_json(path) for path in sorted((out / "eval").glob("*.json"))]
-    if not evals or not (out / "student").exists():
-        raise DistillError(f"The run in {str(out)!r} is not finished. Continue it: distill run --out {out} --resume.")
-    resolved = atomic.read_json(out / "resolved.json")
-    profile = _json_or(out / "profile.json", {"exported": [], "eager": {}})
+    if not run.resolved.exists():
+        raise UsageError(f"{str(run)!r} is not a run folder: it has no {run.resolved.name}.")
+    evals = [atomic.read_json(path) for path in sorted(run.eval.glob("*.json"))]
+    if not evals or not run.student.exists():
+        raise DistillError(f"The run in {str(run)!r} is not finished. Continue it: distill run --out {run} --resume.")
+    resolved = atomic.read_json(run.resolved)
+    profile = _json_or(run.profile, {"exported": [], "eager": {}})
     host = profile.get("host", {})
-    exports = _exports(out, profile)
+    exports = _exports(run, profile)
     order = {"teacher": 0, "student": 1, "plain": 2}
     evals.sort(key=lambda item: order[item["role"]])
-    manifest = _json_or(out / "reinforced" / "manifest.json", {})
+    manifest = _json_or(run.reinforced / "manifest.json", {})
     return {
-        "out": str(out),
+        "out": str(run),
         "recipe": resolved["recipe"],
         "versions": resolved["versions"],
         "commit": resolved["commit"],
         "rehearsal": bool(resolved["recipe"]["rehearse"]),
         "mark": MARK if resolved["recipe"]["rehearse"] else "",
-        "table": [_model_row(out, item, profile["eager"], exports) for item in evals],
+        "table": [_model_row(item, profile["eager"], exports) for item in evals],
         "evals": evals,
         "exports": exports,
         "profiles": profile["exported"],
         "phones": _phones(profile["exported"]),
         "judged_on": evals[0].get("data"),
-        "curves": {"student": _curve(out), "plain student": _curve(out / "plain")},
-        "verify": _json_or(out / "reinforced-verify.json", {}),
-        "captions": _json_or(out / "captions.json", None),
-        "selection": _selection(out, resolved["recipe"]),
+        "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
+        "verify": _json_or(run.verify, {}),
+        "captions": _json_or(run.captions, None),
+        "selection": _json_or(run.trained_on, {"selection": None})["selection"],
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),
-        "licence": atomic.read_json(out / "student" / "card.json")["licence"],
-        "seconds": _json_or(out / "seconds.json", {}),
+        "licence": atomic.read_json(run.student / "card.json")["licence"],
+        "seconds": _json_or(run.seconds, {}),
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
-        "inherited": {k: v for k, v in _json_or(out / "inheritance.json", {}).items() if k != "plan"},
+        "inherited": {k: v for k, v in _json_or(run.inheritance, {}).items() if k != "plan"},
     }
-
-
-def _selection(out: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """What was trained on: "folder", "kept", "samples", "draws" and "filters" of the selection; None = all samples."""
-    if recipe.get("selection"):
-        folder = Path(recipe["selection"])
-    elif recipe.get("filters"):
-        folder = out / "selection"
-    else:
-        folder = Path(recipe["data"]).parent / "selection" if Path(recipe["data"]).is_dir() else out / "none"
-    record = _json_or(folder / "selection.json", None)
-    if record is None:
-        return None
-    filters = [f"{step['filter']} kept {step['kept']} of {step['came']}" for step in record["filters"]]
-    return {"folder": str(folder), "filters": filters, **{key: record[key] for key in ("kept", "samples", "draws")}}
 
 
 def _json_or(path: Path, default: Any) -> Any:
     return atomic.read_json(path) if path.exists() else default
 
 
-def _curve(folder: Path) -> list[dict[str, float]]:
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def _curve(run: RunFolder) -> list[dict[str, float]]:
+    if not run.metrics.exists():
+        return []
+    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
 
 
-def _model_row(out: Path, item: dict[str, Any], eager: dict[str, Any], exports: list[dict[str, Any]]) -> dict[str, Any]:
+def _model_row(item: dict[str, Any], eager: dict[str, Any], exports: list[dict[str, Any]]) -> dict[str, Any]:
     role, retrieval, zero_shot = item["role"], item["retrieval"], item["zero_shot"]
     speed = eager.get(item["model"] if role == "teacher" else role, {})
     parity = [row["cosine_min"] for row in exports if row["cosine_min"] is not None]
@@ -99,13 +86,13 @@ def _model_row(out: Path, item: dict[str, Any], eager: dict[str, Any], exports: 
     }
 
 
-def _exports(out: Path, profile: dict[str, Any]) -> list[dict[str, Any]]:
+def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     from export.target import TARGETS
 
     measured = [item for item in profile["exported"] if item["source"] == "measured"]
-    for path in sorted((out / "export").glob("*/artifact.json")):
-        for artifact in atomic.read_json(path):
+    for folder in run.exported():
+        for artifact in atomic.read_json(folder / "artifact.json"):
             parity = artifact["parity"]
             runtime = TARGETS.get(artifact["target"]).runtime
             latency = next(
@@ -116,7 +103,7 @@ def _exports(out: Path, profile: dict[str, Any]) -> list[dict[str, Any]]:
                     "target": artifact["target"],
                     "precision": artifact["precision"],
                     "tower": artifact["tower"],
-                    "file": f"{path.parent.name}/{artifact['file']}",
+                    "file": f"{folder.name}/{artifact['file']}",
                     "size_mb": round(artifact["size_bytes"] / 1e6, 2),
                     "seconds": artifact["seconds"],
                     "cosine_min": parity["cosine_min"],

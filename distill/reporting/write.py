@@ -5,10 +5,11 @@ from typing import Any
 
 from distill.core import atomic
 from distill.reporting import plots, table
+from distill.run_folder import RunFolder
 
 
-def write_reports(out: Path, facts: dict[str, Any]) -> None:
-    """Write out/report.md and out/report.html (one file, no network)."""
+def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
+    """Write report.md and report.html (one file, no network)."""
     import jinja2
 
     templates = jinja2.Environment(
@@ -21,10 +22,10 @@ def write_reports(out: Path, facts: dict[str, Any]) -> None:
     templates.filters["percent"] = table.percent
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
-    atomic.write_text(out / "report.md", templates.get_template("report.md").render(shown))
+    atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),
         "pareto_svg": plots.pareto(facts["table"]),
         "latency_svg": plots.latency_bars(facts["profiles"]),
     }
-    atomic.write_text(out / "report.html", templates.get_template("report.html").render({**shown, **drawn}))
+    atomic.write_text(run.report_html, templates.get_template("report.html").render({**shown, **drawn}))

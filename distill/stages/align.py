@@ -5,24 +5,37 @@ InfoNCE: the class names carry over what the tower knows beyond the captions. Fe
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.console import Console
-from distill.core import atomic
 from distill.core.errors import UsageError
+from distill.core.existing import Existing
 from distill.recipe import Recipe
-from distill.stages.train import fit_recipe, report_progress
+from distill.run_folder import RunFolder, open_run
 
 if TYPE_CHECKING:
     import torch
 
 CLASS_NOISE = 0.5  # standard deviations per feature, see teachers.towers.features.class_name_pairs
 CLASS_SHARE = 3  # one row in three of a batch is a class-name pair
-FEATURES_FILE = "features.safetensors"
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """b pairs of features on this rank: image [b, F_i], text [b, F_t], float32; keys for messages."""
+
+    image: "torch.Tensor"
+    text: "torch.Tensor"
+    keys: list[str]
+
+
+def feature_arguments(batch: FeatureBatch, device: "torch.device") -> tuple[Any, ...]:
+    """What a `DistillTask` is called with for features: `arguments` of `distill.learning.fit.fit`; no teachers."""
+    return batch.image.to(device), batch.text.to(device), {}, {}
 
 
 class FeaturePairs:
@@ -47,11 +60,9 @@ class FeaturePairs:
                 f"{batch_size} takes. Lower it with --set train.batch_size={max(2, len(self.usable))}."
             )
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Any]:
-        """One `Batch` of features per step."""
+    def batches(self, first_step: int, last_step: int) -> Iterator[FeatureBatch]:
+        """One batch per step."""
         import torch
-
-        from reinforced_data.sample import Batch
 
         per_epoch = len(self.usable) // self.pair_rows
         for step in range(first_step, last_step):
@@ -63,11 +74,9 @@ class FeaturePairs:
             picked = torch.from_numpy(rng.choice(len(self.classes[0]), self.class_rows, replace=False))
             shape = (self.class_rows, self.classes[0].shape[1])
             noise = torch.from_numpy(rng.standard_normal(shape, np.float32)) * self.noise_scale
-            yield Batch(
-                images=torch.cat([self.cache.image[images].float(), self.classes[0][picked] + noise]),
-                texts=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]]),
-                teacher_image={},
-                teacher_text={},
+            yield FeatureBatch(
+                image=torch.cat([self.cache.image[images].float(), self.classes[0][picked] + noise]),
+                text=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]]),
                 keys=[f"image {index}" for index in images],
             )
 
@@ -83,8 +92,10 @@ def _square(data: bytes, key: str, size: int) -> "torch.Tensor":
     return torch.from_numpy(render_view(image, square_view(*image.size), size)).permute(2, 0, 1).float() / 255
 
 
-def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, console: Console) -> dict[str, Any]:
-    """Train heads over recipe.towers on recipe.data into out/teacher, a teacher by its path.
+def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Console) -> dict[str, int]:
+    """Train heads over recipe.towers on recipe.data into the run's teacher/, a teacher by its path.
+
+    Returns the parameters of each head, by side: "image" and "text".
 
     Raises:
         UsageError: unknown towers, or too little data. DistillError: the towers' packages are missing.
@@ -93,7 +104,6 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
 
     from distill.learning.objective import Objective
     from distill.learning.task import DistillTask
-    from distill.run_folder import open_run
     from reinforced_data.source import open_source
     from teachers.spec import TEACHERS, TeacherFacts
     from teachers.towers.features import cache_features, class_name_pairs
@@ -107,23 +117,23 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
         )
     source = open_source(recipe.data, "train", recipe.limit)
     towers = FrozenTowers()
-    open_run(out, recipe, resume=resume, overwrite=overwrite)
-    console.log_to(out / "log.txt")
-    target = out / "teacher"
-    if target.exists():
-        return {"out": str(target)}
-
+    open_run(run, recipe, existing)
+    console.log_to(run.log)
+    heads = AlignmentHeads()
+    counts = {side: sum(p.numel() for p in getattr(heads, side).parameters()) for side in ("image", "text")}
+    if run.teacher.exists():
+        return counts
     with console.stage("features of the frozen towers") as advance:
         cache = cache_features(
             towers,
             source,
-            out / FEATURES_FILE,
+            run.features,
             decode=partial(_square, size=spec.image_size),
             progress=lambda done, total: advance(done, total, "images"),
         )
         classes = class_name_pairs(towers, cache)
     torch.manual_seed(recipe.seed)
-    heads = AlignmentHeads()
+    heads = AlignmentHeads()  # random anew, from the seed
     heads.set_statistics(cache.image, cache.text)
     pairs = FeaturePairs(cache, classes, recipe.train.batch_size, recipe.seed)
     none: dict[str, TeacherFacts] = {}
@@ -131,8 +141,17 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
     with console.stage("train heads") as advance:
         from distill.learning.fit import fit
 
-        settings = fit_recipe(recipe.train, recipe.seed)
-        fit(task, pairs.batches, lambda features: features, out, **settings, progress=report_progress(advance))
+        fit(
+            task,
+            pairs.batches,
+            feature_arguments,
+            run.checkpoints,
+            run.metrics,
+            optim=recipe.train,
+            checkpointing=recipe.train,
+            seed=recipe.seed,
+            progress=advance,
+        )
     info = {
         "name": spec.name,
         "licence": f"towers Apache-2.0; heads trained on {source.name} ({source.licence})",
@@ -141,7 +160,5 @@ def align_towers(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, co
         "seed": recipe.seed,
         "samples": recipe.train.steps * recipe.train.batch_size,
     }
-    save_heads_teacher(target, heads.eval(), info)
-    counts = {side: sum(p.numel() for p in getattr(heads, side).parameters()) for side in ("image", "text")}
-    atomic.write_json(out / "result.json", {"out": str(target), "head_parameters": counts})
-    return {"out": str(target), "head_parameters": counts}
+    save_heads_teacher(run.teacher, heads.eval(), info)
+    return counts

@@ -11,8 +11,8 @@ from distill.core.errors import UsageError
 from distill.models import TeacherSet
 from distill.recipe import Recipe
 from distill.rehearsal import MARK, small_task
+from distill.run_folder import RunFolder
 from distill.stages.reinforce import is_reinforced
-from distill.stages.train import BASELINE
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder, EvalSet
@@ -90,30 +90,30 @@ class Judged:
     embedder: Any  # Callable[[], Embedder]
 
 
-def judged_models(recipe: Recipe, teachers: TeacherSet, out: Path) -> list[Judged]:
+def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[Judged]:
     """Teachers, student, plain student."""
     from distill.evaluation.evalset import student_embedder, teacher_embedder
     from students.student import load_student
 
     def student(folder: Path, name: str) -> "Embedder":
-        return student_embedder(load_student(folder / "student"), name)
+        return student_embedder(load_student(folder), name)
 
     models = [
         Judged("teacher", spec.name, lambda index=index: teacher_embedder(teachers.loaded[index]))
         for index, spec in enumerate(teachers.specs)
     ]
-    models.append(Judged("student", recipe.student.name, lambda: student(out, recipe.student.name)))
+    models.append(Judged("student", recipe.student.name, lambda: student(run.student, recipe.student.name)))
     if recipe.baseline.enabled:
         name = f"{recipe.student.name} (plain)"
-        models.append(Judged("plain", name, lambda: student(out / BASELINE, name)))
+        models.append(Judged("plain", name, lambda: student(run.plain.student, name)))
     return models
 
 
-def eval_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console) -> None:
-    """out/eval/<role or teacher name>.json for every model."""
+def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
+    """Write eval/<role or teacher name>.json for every model that has none."""
     from distill.evaluation.evalset import evaluate_model
 
-    missing = [model for model in models if not eval_file(out, model).exists()]
+    missing = [model for model in models if not eval_file(run, model).exists()]
     if not missing:
         return
     with console.stage("evaluate") as advance:
@@ -128,10 +128,9 @@ def eval_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console
                 result["rejected"] = data.rejected
             if recipe.rehearse:
                 result["rehearsal"] = MARK
-            atomic.write_json(eval_file(out, model), result)
+            atomic.write_json(eval_file(run, model), result)
 
 
-def eval_file(out: Path, model: Judged) -> Path:
+def eval_file(run: RunFolder, model: Judged) -> Path:
     """Where a model's figures lie."""
-    name = model.name if model.role == "teacher" else model.role
-    return out / "eval" / f"{name.replace('/', '_').replace(':', '_')}.json"
+    return run.eval_of(model.name if model.role == "teacher" else model.role)

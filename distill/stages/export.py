@@ -1,14 +1,13 @@
 """The exported files of a run, parity proven on the evaluation's own images and captions."""
 
-from pathlib import Path
-
 from distill.console import Console
 from distill.recipe import Recipe
 from distill.rehearsal import MARK
+from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 
 
-def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
+def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
     """out/export/<target>-<precision>/ for every target, parity proven on the evaluation's own images and captions."""
     from distill.evaluation.evalset import pixels
     from export.run import export_student
@@ -18,7 +17,7 @@ def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
     if not settings.targets:
         return
     with console.stage("export and check parity"):
-        student = load_student(out / "student")
+        student = load_student(run.student)
         data = open_evalset(recipe)
         images = [(sample.key, sample.image) for sample in data.samples]
         texts = [sample.captions[0].text for sample in data.samples]
@@ -26,13 +25,13 @@ def export_stage(recipe: Recipe, out: Path, console: Console) -> None:
             images = [(f"{data.task.name}-{i}", image) for i, image in enumerate(data.task.images)]
             texts = [data.task.templates[0].format(name) for name in data.task.class_names]
         n = settings.parity_samples
-        card = read_card(out / "student")
+        card = read_card(run.student)
         provenance = {"student": card["name"], "teachers": card["teachers"], "objective": card["objective"]}
         if recipe.rehearse:
             provenance["rehearsal"] = MARK
         export_student(
-            out / "student",
-            out / "export",
+            run.student,
+            run.export,
             targets=list(settings.targets),
             pixels=pixels(images[:n], student.image_size),
             tokens=student.tokenize(texts[:n]).numpy().astype("int32"),

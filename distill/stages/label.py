@@ -11,31 +11,29 @@ from distill.core import atomic
 from distill.models import CaptionerSet, TeacherSet
 from distill.processes import Place, teacher_device, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import keep_recipe
+from distill.run_folder import RunFolder, keep_recipe
 
-VERIFY_FILE = "reinforced-verify.json"
-CLUSTER_LOGS = "cluster"
 PUBLISHED = "datacompdr:"
 
 
 def label(
-    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, place: Place, *, extend: bool = False
+    recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console, place: Place, *, extend: bool = False
 ) -> None:
     """This process's share of the shards, and the manifest when all are there."""
     from reinforced_data.labelling.reinforce import work
 
     if is_published(recipe.data):
         if place.rank == 0:
-            import_stage(recipe, out, console)
+            import_stage(recipe, set_folder, console)
         else:  # one process is enough; the others only see it begin
-            wait_until((out / "plan.json").is_file, f"the first process to plan {str(out)!r}")
+            wait_until((set_folder / "plan.json").is_file, f"the first process to plan {str(set_folder)!r}")
         return
-    source, models, captioners = _prepare(recipe, teachers, out, console, place, extend)
+    source, models, captioners = _prepare(recipe, teachers, set_folder, console, place, extend)
     with console.stage("reinforce") as advance:
         work(
             source,
             models,
-            out,
+            set_folder,
             captioners=captioners,
             rank=place.rank,
             world=place.world,
@@ -48,7 +46,7 @@ def is_published(data: str) -> bool:
     return data.startswith(PUBLISHED)
 
 
-def import_stage(recipe: Recipe, out: Path, console: Console) -> None:
+def import_stage(recipe: Recipe, set_folder: Path, console: Console) -> None:
     """A published set as one of ours: what it stores is taken as it is, no teacher runs."""
     from reinforced_data.published.imported import import_published, open_published
     from reinforced_data.source import open_source
@@ -59,16 +57,16 @@ def import_stage(recipe: Recipe, out: Path, console: Console) -> None:
     with console.stage("import the published set") as advance:
         import_published(
             open_published(recipe.data.removeprefix(PUBLISHED), sources, teachers),
-            out,
+            set_folder,
             embed_dtype=settings.embed_dtype,
             shard_size=settings.shard_size,
-            resume=out.exists(),
+            resume=set_folder.exists(),
             progress=lambda done, total: advance(done, total, "samples"),
         )
 
 
 def _prepare(
-    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, place: Place, extend: bool
+    recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console, place: Place, extend: bool
 ) -> tuple[Any, list[Any], list[Any]]:
     """The source, the models, and a planned folder."""
     from reinforced_data.labelling.plan import make_plan
@@ -86,7 +84,7 @@ def _prepare(
         for model in [*models, *captioners]:
             if device != "cpu" and hasattr(model, "to"):
                 model.to(device)
-    models = scaled_teachers(recipe, models, out, console)
+    models = scaled_teachers(recipe, models, set_folder, console)
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     plan = make_plan(
         source,
@@ -101,21 +99,21 @@ def _prepare(
         sentences=settings.sentences,
     )
     if place.rank == 0:
-        open_output(out, plan, resume=out.exists() and not extend, extend=extend)
+        open_output(set_folder, plan, resume=set_folder.exists() and not extend, extend=extend)
         if extend:
-            keep_recipe(out.parent, recipe)
+            keep_recipe(RunFolder(set_folder.parent), recipe)
     else:
-        wait_until(lambda: is_planned(out, plan), f"the first process to plan {str(out)!r}")
+        wait_until(lambda: is_planned(set_folder, plan), f"the first process to plan {str(set_folder)!r}")
     return source, models, captioners
 
 
-def scaled_teachers(recipe: Recipe, models: list[Any], out: Path, console: Console) -> list[Any]:
-    """The teachers under the logit scales that the set in `out` is to record; fitted ones are fitted once."""
+def scaled_teachers(recipe: Recipe, models: list[Any], set_folder: Path, console: Console) -> list[Any]:
+    """The teachers under the logit scales that the set in `set_folder` is to record; fitted ones are fitted once."""
     from reinforced_data.labelling.calibrate import calibrated
     from reinforced_data.source import open_source
 
     which = recipe.reinforce.calibrate
-    known = atomic.read_json(out / "plan.json")["teachers"] if (out / "plan.json").exists() else ()
+    known = atomic.read_json(set_folder / "plan.json")["teachers"] if (set_folder / "plan.json").exists() else ()
     with console.stage("calibrate logit scales") if which else contextlib.nullcontext():
         return list(
             calibrated(
@@ -132,11 +130,11 @@ def scaled_teachers(recipe: Recipe, models: list[Any], out: Path, console: Conso
 
 
 def label_on_cluster(
-    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False
+    recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console, *, extend: bool = False
 ) -> bool:
     """Have an executor's tasks label the data; True when the set is finished, False when a batch system took the job.
 
-    The plan is written here, before any task begins. Tasks share nothing but the folder `out`.
+    The plan is written here, before any task begins. Tasks share nothing but the folder `set_folder`.
 
     Raises DistillError when a task failed, UsageError when the executor is not installed.
     """
@@ -144,14 +142,18 @@ def label_on_cluster(
     from reinforced_data.labelling.reinforce import finish
 
     cluster = Cluster(**recipe.cluster.model_dump())
-    _prepare(recipe, teachers, out, console, Place(), extend)
-    task = partial(label_task, recipe.model_dump_json(), str(out.absolute()), os.getcwd(), cluster.threads_per_task)
+    _prepare(recipe, teachers, set_folder, console, Place(), extend)
+    task = partial(
+        label_task, recipe.model_dump_json(), str(set_folder.absolute()), os.getcwd(), cluster.threads_per_task
+    )
     with console.stage(f"reinforce in {cluster.tasks} tasks ({cluster.executor})"):
-        return run_tasks(task, cluster, out.parent / CLUSTER_LOGS, finished=lambda: finish(out) is not None)
+        return run_tasks(
+            task, cluster, RunFolder(set_folder.parent).cluster_logs, finished=lambda: finish(set_folder) is not None
+        )
 
 
-def label_task(recipe_json: str, out: str, folder: str, threads: int | None, rank: int, world: int) -> None:
-    """One task of `label_on_cluster`, in a process or on a machine of its own: its share of the shards of `out`.
+def label_task(recipe_json: str, set_folder: str, folder: str, threads: int | None, rank: int, world: int) -> None:
+    """One task of `label_on_cluster`, in a process or on a machine of its own: its share of the shards of `set_folder`.
 
     Raises DistillError or UsageError when the models or versions there are not those of the plan.
     """
@@ -162,10 +164,10 @@ def label_task(recipe_json: str, out: str, folder: str, threads: int | None, ran
         torch.set_num_threads(threads)
     recipe = Recipe.model_validate_json(recipe_json)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
-    label(recipe, teachers, Path(out), Console(), Place(rank, world, rank))
+    label(recipe, teachers, Path(set_folder), Console(), Place(rank, world, rank))
 
 
-def verify_stage(recipe: Recipe, teachers: TeacherSet, stored: Path, console: Console) -> None:
+def verify_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console) -> None:
     """reinforced-verify.json beside the set: made when it is missing, did not pass, or was of another set or number of views.
 
     Raises DistillError when the stored embeddings are not those of the live teachers.
@@ -174,17 +176,17 @@ def verify_stage(recipe: Recipe, teachers: TeacherSet, stored: Path, console: Co
     from reinforced_data.labelling.verify import require_passed, verify
     from reinforced_data.store.reader import ReinforcedData
 
-    file, views = stored.parent / VERIFY_FILE, recipe.reinforce.verify
+    file, views = RunFolder(set_folder.parent).verify, recipe.reinforce.verify
     before = atomic.read_json(file) if file.exists() else {}
     if is_published(recipe.data):
         return  # its teachers' own preprocessing and the captions that they read are not known well enough to judge
-    identity = set_identity(ReinforcedData(stored))
+    identity = set_identity(ReinforcedData(set_folder))
     if before.get("set_sha256") != identity:
         file.unlink(missing_ok=True)  # what was found of the set before it was extended says nothing of it now
         before = {}
     if views == 0 or (before.get("passed") and before.get("asked") == views):
         return
     with console.stage("verify stored embeddings"):
-        report = {"set_sha256": identity, **verify(stored, teachers.loaded, views, recipe.seed)}
+        report = {"set_sha256": identity, **verify(set_folder, teachers.loaded, views, recipe.seed)}
         atomic.write_json(file, report, shared=True)
-        require_passed(report, str(stored))
+        require_passed(report, str(set_folder))

@@ -1,30 +1,29 @@
 """Latency of a run's exported files on each device, and of its models side by side on this host."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
 from distill.recipe import ProfileRecipe, Recipe
 from distill.rehearsal import MARK
+from distill.run_folder import RunFolder
 from distill.stages.evaluate import Judged
 
 
-def profile_stage(recipe: Recipe, models: list[Judged], out: Path, console: Console) -> None:
+def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
     """out/profile.json: the exported files on each device, and eager models side by side on this host."""
     from distill.evaluation.eager_latency import eager_latency
     from export.device import list_devices
     from export.profile import profile
 
-    settings, target = recipe.profile, out / "profile.json"
+    settings, target = recipe.profile, run.profile
     if target.exists() or not settings.enabled:
         return
     with console.stage("profile on this host"):
-        folders = sorted(path.parent for path in (out / "export").glob("*/artifact.json"))
         exported = profile(
-            folders,
-            out / "student",
+            run.exported(),
+            run.student,
             devices=asked_devices(settings),
             threads=settings.threads,
             runs=settings.runs,

@@ -8,9 +8,8 @@ from distill.core.errors import UsageError
 from distill.models import TeacherSet
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
+from distill.run_folder import RunFolder
 from distill.stages.label import is_published, label, label_on_cluster, verify_stage
-
-REINFORCED = "reinforced"
 
 
 def is_reinforced(path: Path) -> bool:
@@ -19,27 +18,28 @@ def is_reinforced(path: Path) -> bool:
 
 
 def reinforce_stage(
-    recipe: Recipe, teachers: TeacherSet, out: Path, console: Console, *, extend: bool = False, wait: bool = True
+    recipe: Recipe, teachers: TeacherSet, run: RunFolder, console: Console, *, extend: bool = False, wait: bool = True
 ) -> Path | None:
-    """The folder of the reinforced set: recipe.data itself when it is one, else `out`, made or completed.
+    """The folder of the reinforced set: recipe.data itself when it is one, else the run's own, made or completed.
 
     Processes of one launcher share the shards. `wait`: for those of other processes; else None is returned when some
     are missing after this process's own, or a batch system has only taken the job.
     """
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    if extend or not (out / "manifest.json").exists():
+    set_folder, finished = run.reinforced, (run.reinforced / "manifest.json").exists
+    if extend or not finished():
         if recipe.cluster.executor == "none":
-            label(recipe, teachers, out, console, this_place(), extend=extend)
+            label(recipe, teachers, set_folder, console, this_place(), extend=extend)
         else:
-            label_on_cluster(recipe, teachers, out, console, extend=extend)
-    if not (out / "manifest.json").exists():
+            label_on_cluster(recipe, teachers, set_folder, console, extend=extend)
+    if not finished():
         if not wait:
             return None
         console.say("Waiting for the shards of other processes.")
-        wait_until((out / "manifest.json").exists, f"the other processes' shards in {str(out)!r}", WEEK_S)
-    verify_stage(recipe, teachers, out, console)
-    return out
+        wait_until(finished, f"the other processes' shards in {str(set_folder)!r}", WEEK_S)
+    verify_stage(recipe, teachers, set_folder, console)
+    return set_folder
 
 
 def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:

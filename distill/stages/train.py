@@ -1,109 +1,121 @@
 """From a recipe and its pairs to a trained student folder: what `distill train` and `distill run` share."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.console import Advance, Console
+from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
+from distill.core.progress import Progress
 from distill.models import TeacherSet, new_student
-from distill.recipe import Recipe, TrainRecipe
-from distill.stages.training_data import stored_pairs
+from distill.recipe import Recipe
+from distill.rehearsal import MARK
+from distill.run_folder import RunFolder
+from distill.stages.training_data import keep_trained_on, stored_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-STUDENT_DIR = "student"
-INHERITANCE_FILE = "inheritance.json"
-BASELINE = "plain"
+    from distill.learning.task import DistillTask
+    from reinforced_data.sample import Batch
 
 
-def fit_recipe(train: TrainRecipe, seed: int) -> dict[str, Any]:
-    """The keyword arguments of `distill.learning.fit.fit` that a recipe's train table sets."""
-    names = ("steps", "lr", "lr_floor", "warmup_steps", "weight_decay", "clip_norm", "precision", "device",
-             "checkpoint_every", "keep_checkpoints", "log_every")  # fmt: skip
-    return {name: getattr(train, name) for name in names} | {"betas": (train.beta1, train.beta2), "seed": seed}
+@dataclass(frozen=True)
+class Arm:
+    """One student to train: its place, and what sets it apart from the other arms of a run.
+
+    Attributes:
+        name: what progress calls it.
+        run: gets the student, its checkpoints and metrics.
+        objective, inherit: a preset's name or weights per loss, and an inheritance strategy.
+        teachers: what weights may be inherited from; None = nothing.
+        plain: the baseline, which no teacher may touch, not even by weights of consistency.
+    """
+
+    name: str
+    run: RunFolder
+    objective: str | dict[str, float]
+    inherit: str
+    teachers: TeacherSet | None
+    plain: bool = False
 
 
-def report_progress(advance: Advance) -> Any:
-    """A `fit` progress callback that shows loss, speed and data wait."""
-
-    def show(done: int, total: int, row: dict[str, float]) -> None:
-        note = f"loss {row['loss']:.3f}, {row['samples_per_s']:.0f} samples/s, data wait {row['data_wait_share']:.0%}"
-        advance(done, total, note)
-
-    return show
-
-
-def train_model(
-    recipe: Recipe,
-    out: Path,
-    *,
-    data: Any,
-    teachers: TeacherSet | None,
-    objective: str | dict[str, float],
-    inherit: str,
-    licence: str,
-    advance: Advance,
-    plain: bool = False,
-) -> Path:
-    """Train the recipe's student into out/student/, resuming from out/checkpoints. Returns the folder.
+def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Progress) -> Path:
+    """Train the recipe's student into the arm's student/, resuming from its checkpoints. Returns the folder.
 
     Args:
         data: `StoredPairs` or `RawPairs`, at the student's image size.
-        teachers: what may be inherited from; None = nothing.
-        objective, inherit: given apart because the plain baseline differs in these two alone.
         licence: goes into the student's card.
-        plain: the baseline, which no teacher may touch, not even by weights of consistency.
     """
-    folder = out / STUDENT_DIR
-    if folder.exists():  # written last and atomically, so it is whole
-        return folder
+    run = arm.run
+    if run.student.exists():  # written last and atomically, so it is whole
+        return run.student
     from distill.learning.fit import fit
-    from distill.learning.objective import Objective, fixed_scale
-    from distill.learning.task import DistillTask
-    from reinforced_data.training.loader import batches
+    from distill.learning.task import pair_arguments
 
-    out.mkdir(parents=True, exist_ok=True)
-    student, inherited = new_student(recipe.student.model_copy(update={"inherit": inherit}), teachers, recipe.seed)
-    atomic.write_json(out / INHERITANCE_FILE, inherited)
-    facts = data.teacher_facts
-    width = int(student.spec.model_cfg["embed_dim"])
-    losses = Objective(objective, width, facts)
-    consistency = recipe.captions.consistency_weight if facts and not plain else None
-    task = DistillTask(student, losses, facts, fixed_scale(objective), consistency)
-    train = recipe.train
-
-    def stream(first_step: int, last_step: int) -> Any:
-        rank, world = _rank()
-        return batches(
-            data, batch_size=train.batch_size, seed=recipe.seed, first_step=first_step, last_step=last_step,
-            rank=rank, world=world, workers=train.workers,
-        )  # fmt: skip
-
+    run.path.mkdir(parents=True, exist_ok=True)
+    student, inherited = new_student(
+        recipe.student.model_copy(update={"inherit": arm.inherit}), arm.teachers, recipe.seed
+    )
+    atomic.write_json(run.inheritance, inherited)
+    task = _task(recipe, arm, student, data)
     fit(
         task,
-        stream,
-        _cached_tokenize(student),
-        out,
-        **fit_recipe(train, recipe.seed),
-        progress=report_progress(advance),
+        _stream(recipe, data),
+        pair_arguments(_cached_tokenize(student)),
+        run.checkpoints,
+        run.metrics,
+        optim=recipe.train,
+        checkpointing=recipe.train,
+        seed=recipe.seed,
+        progress=progress,
     )
-    from distill.rehearsal import MARK
+    if _rank()[0] == 0:
+        card = _card(recipe, arm, inherited, licence, list(task.teacher_facts) if task.objective.needs_teachers else [])
+        student.save(run.student, card, half=recipe.train.half_weights)
+    return run.student
 
-    card = {
+
+def _task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
+    from distill.learning.objective import Objective, fixed_scale
+    from distill.learning.task import DistillTask
+
+    facts = data.teacher_facts
+    objective = Objective(arm.objective, int(student.spec.model_cfg["embed_dim"]), facts)
+    consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
+    return DistillTask(student, objective, facts, fixed_scale(arm.objective), consistency)
+
+
+def _stream(recipe: Recipe, data: Any) -> "Callable[[int, int], Iterator[Batch]]":
+    """What `fit` draws this rank's batches from."""
+    from reinforced_data.training.loader import batches
+
+    def stream(first_step: int, last_step: int) -> "Iterator[Batch]":
+        rank, world = _rank()
+        return batches(
+            data, batch_size=recipe.train.batch_size, seed=recipe.seed, first_step=first_step, last_step=last_step,
+            rank=rank, world=world, workers=recipe.train.workers,
+        )  # fmt: skip
+
+    return stream
+
+
+def _card(
+    recipe: Recipe, arm: Arm, inherited: dict[str, Any], licence: str, teacher_names: list[str]
+) -> dict[str, Any]:
+    """What a student says of itself: its terms, what it learned from and what it started from."""
+    return {
         "licence": licence,
-        "objective": objective,
-        "samples": train.steps * train.batch_size,
+        "objective": arm.objective,
+        "samples": recipe.train.steps * recipe.train.batch_size,
         "seed": recipe.seed,
-        "teachers": list(facts) if task.objective.needs_teachers else [],
+        "teachers": teacher_names,
         "inherited": {key: value for key, value in inherited.items() if key != "plan"},
         **({"rehearsal": MARK} if recipe.rehearse else {}),
     }
-    if _rank()[0] == 0:
-        student.save(folder, card, half=train.half_weights)
-    return folder
 
 
 def _rank() -> tuple[int, int]:
@@ -127,7 +139,7 @@ def _cached_tokenize(student: Any) -> Any:
 
 def model_folder(path: Path) -> Path:
     """The student folder that `path` means: itself, or the student/ (or teacher/) inside a run."""
-    for candidate in (path, path / STUDENT_DIR, path / "teacher"):
+    for candidate in (path, RunFolder(path).student, RunFolder(path).teacher):
         if (candidate / "open_clip_config.json").is_file():
             return candidate
     if not path.exists():
@@ -137,43 +149,36 @@ def model_folder(path: Path) -> Path:
     )
 
 
-def training_licence(stored: Path | None, source_licence: str) -> str:
+def training_licence(set_folder: Path | None, source_licence: str) -> str:
     """What a student trained on this must say of its terms."""
-    if stored is None:
+    if set_folder is None:
         return source_licence
-    return str(atomic.read_json(stored / "manifest.json")["licence_summary"])
+    return str(atomic.read_json(set_folder / "manifest.json")["licence_summary"])
 
 
 def train_stages(
     recipe: Recipe,
-    stored: Path,
+    set_folder: Path,
     teachers: TeacherSet,
-    out: Path,
+    run: RunFolder,
     console: Console,
     selection: Path | None = None,
 ) -> None:
-    """The student into out/student, and the plain one (no teacher anywhere) into out/plain/student.
+    """The student into the run's student/, and the plain one (no teacher anywhere) into plain/student.
 
     Args:
-        selection: folder of the samples to train both on; None = all of `stored`.
+        selection: folder of the samples to train both on; None = the whole set.
     """
-    pairs = None
-    arms = [("train student", out, recipe.objective, recipe.student.inherit)]
+    arms = [Arm("train student", run, recipe.objective, recipe.student.inherit, teachers)]
     if recipe.baseline.enabled:
-        arms.append(("train plain student", out / BASELINE, recipe.baseline.objective, recipe.baseline.inherit))
-    for name, folder, objective, inherit in arms:
-        if (folder / "student").exists():
-            continue
-        with console.stage(name) as advance:
-            pairs = pairs or stored_pairs(recipe, stored, selection)
-            train_model(
-                recipe,
-                folder,
-                data=pairs,
-                teachers=teachers,
-                objective=objective,
-                inherit=inherit,
-                licence=training_licence(stored, ""),
-                advance=advance,
-                plain=folder != out,
-            )
+        plain = recipe.baseline
+        arms.append(Arm("train plain student", run.plain, plain.objective, plain.inherit, teachers, plain=True))
+    todo = [arm for arm in arms if not arm.run.student.exists()]
+    if not todo:
+        return
+    keep_trained_on(run, set_folder, selection)
+    pairs = None
+    for arm in todo:
+        with console.stage(arm.name) as advance:
+            pairs = pairs or stored_pairs(recipe, set_folder, selection)
+            train_model(recipe, arm, pairs, training_licence(set_folder, ""), advance)

@@ -12,14 +12,12 @@ from distill.core.errors import OutputExistsError, UsageError
 from distill.models import student_spec
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import CaptionsRecipe, Recipe
+from distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from reinforced_data.curation.selection import SelectedPairs
     from reinforced_data.training.caption_policy import CaptionPolicy
     from reinforced_data.training.pairs import StoredPairs
-
-SELECTION = "selection"
-CAPTIONS_FILE = "captions.json"
 
 
 def caption_policy(captions: CaptionsRecipe) -> "CaptionPolicy":
@@ -39,37 +37,53 @@ def check_curation(recipe: Recipe) -> None:
         raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
 
 
-def selection_stage(recipe: Recipe, stored: Path, out: Path, console: Console, *, wait: bool = False) -> Path | None:
-    """The folder of the selection to train on, or None for all samples of `stored`.
+def selection_stage(
+    recipe: Recipe, set_folder: Path, run: RunFolder, console: Console, *, wait: bool = False
+) -> Path | None:
+    """The folder of the selection to train on, or None for all samples of the set.
 
-    recipe.selection when given ("none" = all); else, with recipe.filters, out/selection, made when it is not there; else
-    the one beside `stored`, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
+    recipe.selection when given ("none" = all); else, with recipe.filters, the run's own, made when it is not there; else
+    the one beside the set, which `distill reinforce --filter` left there. `wait`: the first of several processes makes it.
 
     Raises what `curate` and `Selection.load` raise.
     """
     from reinforced_data.curation.selection import Selection
     from reinforced_data.store.reader import ReinforcedData
 
-    beside = stored.parent / SELECTION
+    beside = RunFolder(set_folder.parent).selection
     if recipe.selection is not None:
         folder = None if recipe.selection == "none" else Path(recipe.selection)
     elif recipe.filters:
-        folder = out / SELECTION
-        _make_selection(recipe, stored, folder, console, wait)
+        folder = run.selection
+        _make_selection(recipe, set_folder, folder, console, wait)
     else:
         folder = beside if beside.is_dir() else None
     if folder is not None:
-        chosen = Selection.load(folder, ReinforcedData(stored))
+        chosen = Selection.load(folder, ReinforcedData(set_folder))
         console.say(f"selection {folder}: {chosen.kept} of {len(chosen.keys)} samples, {chosen.draws} draws an epoch")
     return folder
 
 
-def _make_selection(recipe: Recipe, stored: Path, folder: Path, console: Console, wait: bool) -> None:
+def keep_trained_on(run: RunFolder, set_folder: Path, selection: Path | None) -> None:
+    """Write trained-on.json: the set and the selection that the student learns from, which the report reads."""
+    from reinforced_data.curation.selection import Selection
+    from reinforced_data.store.reader import ReinforcedData
+
+    record = None
+    if selection is not None:
+        chosen = Selection.load(selection, ReinforcedData(set_folder))
+        filters = [f"{step['filter']} kept {step['kept']} of {step['came']}" for step in chosen.steps]
+        counts = {"kept": chosen.kept, "samples": len(chosen.keys), "draws": chosen.draws}
+        record = {"folder": str(selection), "filters": filters, **counts}
+    atomic.write_json(run.trained_on, {"set": str(set_folder), "selection": record})
+
+
+def _make_selection(recipe: Recipe, set_folder: Path, folder: Path, console: Console, wait: bool) -> None:
     """The selection of recipe.filters in `folder`, unless it is there; one of the set before it grew is made anew."""
     from reinforced_data.curation.curate import curate, is_made
     from reinforced_data.store.reader import ReinforcedData
 
-    data = ReinforcedData(stored)
+    data = ReinforcedData(set_folder)
 
     def made() -> bool:
         return is_made(folder, data, recipe.filters, recipe.seed)
@@ -91,18 +105,18 @@ def _make_selection(recipe: Recipe, stored: Path, folder: Path, console: Console
                 raise
 
 
-def stored_pairs(recipe: Recipe, stored: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
+def stored_pairs(recipe: Recipe, set_folder: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
     """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
     from reinforced_data.curation.selection import SelectedPairs, Selection
     from reinforced_data.training.pairs import StoredPairs
 
     size = student_spec(recipe.student).image_size
-    pairs = StoredPairs(stored, size, caption_policy(recipe.captions), recipe.train.replay)
+    pairs = StoredPairs(set_folder, size, caption_policy(recipe.captions), recipe.train.replay)
     return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
 
 
-def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> None:
-    """out/captions.json: the captions of the reinforced set, measured per source; nothing when no captioner wrote any.
+def caption_stage(recipe: Recipe, set_folder: Path, run: RunFolder, console: Console) -> None:
+    """Write captions.json: the captions of the set, measured per source; nothing when no captioner wrote any.
 
     It is made anew when the set was extended since.
     """
@@ -110,10 +124,11 @@ def caption_stage(recipe: Recipe, stored: Path, out: Path, console: Console) -> 
     from reinforced_data.store.caption_report import caption_report, has_captioner
     from reinforced_data.store.reader import ReinforcedData
 
-    target, data = out / CAPTIONS_FILE, ReinforcedData(stored)
+    data = ReinforcedData(set_folder)
     identity = set_identity(data)
-    if target.exists() and atomic.read_json(target).get("set_sha256") == identity:
+    if run.captions.exists() and atomic.read_json(run.captions).get("set_sha256") == identity:
         return
     if has_captioner(data):
         with console.stage("measure captions"):
-            atomic.write_json(target, {"set_sha256": identity, **caption_report(data, seed=recipe.seed)}, shared=True)
+            report = {"set_sha256": identity, **caption_report(data, seed=recipe.seed)}
+            atomic.write_json(run.captions, report, shared=True)

@@ -1,12 +1,14 @@
 """`distill compare`: finished runs side by side."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from distill.core.errors import UsageError
+from distill.run_folder import RunFolder
+from distill.verbs.flags import AnyPath
+from distill.verbs.results import CompareResult
 
 
-def compare(runs: list[Path]) -> dict[str, Any]:
+def compare(runs: Sequence[AnyPath]) -> CompareResult:
     """One row per run and model: accuracy, size, latency; with a warning where the runs were judged on different data.
 
     Raises UsageError for fewer than two folders, or one that is not a run.
@@ -15,7 +17,7 @@ def compare(runs: list[Path]) -> dict[str, Any]:
 
     if len(runs) < 2:
         raise UsageError("distill compare needs at least two run folders.")
-    facts = [read_run(path) for path in runs]
+    facts = [read_run(RunFolder(path)) for path in runs]
     rows = [{"run": item["out"], **row} for item in facts for row in item["table"]]
     judged = {str(item["judged_on"]) for item in facts}
     warnings = [] if len(judged) == 1 else ["The runs were judged on different data: their accuracies do not compare."]
@@ -24,4 +26,4 @@ def compare(runs: list[Path]) -> dict[str, Any]:
         warnings.append("The runs were timed on different hosts or systems: their latencies do not compare.")
     if any(item["rehearsal"] for item in facts):
         warnings.append("At least one run is a rehearsal, which says nothing of accuracy.")
-    return {"table": rows, "warnings": warnings}
+    return CompareResult(rows, warnings)

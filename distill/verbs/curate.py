@@ -1,31 +1,33 @@
 """`distill curate`: choose among the samples of a reinforced set by filters, and say what was kept and why."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.console import Console
 from distill.core.errors import UsageError
+from distill.verbs.flags import AnyPath
+from distill.verbs.results import CurateResult
 
 
 def curate(
-    folder: Path,
-    filters: list[str],
-    out: Path | None = None,
+    folder: AnyPath,
+    filter: Sequence[str],
     *,
+    out: AnyPath | None = None,
     dry_run: bool = False,
     seed: int = 0,
     overwrite: bool = False,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Run `filters` ("name:key=value,key=value") over the reinforced set in `folder` (or in the run `folder`).
-
-    Returns counts, and per filter its settings, what came, was kept and was dropped for which reason, the histogram of
-    its score and its facts; "out" is the folder written, None after a dry run.
+) -> CurateResult:
+    """Run filters ("name:key=value,key=value") over the reinforced set in `folder` (or in the run `folder`).
 
     Args:
+        filter: the filters, in order.
         out: folder of the selection; needed unless `dry_run`.
         dry_run: write nothing.
-        seed: of every draw. overwrite: replace the selection in `out`.
+        seed: of every draw.
+        overwrite: replace the selection in `out`.
 
     Raises:
         UsageError: a filter, key or path is wrong. OutputExistsError: `out` exists.
@@ -38,14 +40,15 @@ def curate(
 
     if out is None and not dry_run:
         raise UsageError("--out is missing: name the folder to write, or say --dry-run to look first.")
-    if out is not None and not dry_run:
-        refuse_output(out, overwrite)
-    console = console or Console()
-    with console.stage("curate") as advance:
-        selection = run_filters(ReinforcedData(as_reinforced(str(folder)) or folder), filters, seed, advance)
-    if out is not None and not dry_run:
-        selection.save(out, overwrite)
-    return {"out": None if dry_run else str(out), **selection.facts()}
+    target = None if out is None or dry_run else Path(out)
+    if target is not None:
+        refuse_output(target, overwrite)
+    with (console or Console()).stage("curate") as advance:
+        data = ReinforcedData(as_reinforced(str(folder)) or Path(folder))
+        selection = run_filters(data, list(filter), seed, advance)
+    if target is not None:
+        selection.save(target, overwrite)
+    return CurateResult(target, selection.kept, len(selection.keys), selection.facts())
 
 
 def lines(result: dict[str, Any]) -> list[str]:

@@ -1,18 +1,28 @@
 """`distill eval`: retrieval and zero-shot figures of a student, a run, or any teacher."""
 
 from pathlib import Path
-from typing import Any
 
 from distill.console import Console
-from distill.recipe import Recipe
+from distill.core.strict import Settings
+from distill.run_folder import RunFolder
+from distill.verbs.flags import AnyPath, RecipeLike, recipe_of
+from distill.verbs.results import EvalResult
 
 
-def evaluate(model: str, recipe: Recipe | None = None, *, console: Console | None = None) -> dict[str, Any]:
+def evaluate(
+    model: AnyPath,
+    recipe: RecipeLike = None,
+    *,
+    data: AnyPath | None = None,
+    settings: Settings = (),
+    console: Console | None = None,
+) -> EvalResult:
     """The figures of one model on the evaluation data of a recipe: see `distill.evaluation.metrics`.
 
     Args:
         model: a run or student folder, or a teacher's name.
         recipe: its data and eval tables are read; None = the embedded default's.
+        data, settings: as of `distill.run`.
 
     Raises:
         UsageError: neither a folder nor a teacher is called so, or the data is not there.
@@ -23,12 +33,12 @@ def evaluate(model: str, recipe: Recipe | None = None, *, console: Console | Non
     from distill.stages.train import model_folder
     from students.student import load_student
 
-    recipe, console = recipe or Recipe(), console or Console()
-    path = Path(model)
-    if path.is_dir() and not (path / "teacher.json").exists() and not (path / "teacher" / "teacher.json").exists():
-        folder = model_folder(path)
-        embedder = student_embedder(load_student(folder), model)
+    job = recipe_of(recipe, settings, data=data)
+    path, name = Path(model), str(model)
+    heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
+    if path.is_dir() and not any(file.exists() for file in heads):
+        embedder = student_embedder(load_student(model_folder(path)), name)
     else:
-        embedder = teacher_embedder(TeacherSet((model,), random_weights=False, seed=0).loaded[0])
-    with console.stage("evaluate"):
-        return evaluate_model(embedder, open_evalset(recipe), recipe.eval.batch_size)
+        embedder = teacher_embedder(TeacherSet((name,), random_weights=False, seed=0).loaded[0])
+    with (console or Console()).stage("evaluate"):
+        return EvalResult(**evaluate_model(embedder, open_evalset(job), job.eval.batch_size))

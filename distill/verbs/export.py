@@ -1,49 +1,46 @@
 """`distill export`: deployable files of a trained student, parity proven on the files."""
 
-from pathlib import Path
-from typing import Any
+import shutil
 
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
-from distill.recipe import Recipe
+from distill.core.strict import Settings
+from distill.run_folder import RunFolder
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import ExportResult
 
 
 def export(
-    run: Path, recipe: Recipe | None = None, *, overwrite: bool = False, console: Console | None = None
-) -> dict[str, Any]:
-    """Export the student of the run folder `run` into run/export. Returns the artifacts' facts.
+    run: AnyPath,
+    recipe: RecipeLike = None,
+    *,
+    target: OneOrMore = (),
+    overwrite: bool = False,
+    settings: Settings = (),
+    console: Console | None = None,
+) -> ExportResult:
+    """Export the student of the run folder `run` into run/export.
 
     Args:
         run: a folder with student/ inside.
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
+        target: one or several; none = the recipe's.
         overwrite: export again what is there.
+        settings: as of `distill.run`.
 
     Raises:
         UsageError: no student there, unknown target.
         DistillError: parity below export.min_cosine, or a target's packages are missing.
     """
-    import shutil
-
     from distill.stages.export import export_stage
 
-    recipe, console = recipe or run_recipe(run), console or Console()
-    if not (run / "student").is_dir():
-        raise UsageError(f"There is no {str(run / 'student')!r}. Give the folder of a run that has trained a student.")
+    folder = RunFolder(run)
+    job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target)
+    if not folder.student.is_dir():
+        raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
     if overwrite:
-        shutil.rmtree(run / "export", ignore_errors=True)
-    export_stage(recipe, run, console)
-    files = sorted((run / "export").glob("*/artifact.json"))
-    return {"out": str(run / "export"), "artifacts": [item for file in files for item in atomic.read_json(file)]}
-
-
-def run_recipe(run: Path) -> Recipe:
-    """The recipe that the run folder was made by, or the default where there is none."""
-    file = run / "resolved.json"
-    return Recipe.model_validate_json(_recipe_json(file)) if file.exists() else Recipe()
-
-
-def _recipe_json(file: Path) -> str:
-    import json
-
-    return json.dumps(atomic.read_json(file)["recipe"])
+        shutil.rmtree(folder.export, ignore_errors=True)
+    export_stage(job, folder, console or Console())
+    rows = [row for place in folder.exported() for row in atomic.read_json(place / "artifact.json")]
+    return ExportResult(folder.export, rows)

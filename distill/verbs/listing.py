@@ -3,6 +3,7 @@
 from typing import Any
 
 from distill.core.errors import UsageError, nearest
+from distill.verbs.results import Rows
 
 KINDS = (
     "teachers",
@@ -19,12 +20,15 @@ KINDS = (
 )
 
 
-def list_names(kind: str) -> list[dict[str, Any]]:
-    """One row per thing of that kind, with its main facts. Raises UsageError for an unknown kind."""
+def list_names(kind: str) -> Rows:
+    """One row per thing of that kind ("teachers", "students", "recipes", ...), with its main facts.
+
+    Raises UsageError for an unknown kind, which names the known ones.
+    """
     if kind not in KINDS:
         raise UsageError(f"Unknown kind {kind!r}. {nearest(kind, KINDS)}")
     rows: list[dict[str, Any]] = globals()[f"_{kind}"]()
-    return rows
+    return Rows(rows)
 
 
 def _teachers() -> list[dict[str, Any]]:

@@ -2,19 +2,30 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from distill.console import Console
 from distill.core.errors import UsageError
-from distill.recipe import Recipe
+from distill.core.strict import Settings
+from distill.run_folder import RunFolder
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import ProfileResult
 
 
-def profile(path: Path, recipe: Recipe | None = None, *, console: Console | None = None) -> dict[str, Any]:
-    """Measure every exported file of a run folder (or one export folder). Returns a list of profiles, each with its source.
+def profile(
+    folder: AnyPath,
+    recipe: RecipeLike = None,
+    *,
+    device: OneOrMore = (),
+    settings: Settings = (),
+    console: Console | None = None,
+) -> ProfileResult:
+    """Measure every exported file of a run folder (or one export folder); each profile has its source.
 
     Args:
-        path: a run folder, or one run/export/<target>-<precision> folder.
+        folder: a run folder, or one run/export/<target>-<precision> folder.
         recipe: its profile table is read.
+        device: one or several; none = every kind, the absent ones with the reason.
+        settings: as of `distill.run`.
 
     Raises:
         UsageError: there is nothing exported there.
@@ -22,24 +33,23 @@ def profile(path: Path, recipe: Recipe | None = None, *, console: Console | None
     from distill.stages.profile import asked_devices
     from export.profile import profile as measure
 
-    recipe, console = recipe or Recipe(), console or Console()
+    job, console, path = recipe_of(recipe, settings, device=device), console or Console(), Path(folder)
     single = (path / "artifact.json").exists()
-    run = path.parent.parent if single else path
-    folders = [path] if single else sorted(file.parent for file in (path / "export").glob("*/artifact.json"))
+    run = RunFolder(path.parent.parent if single else path)
+    folders = [path] if single else run.exported()
     if not folders:
         raise UsageError(
             f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."
         )
-    settings = recipe.profile
     with console.stage("profile"):
         found = measure(
             folders,
-            run / "student",
-            devices=asked_devices(settings),
-            threads=settings.threads,
-            runs=settings.runs,
-            warmup_runs=settings.warmup_runs,
-            rounds=settings.rounds,
+            run.student,
+            devices=asked_devices(job.profile),
+            threads=job.profile.threads,
+            runs=job.profile.runs,
+            warmup_runs=job.profile.warmup_runs,
+            rounds=job.profile.rounds,
             progress=console.say,
         )
-    return {"profiles": [asdict(item) for item in found]}
+    return ProfileResult([asdict(item) for item in found])

@@ -6,60 +6,94 @@ from typing import Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
+from distill.core.existing import Existing
+from distill.core.strict import Settings
 from distill.recipe import Recipe
+from distill.run_folder import RunFolder, discard_unless, open_run
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import ReinforceResult
 
 
 def reinforce(
-    recipe: Recipe,
-    out: Path,
+    recipe: RecipeLike = None,
     *,
+    out: AnyPath,
+    teacher: OneOrMore = (),
+    captioner: OneOrMore = (),
+    data: AnyPath | None = None,
+    filter: OneOrMore = (),
+    verify: int | str | None = None,
+    calibrate: bool = False,
+    executor: str | None = None,
+    tasks: int | None = None,
+    workers: int | None = None,
+    slurm_partition: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     extend: bool = False,
+    settings: Settings = (),
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Label recipe.data with recipe.teachers into `out` (Arrow shards and a manifest), then run recipe.filters.
+) -> ReinforceResult:
+    """Label the data with the teachers into out/reinforced (Arrow shards and a manifest), then run the filters.
 
     Started several times over by a launcher (`accelerate launch -m distill reinforce ...`), the processes share the
     shards. One that ends before the others returns only what is missing.
 
     Args:
+        recipe, teacher, captioner, data, filter, settings: as of `distill.run`. A call that resumes or extends and names
+            none of them goes on with the recipe of the run in `out`.
+        out: run folder.
+        verify: stored views to run through the live teachers again: a number, or "all"; 0 = none.
+        calibrate: fit logit scales on held-out pairs where none is published.
+        executor: "local", "slurm" or "ray" label in `tasks` shares, `workers` at a time.
         extend: add teachers, captioners or views to the finished set in `out`, computing only what it lacks.
 
-    Returns counts and the check. Raises what `distill.run` raises.
+    Raises what `distill.run` raises.
     """
+    run, existing = RunFolder(out), Existing.of(resume=resume, overwrite=overwrite, extend=extend)
+    named = bool(teacher or captioner or data or filter)
+    goes_on = existing is Existing.EXTEND or (existing is Existing.RESUME and not named)
+    base = run.read_recipe() if goes_on and recipe is None else recipe
+    job = recipe_of(
+        base, settings, teacher=teacher, captioner=captioner, data=data, filter=filter, verify=verify,
+        calibrate=calibrate, executor=executor, tasks=tasks, workers=workers, slurm_partition=slurm_partition,
+    )  # fmt: skip
+    return _reinforce(job, run, existing, console or Console())
+
+
+def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> ReinforceResult:
     from distill.models import TeacherSet
     from distill.processes import this_place
-    from distill.run_folder import discard_unless, open_run
-    from distill.stages.label import VERIFY_FILE
-    from distill.stages.reinforce import REINFORCED, refuse_unused, reinforce_stage
-    from distill.stages.training_data import CAPTIONS_FILE, caption_stage, check_curation, selection_stage
+    from distill.stages.reinforce import refuse_unused, reinforce_stage
+    from distill.stages.training_data import caption_stage, check_curation, selection_stage
 
-    console = console or Console()
-    if overwrite and this_place().world > 1:
+    place, extend = this_place(), existing is Existing.EXTEND
+    if existing is Existing.OVERWRITE and place.world > 1:
         raise UsageError(
             "--overwrite and several processes do not go together: one might label while another still deletes. Remove the "
             "old set with one process first, or give another --out."
         )
-    check_curation(recipe)
-    refuse_unused(recipe, extend=extend)
-    teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
-    if this_place().rank == 0:
-        open_run(out, recipe, resume=resume, overwrite=overwrite, extend=extend)
-        console.log_to(out / "log.txt")
-    with discard_unless(out, out / REINFORCED / "plan.json", first=this_place().rank == 0):
-        stored = reinforce_stage(recipe, teachers, out / REINFORCED, console, extend=extend, wait=False)
-    if stored is None:
+    check_curation(job)
+    refuse_unused(job, extend=extend)
+    teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+    if place.rank == 0:
+        open_run(run, job, existing)
+        console.log_to(run.log)
+    with discard_unless(run, run.reinforced / "plan.json", first=place.rank == 0):
+        set_folder = reinforce_stage(job, teachers, run, console, extend=extend, wait=False)
+    if set_folder is None:
         from reinforced_data.labelling.reinforce import unfinished
 
-        missing = len(list(unfinished(out / REINFORCED)))
-        return {"out": str(out / REINFORCED), "finished": False, "missing_shards": missing}
-    caption_stage(recipe, stored, out, console)
-    selection = selection_stage(recipe, stored, out, console)
-    manifest = atomic.read_json(stored / "manifest.json")
-    checked = out / VERIFY_FILE
+        return ReinforceResult(run.reinforced, False, {"missing_shards": len(list(unfinished(run.reinforced)))})
+    caption_stage(job, set_folder, run, console)
+    selection = selection_stage(job, set_folder, run, console)
+    return ReinforceResult(set_folder, True, _facts(run, set_folder), selection)
+
+
+def _facts(run: RunFolder, set_folder: Path) -> dict[str, Any]:
+    """Counts of the set, its terms, and what was checked of it."""
+    manifest = atomic.read_json(set_folder / "manifest.json")
     return {
-        "out": str(stored),
         "samples": manifest["samples"],
         "captions": manifest["captions"],
         "rejected": sum(manifest["rejected_reasons"].values()),
@@ -67,7 +101,6 @@ def reinforce(
         "shards": len(manifest["shards"]),
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
-        "selection": None if selection is None else str(selection),
-        "verify": atomic.read_json(checked) if checked.exists() else None,
-        "caption_report": atomic.read_json(out / CAPTIONS_FILE) if (out / CAPTIONS_FILE).exists() else None,
+        "verify": atomic.read_json(run.verify) if run.verify.exists() else None,
+        "caption_report": atomic.read_json(run.captions) if run.captions.exists() else None,
     }

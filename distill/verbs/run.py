@@ -1,12 +1,20 @@
 """`distill run`: reinforce, train, evaluate, export, profile, report, in one resumable run folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
+from distill.core.existing import Existing
+from distill.core.strict import Settings
 from distill.recipe import Recipe
+from distill.run_folder import RunFolder, open_run, refuse_existing
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import RunResult
+
+if TYPE_CHECKING:
+    from distill.models import TeacherSet
 
 
 def default_out(recipe: Recipe) -> Path:
@@ -16,90 +24,116 @@ def default_out(recipe: Recipe) -> Path:
 
 
 def run(
-    recipe: Recipe | None = None,
-    out: Path | None = None,
+    recipe: RecipeLike = None,
     *,
+    teacher: OneOrMore = (),
+    captioner: OneOrMore = (),
+    student: str | None = None,
+    data: AnyPath | None = None,
+    filter: OneOrMore = (),
+    target: OneOrMore = (),
+    device: OneOrMore = (),
+    out: AnyPath | None = None,
+    rehearse: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    settings: Settings = (),
     console: Console | None = None,
-) -> dict[str, Any]:
-    """The whole job. Returns the facts that the report shows, and "out".
+) -> RunResult:
+    """Do the whole job: label the data, train a student, judge, export and time it, and write the report.
 
     Args:
-        recipe: None = the embedded default.
-        out: run folder; None = `default_out`.
+        recipe: what the other arguments change: a TOML file, a shipped recipe's name, a `Recipe`; None = the default job.
+        teacher, captioner, filter, target, device: one name or several.
+        student: name of an architecture.
+        data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
+        out: run folder; None = runs/<student>-from-<teachers>.
+        rehearse: full size, random weights, a handful of samples.
         resume: continue the run in `out`; what is finished is not done again.
         overwrite: delete the run in `out` first.
+        settings: any recipe key: {"train.steps": 100}, or ["train.steps=100"].
 
     Raises:
         UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
         DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
     """
-    from distill.learning.objective import objective_weights, refuse_without_decoder
-    from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
-    from distill.rehearsal import MARK, rehearsal_of
-    from distill.reporting.hashes import write_hashes
-    from distill.run_folder import open_run
-    from distill.stages import evaluate, export, profile, train, training_data
-    from distill.stages import reinforce as reinforcing
-    from distill.stages.training_data import caption_policy
-    from distill.verbs.report import report
-    from export.target import TARGETS
+    from distill.models import TeacherSet
+    from distill.rehearsal import rehearsal_of
 
     console = console or Console()
-    recipe = recipe or Recipe()
-    if not recipe.teachers:
+    existing = Existing.of(resume=resume, overwrite=overwrite)
+    job = recipe_of(
+        recipe, settings, teacher=teacher, captioner=captioner, student=student, data=data, filter=filter, target=target,
+        device=device, rehearse=rehearse,
+    )  # fmt: skip
+    if not job.teachers:
         raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
-    if recipe.rehearse:
-        recipe = rehearsal_of(recipe)
-    # Everything that can be wrong about the call is found before anything is written.
-    for objective in (recipe.objective, recipe.baseline.objective):
+    if job.rehearse:
+        job = rehearsal_of(job)
+    folder = RunFolder(default_out(job) if out is None else out)
+    teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+    _check(job, folder, existing, teachers, console)
+    open_run(folder, job, existing)
+    console.log_to(folder.log)
+    return _work(job, folder, teachers, console)
+
+
+def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
+    """Find everything that can be wrong about the call before anything is written."""
+    from distill.learning.objective import objective_weights, refuse_without_decoder
+    from distill.models import CaptionerSet, check_strategy, student_spec
+    from distill.stages.evaluate import check_data
+    from distill.stages.reinforce import is_reinforced, refuse_unused
+    from distill.stages.training_data import caption_policy, check_curation
+    from export.target import TARGETS
+
+    for objective in (job.objective, job.baseline.objective):
         objective_weights(objective)
-        refuse_without_decoder(objective, recipe.student.name, student_spec(recipe.student).captions)
-    for strategy in (recipe.student.inherit, recipe.baseline.inherit):
+        refuse_without_decoder(objective, job.student.name, student_spec(job.student).captions)
+    for strategy in (job.student.inherit, job.baseline.inherit):
         check_strategy(strategy)
-    caption_policy(recipe.captions)
-    for target in recipe.export.targets:
+    caption_policy(job.captions)
+    for target in job.export.targets:
         TARGETS.get(target)
-    training_data.check_curation(recipe)
-    reinforcing.refuse_unused(recipe)
-    teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
-    CaptionerSet(recipe.captioners, recipe.reinforce.captioning, random_weights=recipe.rehearse, seed=recipe.seed)
-    evaluate.check_data(recipe)
-    out = out or default_out(recipe)
-    if (
-        not reinforcing.is_reinforced(Path(recipe.data))
-        and not (out / reinforcing.REINFORCED / "manifest.json").exists()
-    ):
-        _check_output(out, resume=resume, overwrite=overwrite)
+    check_curation(job)
+    refuse_unused(job)
+    CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
+    check_data(job)
+    if not is_reinforced(Path(job.data)) and not (run.reinforced / "manifest.json").exists():
+        refuse_existing(run, existing)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
-    open_run(out, recipe, resume=resume, overwrite=overwrite)
-    console.log_to(out / "log.txt")
-    if recipe.rehearse:
+
+
+def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> RunResult:
+    """Do the stages, in order; each does nothing when its result is there."""
+    from distill.rehearsal import MARK
+    from distill.reporting.hashes import write_hashes
+    from distill.stages.evaluate import eval_stage, judged_models
+    from distill.stages.export import export_stage
+    from distill.stages.profile import profile_stage
+    from distill.stages.reinforce import reinforce_stage
+    from distill.stages.train import train_stages
+    from distill.stages.training_data import caption_stage, selection_stage
+    from distill.verbs.report import report
+
+    if job.rehearse:
         console.say(MARK)
-    stored = reinforcing.reinforce_stage(recipe, teachers, out / reinforcing.REINFORCED, console)
-    assert stored is not None  # it waits
-    training_data.caption_stage(recipe, stored, out, console)
-    selection = training_data.selection_stage(recipe, stored, out, console, wait=True)
-    train.train_stages(recipe, stored, teachers, out, console, selection)
-    models = evaluate.judged_models(recipe, teachers, out)
-    evaluate.eval_stage(recipe, models, out, console)
-    export.export_stage(recipe, out, console)
-    profile.profile_stage(recipe, models, out, console)
-    write_hashes(out)
-    _keep_seconds(out, console)
-    return report(out, console=console)
+    set_folder = reinforce_stage(job, teachers, run, console)
+    assert set_folder is not None  # it waits
+    caption_stage(job, set_folder, run, console)
+    selection = selection_stage(job, set_folder, run, console, wait=True)
+    train_stages(job, set_folder, teachers, run, console, selection)
+    models = judged_models(job, teachers, run)
+    eval_stage(job, models, run, console)
+    export_stage(job, run, console)
+    profile_stage(job, models, run, console)
+    write_hashes(run)
+    _keep_seconds(run, console)
+    return report(run.path, console=console)
 
 
-def _check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
-    from distill.run_folder import refuse_existing
-
-    refuse_existing(out, resume=resume, overwrite=overwrite)
-
-
-def _keep_seconds(out: Path, console: Console) -> None:
-    """Stage times, kept over resumes; they differ from run to run and are in no hash."""
-    file = out / "seconds.json"
-    before = atomic.read_json(file) if file.exists() else {}
-    atomic.write_json(file, {**before, **{name: round(value, 2) for name, value in console.seconds.items()}})
+def _keep_seconds(run: RunFolder, console: Console) -> None:
+    """Keep the time of each stage over resumes; they differ from run to run and are in no hash."""
+    before = atomic.read_json(run.seconds) if run.seconds.exists() else {}
+    atomic.write_json(run.seconds, {**before, **{name: round(value, 2) for name, value in console.seconds.items()}})

@@ -5,69 +5,101 @@ from typing import Any
 
 from distill.console import Console
 from distill.core.errors import UsageError
+from distill.core.existing import Existing
+from distill.core.strict import Settings
 from distill.recipe import Recipe
+from distill.run_folder import RunFolder, open_run
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import TrainResult
 
 
 def train(
-    recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
-) -> dict[str, Any]:
+    recipe: RecipeLike = None,
+    *,
+    out: AnyPath,
+    teacher: OneOrMore = (),
+    student: str | None = None,
+    data: AnyPath | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    settings: Settings = (),
+    console: Console | None = None,
+) -> TrainResult:
     """Train into out/student (out/teacher for heads over towers).
 
-    With recipe.data a reinforced set, teacher embeddings come from it. With any other source the objective must need no
-    teacher (objective = "clip"): so full teachers are trained. Returns the folder and its parameter counts.
+    With data that is a reinforced set, teacher embeddings come from it. With any other source the objective must need no
+    teacher (objective = "clip"): so full teachers are trained.
+
+    Args:
+        out: run folder. The others are as of `distill.run`.
 
     Raises what `distill.run` raises.
     """
-    from distill.learning.objective import refuse_without_decoder, refuse_without_teachers
+    console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
+    job = recipe_of(recipe, settings, teacher=teacher, student=student, data=data)
+    if job.towers is not None:
+        from distill.stages.align import align_towers
+
+        return TrainResult(run.teacher, align_towers(job, run, existing, console), heads=True)
+    return _train(job, run, existing, console)
+
+
+def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> TrainResult:
+    from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
-    from distill.run_folder import open_run
-    from distill.stages import training_data
     from distill.stages.reinforce import is_reinforced
-    from distill.stages.train import train_model, training_licence
-    from distill.stages.training_data import caption_policy
+    from distill.stages.train import Arm, train_model, training_licence
+    from distill.stages.training_data import (
+        caption_policy,
+        check_curation,
+        keep_trained_on,
+        selection_stage,
+        stored_pairs,
+    )
     from reinforced_data.source import open_source
     from reinforced_data.training.pairs import RawPairs
     from students.student import count_parameters, load_student
 
-    console = console or Console()
-    if recipe.towers is not None:
-        from distill.stages.align import align_towers
+    spec = student_spec(job.student)
+    refuse_without_decoder(job.objective, job.student.name, spec.captions)
+    set_folder = Path(job.data) if is_reinforced(Path(job.data)) else None
+    check_curation(job)
+    if set_folder is None:
+        _refuse_without_set(job)
+    captions = caption_policy(job.captions)
+    source = None if set_folder else open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
+    inherits = job.student.inherit != "none"
+    teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
+    open_run(run, job, existing)
+    console.log_to(run.log)
+    selection = None
+    if set_folder is not None:
+        selection = selection_stage(job, set_folder, run, console, wait=True)
+        keep_trained_on(run, set_folder, selection)
+    arm = Arm("train", run, job.objective, job.student.inherit, teachers if inherits else None)
+    with console.stage(arm.name) as advance:
+        data: Any
+        if set_folder is not None:
+            data = stored_pairs(job, set_folder, selection)
+        else:
+            assert source is not None
+            data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions)
+        folder = train_model(job, arm, data, training_licence(set_folder, source.licence if source else ""), advance)
+    return TrainResult(folder, count_parameters(load_student(folder).clip))
 
-        return align_towers(recipe, out, resume=resume, overwrite=overwrite, console=console)
-    size = student_spec(recipe.student).image_size
-    refuse_without_decoder(recipe.objective, recipe.student.name, student_spec(recipe.student).captions)
-    stored = Path(recipe.data) if is_reinforced(Path(recipe.data)) else None
-    training_data.check_curation(recipe)
-    if stored is None:
-        if recipe.filters or recipe.selection not in (None, "none"):
-            raise UsageError(
-                f"Filters and selections are of reinforced sets, and {recipe.data!r} is none. Reinforce it first: distill "
-                "reinforce."
-            )
-        refuse_without_teachers(recipe.objective)
-    captions = caption_policy(recipe.captions)
-    if stored is None and recipe.captions.consistency_weight is not None:
+
+def _refuse_without_set(job: Recipe) -> None:
+    """Raise UsageError for what only a reinforced set can serve, when job.data is none."""
+    from distill.learning.objective import refuse_without_teachers
+
+    if job.filters or job.selection not in (None, "none"):
         raise UsageError(
-            f"captions.consistency_weight compares what teachers stored, and {recipe.data!r} carries nothing of them. "
+            f"Filters and selections are of reinforced sets, and {job.data!r} is none. Reinforce it first: distill "
+            "reinforce."
+        )
+    refuse_without_teachers(job.objective)
+    if job.captions.consistency_weight is not None:
+        raise UsageError(
+            f"captions.consistency_weight compares what teachers stored, and {job.data!r} carries nothing of them. "
             "Reinforce it first, or leave the setting out."
         )
-    source = None if stored else open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
-    inherits = recipe.student.inherit != "none"
-    teachers = TeacherSet(recipe.teachers if inherits else (), random_weights=recipe.rehearse, seed=recipe.seed)
-    open_run(out, recipe, resume=resume, overwrite=overwrite)
-    console.log_to(out / "log.txt")
-    selection = training_data.selection_stage(recipe, stored, out, console, wait=True) if stored else None
-    with console.stage("train") as advance:
-        folder = train_model(
-            recipe,
-            out,
-            data=training_data.stored_pairs(recipe, stored, selection)
-            if stored
-            else RawPairs(source, recipe.reinforce.view_preset, size, captions),  # type: ignore[arg-type]
-            teachers=teachers if inherits else None,
-            objective=recipe.objective,
-            inherit=recipe.student.inherit,
-            licence=training_licence(stored, source.licence if source else ""),
-            advance=advance,
-        )
-    return {"out": str(folder), "parameters": count_parameters(load_student(folder).clip)}

@@ -70,5 +70,5 @@ def test_several_processes_do_not_overwrite(tmp_path, launcher):
 
     launcher(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
     with pytest.raises(UsageError, match="--overwrite and several processes"):
-        reinforce(Recipe(), tmp_path / "o", overwrite=True)
+        reinforce(Recipe(), out=tmp_path / "o", overwrite=True)
     assert not (tmp_path / "o").exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.core.errors import UsageError
-from distill.core.strict import apply_sets, load_toml
+from distill.core.strict import apply_settings, load_toml
 from distill.recipe import RECIPES, Recipe, load_recipe
 
 
@@ -27,7 +27,7 @@ def test_wrong_keys_and_values_are_named_with_the_near_one(sets, words):
 
 
 def test_sets_are_typed_as_toml_and_bare_words_are_strings():
-    values = apply_sets({"a": {"b": 1}}, ["a.b=1e-3", "a.c=true", "d=hello", "e=[1, 2]", 'f="x=y"'])
+    values = apply_settings({"a": {"b": 1}}, ["a.b=1e-3", "a.c=true", "d=hello", "e=[1, 2]", 'f="x=y"'])
     assert values == {"a": {"b": 1e-3, "c": True}, "d": "hello", "e": [1, 2], "f": "x=y"}
 
 

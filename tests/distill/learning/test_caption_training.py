@@ -80,7 +80,7 @@ def test_the_preset_is_the_paper_s():
 def test_a_plain_student_is_refused_before_anything_is_written(tmp_path):
     recipe = load_recipe(None, ["objective=coca", "student.inherit=none", "student.name=nano"])
     with pytest.raises(UsageError, match="no caption decoder"):
-        train(recipe, tmp_path / "run")
+        train(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -129,7 +129,7 @@ def trained(pictures, tmp_path_factory):
          "train.device=cpu", "reinforce.view_preset=none", "train.weight_decay=0.0"],
     )  # fmt: skip
     out = tmp_path_factory.mktemp("run") / "coca"
-    train(recipe, out)
+    train(recipe, out=out)
     return out
 
 

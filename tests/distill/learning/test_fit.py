@@ -10,6 +10,7 @@ from torch import nn
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
 from distill.learning.fit import fit, learning_rate, parameter_groups
+from distill.learning.settings import CheckpointSettings, OptimSettings
 
 
 class Toy(nn.Module):
@@ -32,14 +33,27 @@ def batches(first, last):
         )
 
 
-def train(out, steps, task=None, source=batches, **changes):
+def arguments(batch, device):
+    return batch.images, batch.texts, {}, {}
+
+
+def train(out, steps, task=None, source=batches):
     task = task or Toy()
-    settings = {
-        "steps": steps, "lr": 1e-2, "lr_floor": 0.0, "warmup_steps": 2, "weight_decay": 0.1, "betas": (0.9, 0.98), "clip_norm": 1.0,
-        "precision": "no", "device": "cpu", "seed": 0, "checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 1,
+    optim = {
+        "steps": steps, "lr": 1e-2, "lr_floor": 0.0, "warmup_steps": 2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98,
+        "clip_norm": 1.0, "precision": "no", "device": "cpu", "log_every": 1,
     }  # fmt: skip
     out.mkdir(exist_ok=True)
-    fit(task, source, lambda t: t, out, **{**settings, **changes})
+    fit(
+        task,
+        source,
+        arguments,
+        out / "checkpoints",
+        out / "metrics.jsonl",
+        optim=OptimSettings(**optim),
+        checkpointing=CheckpointSettings(checkpoint_every=4, keep_checkpoints=2),
+        seed=0,
+    )
     return task.state_dict()
 
 
@@ -107,7 +121,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples(tmp_path):
 
 
 def test_the_learning_rate_is_linear_then_cosine():
-    rates = [learning_rate(s, steps=10, lr=1.0, lr_floor=0.1, warmup_steps=4) for s in range(10)]
+    optim = OptimSettings(steps=10, lr=1.0, lr_floor=0.1, warmup_steps=4)
+    rates = [learning_rate(step, optim) for step in range(10)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[7] == pytest.approx(0.55)  # half way down the cosine

@@ -111,23 +111,25 @@ def test_a_disk_with_too_little_room_is_refused_at_the_start(tmp_path, monkeypat
     from types import SimpleNamespace
 
     from distill.core.errors import DistillError
+    from distill.core.existing import Existing
     from distill.recipe import Recipe
-    from distill.run_folder import open_run
+    from distill.run_folder import RunFolder, open_run
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     with pytest.raises(DistillError, match="Only 5 MB are free"):
-        open_run(tmp_path / "o", Recipe(), resume=False, overwrite=False)
+        open_run(RunFolder(tmp_path / "o"), Recipe(), Existing.REFUSE)
 
 
 def test_resume_with_other_settings_names_them(tmp_path):
     from distill.core.errors import UsageError
+    from distill.core.existing import Existing
     from distill.recipe import load_recipe
-    from distill.run_folder import open_run
+    from distill.run_folder import RunFolder, open_run
 
-    open_run(tmp_path / "o", load_recipe(None, []), resume=False, overwrite=False)
-    open_run(tmp_path / "o", load_recipe(None, ["profile.threads=2", "train.workers=1"]), resume=True, overwrite=False)
+    open_run(RunFolder(tmp_path / "o"), load_recipe(None, []), Existing.REFUSE)
+    open_run(RunFolder(tmp_path / "o"), load_recipe(None, ["profile.threads=2", "train.workers=1"]), Existing.RESUME)
     with pytest.raises(UsageError, match=r"train\.lr"):
-        open_run(tmp_path / "o", load_recipe(None, ["train.lr=1e-5"]), resume=True, overwrite=False)
+        open_run(RunFolder(tmp_path / "o"), load_recipe(None, ["train.lr=1e-5"]), Existing.RESUME)
 
 
 def test_json_is_one_object_on_stdout_and_the_run_folder_names_its_versions(tmp_path):
@@ -155,5 +157,8 @@ def test_the_lazy_python_api_has_every_verb():
     import distill as package
 
     for name in package.__all__:
-        assert callable(getattr(package, name)), name
+        assert name in dir(package)
+        assert callable(getattr(package, name)) or name == "__version__", name
+    with pytest.raises(AttributeError, match="reinfroce"):
+        package.reinfroce  # noqa: B018
     assert atomic.PARTIAL  # the module that all verbs write through

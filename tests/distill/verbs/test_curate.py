@@ -21,9 +21,9 @@ def run(tmp_path_factory, tiny_teacher):
     """A reinforced set with the selection that its own filters left."""
     out = tmp_path_factory.mktemp("curate") / "run"
     recipe = distill.load_recipe(None, [*SOURCE, *SMALL], {"teachers": [str(tiny_teacher)], "filters": FILTERS})
-    result = distill.reinforce(recipe, out)
-    assert result["selection"] == str(out / "selection")
-    again = distill.reinforce(recipe, out, resume=True)
+    result = distill.reinforce(recipe, out=out)
+    assert result.selection == out / "selection"
+    again = distill.reinforce(recipe, out=out, resume=True)
     assert again == result
     return out
 
@@ -52,17 +52,17 @@ def test_training_sees_exactly_the_selection(run, tmp_path, tiny_teacher, monkey
     assert selection.steps[0]["kept"] == 20
     given = {"teachers": [str(tiny_teacher)], "data": str(run / "reinforced")}
     seen = recorded(monkeypatch)
-    distill.train(distill.load_recipe(None, SMALL, given), tmp_path / "default")
+    distill.train(distill.load_recipe(None, SMALL, given), out=tmp_path / "default")
     assert Counter(seen) == expected
     assert "24 draws" in (tmp_path / "default" / "log.txt").read_text()
 
     seen.clear()
-    distill.train(distill.load_recipe(None, [*SMALL, "selection=none"], given), tmp_path / "all")
+    distill.train(distill.load_recipe(None, [*SMALL, "selection=none"], given), out=tmp_path / "all")
     assert len(set(seen)) == 24  # of 40 samples, each once
 
-    distill.curate(run, ["score:keep=0.25"], tmp_path / "ten")
+    distill.curate(run, ["score:keep=0.25"], out=tmp_path / "ten")
     seen.clear()
-    distill.train(distill.load_recipe(None, [*SMALL, f"selection={tmp_path / 'ten'}"], given), tmp_path / "few")
+    distill.train(distill.load_recipe(None, [*SMALL, f"selection={tmp_path / 'ten'}"], given), out=tmp_path / "few")
     few = Selection.load(tmp_path / "ten")
     assert set(seen) <= {key for key, n in zip(few.keys, few.repeats, strict=True) if n}
     assert few.kept == 10
@@ -71,10 +71,10 @@ def test_training_sees_exactly_the_selection(run, tmp_path, tiny_teacher, monkey
 def test_filters_need_a_reinforced_set(tmp_path):
     recipe = distill.load_recipe(None, [*SOURCE, *SMALL, 'objective="clip"'], {"filters": FILTERS})
     with pytest.raises(UsageError, match="Reinforce it first"):
-        distill.train(recipe, tmp_path / "o")
+        distill.train(recipe, out=tmp_path / "o")
     recipe = distill.load_recipe(None, [*SOURCE, *SMALL, f"selection={tmp_path / 'nowhere'}"])
     with pytest.raises(UsageError, match="nowhere"):
-        distill.run(recipe, tmp_path / "o")
+        distill.run(recipe, out=tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
 
@@ -105,8 +105,8 @@ def test_the_command_line_prints_writes_and_refuses(run, tmp_path):
 def test_a_set_is_decontaminated_against_the_evaluation_part_of_its_source(run, tmp_path):
     """`against` as one writes --data; the comma needs its quotes."""
     result = distill.curate(run, ['decontaminate:against="rendered:train=40,eval=8",by=bytes'], dry_run=True)
-    assert result["filters"][0]["facts"]["evaluation_images"] > 8
-    assert result["kept"] == 40  # the generator never draws a test scene for training
+    assert result.facts["filters"][0]["facts"]["evaluation_images"] > 8
+    assert result.kept == 40  # the generator never draws a test scene for training
     own = distill.curate(run, ['decontaminate:against="rendered:train=40,eval=8",by=bytes,split=train'], dry_run=True)
-    assert own["kept"] == 0
-    assert own["filters"][0]["dropped"] == {"same bytes as an image of rendered:train=40,eval=8": 40}
+    assert own.kept == 0
+    assert own.facts["filters"][0]["dropped"] == {"same bytes as an image of rendered:train=40,eval=8": 40}

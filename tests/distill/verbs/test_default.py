@@ -30,9 +30,9 @@ def test_the_teacher_knows_colours_and_finds_scenes_by_caption():
     import distill
 
     figures = distill.eval("rendered", load_recipe(None, ["eval.limit=100"]))
-    assert figures["zero_shot"]["top1"] > 90
-    assert figures["retrieval"]["t2i_r1"] > 45  # of 100; 37.9 of 500
-    assert figures["retrieval"]["i2t_r1"] > 70
+    assert figures.zero_shot["top1"] > 90
+    assert figures.retrieval["t2i_r1"] > 45  # of 100; 37.9 of 500
+    assert figures.retrieval["i2t_r1"] > 70
 
 
 def test_the_default_recipe_needs_no_file_and_no_network():

@@ -67,7 +67,7 @@ def test_a_resume_with_more_teachers_or_captioners_points_to_extend(run):
     recipe = distill.load_recipe(None, [], atomic.read_json(out / "resolved.json")["recipe"])
     more = recipe.model_copy(update={"captioners": (*recipe.captioners, "python:qa_third:say")})
     with pytest.raises(UsageError, match=r"other settings: captioners\. .*--extend"):
-        distill.reinforce(more, out, resume=True)
+        distill.reinforce(more, out=out, resume=True)
 
 
 def test_other_filters_make_the_selection_anew(run, monkeypatch):
@@ -110,13 +110,14 @@ def test_images_without_captions_are_refused_by_run_before_anything_is_written(r
     given = {"teachers": [str(tiny_teacher)], "data": str(place), "captioners": ["command:cat"]}
     recipe = distill.load_recipe(None, ["train.batch_size=8"], given)
     with pytest.raises(DistillError, match=r"0 evaluation images with captions .* eval\.data"):
-        distill.run(recipe, tmp_path / "out")
+        distill.run(recipe, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_that_finish_at_once_make_one_selection(run, tmp_path, monkeypatch):
     """Another process saves the same selection between this one's look and its own save."""
     from distill.console import Console
+    from distill.run_folder import RunFolder
     from distill.stages.training_data import selection_stage
     from reinforced_data.curation.selection import Selection
 
@@ -128,17 +129,25 @@ def test_two_processes_that_finish_at_once_make_one_selection(run, tmp_path, mon
 
     monkeypatch.setattr(Selection, "save", save)
     recipe = distill.load_recipe(None, [], {"filters": ["score:keep=0.5"]})
-    folder = selection_stage(recipe, run[0] / "reinforced", tmp_path, Console())
+    folder = selection_stage(recipe, run[0] / "reinforced", RunFolder(tmp_path), Console())
     assert json.loads((folder / "selection.json").read_text())["kept"] == 20
 
 
-def test_the_report_finds_the_selection_that_was_trained_on(run, tmp_path):
-    from distill.reporting.facts import _selection
-
-    out, stored = run[0], str(run[0] / "reinforced")
-    kept = atomic.read_json(out / "selection" / "selection.json")["kept"]
-    own = {"data": "rendered", "filters": ["score:keep=0.5"], "selection": None}
-    assert _selection(out, own)["kept"] == kept
-    assert _selection(tmp_path, {**own, "filters": []}) is None
-    assert _selection(tmp_path, {"data": stored, "filters": [], "selection": None})["folder"] == str(out / "selection")
-    assert _selection(tmp_path, {"data": stored, "filters": [], "selection": "none"}) is None
+def test_the_selection_that_was_trained_on_is_recorded_and_not_decided_again(run, tmp_path):
+    """Own filters, the selection beside the set, and none: the record says which, whatever the recipe says later."""
+    set_folder = run[0] / "reinforced"
+    kept = atomic.read_json(run[0] / "selection" / "selection.json")["kept"]
+    small = ["train.steps=1", "train.batch_size=8", "student.inherit=none", f"data={set_folder}"]
+    for name, more, folder in (
+        ("beside", [], run[0] / "selection"),
+        ("own", ["filters=['score:keep=0.5']"], tmp_path / "own" / "selection"),
+        ("none", ["selection=none"], None),
+    ):
+        distill.train(settings=[*small, *more], out=tmp_path / name)
+        record = atomic.read_json(tmp_path / name / "trained-on.json")
+        assert record["set"] == str(set_folder)
+        if folder is None:
+            assert record["selection"] is None
+        else:
+            assert record["selection"]["folder"] == str(folder)
+            assert record["selection"]["kept"] == (kept if name == "beside" else 20)

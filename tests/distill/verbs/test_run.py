@@ -158,15 +158,12 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
 
     out, facts = finished
     result = distill.compare([out, out])
-    assert len(result["table"]) == 6
-    assert result["warnings"] == []
-    recipe = distill.load_recipe(None, ["data=rendered:train=192,eval=40"])
-    again = distill.eval(str(out), recipe)
-    assert again["retrieval"]["t2i_r1"] == facts["table"][1]["t2i_r1"]
-    assert distill.report(out)["table"] == facts["table"]
-    rows = distill.profile(
-        out, distill.load_recipe(None, ["profile.runs=2", "profile.rounds=1", "profile.warmup_runs=1"])
-    )["profiles"]
+    assert len(result.table) == 6
+    assert result.warnings == []
+    again = distill.eval(out, data="rendered:train=192,eval=40")
+    assert again.retrieval["t2i_r1"] == facts["table"][1]["t2i_r1"]
+    assert distill.report(out).table == facts["table"]
+    rows = distill.profile(out, settings={"profile.runs": 2, "profile.rounds": 1, "profile.warmup_runs": 1}).profiles
     assert {row["source"] for row in rows} == {"measured", "not measured"}
     assert all(row["p50_ms"] is None for row in rows if row["source"] == "not measured")
 

@@ -307,7 +307,9 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     import_published(published, tmp_path / "set", resume=True, **options)
     assert {file.name: sha256_file(file) for file in (tmp_path / "set").iterdir()} == digests
     settings = {"images": str(tmp_path / "photos"), **options}
-    verb(Recipe(data=f"datacompdr:{place}/{{00000000..00000001}}.tar", reinforce=settings), tmp_path / "run-of-verb")
+    verb(
+        Recipe(data=f"datacompdr:{place}/{{00000000..00000001}}.tar", reinforce=settings), out=tmp_path / "run-of-verb"
+    )
     stored = tmp_path / "run-of-verb" / "reinforced"
     assert {file.name: sha256_file(file) for file in stored.iterdir()} == digests
     data = ReinforcedData(tmp_path / "set")
@@ -327,8 +329,8 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
         student={"name": "nano", "inherit": "none"},
         train={"steps": 3, "batch_size": 8, "warmup_steps": 1},
     )
-    told = train(recipe, tmp_path / "run")
+    told = train(recipe, out=tmp_path / "run")
     losses = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
-    assert told["parameters"]
+    assert told.parameters
     assert losses

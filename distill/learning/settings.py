@@ -1,0 +1,30 @@
+"""The settings of the training loop: one set of defaults, which the recipe's train table shares. Importable without torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from distill.core.strict import Strict
+
+
+class OptimSettings(Strict):
+    """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
+
+    steps: int = Field(40, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    lr_floor: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(10, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    device: Literal["auto", "cpu"] = "auto"
+    log_every: int = Field(5, ge=1, description="steps")
+
+
+class CheckpointSettings(Strict):
+    """When the state of training is written, and how much of it is kept."""
+
+    checkpoint_every: int = Field(10, ge=1, description="steps")
+    keep_checkpoints: int = Field(1, ge=1)

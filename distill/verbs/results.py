@@ -1,0 +1,161 @@
+"""What the verbs return: frozen, and as JSON by `.to_json()`, which is what `--json` prints."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        out: the run folder; report.md and report.html lie there.
+        student: folder of the trained student, which open_clip loads too.
+        table: one row per model (teachers, student, plain student): accuracy in percent, size in MB, latency in ms.
+        facts: everything that the report shows, see `distill.reporting.facts.read_run`.
+    """
+
+    out: Path
+    student: Path
+    table: list[Row]
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts."""
+        return self.facts
+
+
+@dataclass(frozen=True)
+class ReinforceResult:
+    """A reinforced set, or this process's finished share of one.
+
+    Attributes:
+        out: folder of the set.
+        finished: False when other processes, or a batch system, still work on shards of it.
+        facts: counts, licence, check and caption report; of an unfinished set only the number of missing shards.
+        selection: folder of the selection that the filters left; None without filters.
+    """
+
+    out: Path
+    finished: bool
+    facts: dict[str, Any]
+    selection: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object; "finished" only where it is false."""
+        if not self.finished:
+            return {"out": str(self.out), "finished": False, **self.facts}
+        selection = None if self.selection is None else str(self.selection)
+        return {"out": str(self.out), **self.facts, "selection": selection}
+
+
+@dataclass(frozen=True)
+class CurateResult:
+    """What filters chose.
+
+    Attributes:
+        out: folder of the selection; None after a dry run.
+        kept, samples: how many samples of how many.
+        facts: per filter its settings, counts, reasons and histogram; and the draws of an epoch.
+    """
+
+    out: Path | None
+    kept: int
+    samples: int
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object."""
+        return {"out": None if self.out is None else str(self.out), **self.facts}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained student, full teacher, or heads over towers.
+
+    Attributes:
+        out: its folder.
+        parameters: counts by part: image tower, text blocks, token embedding; of heads: image, text.
+        heads: whether it is heads over frozen towers.
+    """
+
+    out: Path
+    parameters: dict[str, int]
+    heads: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"out": str(self.out), "head_parameters" if self.heads else "parameters": self.parameters}
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Figures of one model, in percent, see `distill.evaluation.metrics`.
+
+    Attributes:
+        retrieval, zero_shot: None where the data has no captions, or no labels.
+    """
+
+    model: str
+    retrieval: dict[str, Any] | None
+    zero_shot: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"model": self.model, "retrieval": self.retrieval, "zero_shot": self.zero_shot}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Exported files: `artifacts` has a row per target and tower, as in artifact.json."""
+
+    out: Path
+    artifacts: list[Row]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"out": str(self.out), "artifacts": self.artifacts}
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """Latencies: `profiles` has a row per file and device, each with its source."""
+
+    profiles: list[Row]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"profiles": self.profiles}
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Runs side by side: a row per run and model, and what makes them hard to compare."""
+
+    table: list[Row]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"table": self.table, "warnings": self.warnings}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table, a row per thing: what `list`, `doctor` and `devices` return. Iterates over its rows."""
+
+    rows: list[Row]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_json(self) -> list[Row]:
+        """The rows."""
+        return self.rows
