@@ -1,11 +1,8 @@
 """Building what a recipe names: teachers (lazily, once), the student, and its inherited start."""
 
-import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
 from distill.recipe import CaptioningRecipe, StudentRecipe
 from students.spec import STUDENTS, StudentSpec
@@ -13,7 +10,6 @@ from teachers.load import load_teacher, resolve_teacher
 from teachers.spec import TeacherSpec
 
 if TYPE_CHECKING:
-    from students.inherit import InheritanceSource
     from students.student import Student
     from teachers.captioner import Captioner
     from teachers.teacher import Teacher
@@ -79,38 +75,13 @@ def check_strategy(name: str) -> None:
         STRATEGIES.get(name)
 
 
-def _merges_sha256(path: Path | None) -> str:
-    return "clip-bpe" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def inheritance_source(teacher: "Teacher") -> "InheritanceSource":
-    """A teacher's weights as something to inherit from. Raises UsageError when it has no open_clip model inside."""
-    from students.inherit import InheritanceSource
-    from students.tokenizer import BPE_FILE
-
-    if teacher.spec.loader == "folder":
-        path = Path(teacher.path)  # type: ignore[attr-defined]
-        cfg = atomic.read_json(path / "open_clip_config.json")["model_cfg"]
-        merges = path / BPE_FILE
-        vocabulary = _merges_sha256(merges if merges.exists() else None)
-    elif teacher.spec.loader == "open_clip":
-        from teachers.open_clip.teacher import model_config, split_source
-
-        cfg = model_config(split_source(teacher.spec.source)[0])
-        vocabulary = str(cfg["text_cfg"].get("hf_tokenizer_name") or _merges_sha256(None))
-    else:
-        raise UsageError(f"{teacher.spec.name!r} is made of towers that no student here can inherit from")
-    model: Any = teacher.model  # type: ignore[attr-defined]
-    return InheritanceSource(teacher.spec.name, cfg, dict(model.state_dict()), teacher.weights_sha256, vocabulary)
-
-
 def _copy_weights(student: "Student", origin: "Teacher") -> dict[str, Any]:
     """Every weight of `origin` into `student`. Raises UsageError when they are not the same architecture and vocabulary."""
-    source = inheritance_source(origin)
+    source = origin.inheritable()
     own = student.clip.state_dict()
     odd = sorted(own.keys() ^ source.state.keys())
     odd += [name for name in own if name in source.state and own[name].shape != source.state[name].shape]
-    if odd or source.vocabulary_sha256 != _merges_sha256(student.merges):
+    if odd or source.vocabulary != student.vocabulary:
         what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
         raise UsageError(
             f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
@@ -142,14 +113,14 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
     if recipe.inherit == COPY:
         return student, _copy_weights(student, origin)
     try:
-        source = inheritance_source(origin)
+        source = origin.inheritable()
     except UsageError as reason:
         return student, {
             "strategy": recipe.inherit,
             "towers": [],
             "skipped": {"visual": str(reason), "text": str(reason)},
         }
-    plan = make_plan(source, student.spec.model_cfg, recipe.inherit, _merges_sha256(student.merges))
+    plan = make_plan(source, student.spec.model_cfg, recipe.inherit, student.vocabulary)
     state = apply_plan(plan, source, student.spec.model_cfg)
     unexpected = student.clip.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from distill.core import atomic
+from distill.core.clip.folder import read_config
 from distill.core.errors import UsageError
 from export.artifact import ExportArtifact, LatencyProfile, read_artifacts
 from export.children.process import failure, spawn
@@ -171,7 +172,7 @@ def _measure_host(
 
 def _inputs(student_dir: Path) -> dict[str, Any]:
     """Inputs of the student's shapes. Dense towers take the same time whatever the pixels or words are."""
-    config = atomic.read_json(student_dir / "open_clip_config.json")
+    config = read_config(student_dir)
     size = int(config["preprocess_cfg"]["size"][0])
     length = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
     vocabulary = int(config["model_cfg"]["text_cfg"].get("vocab_size", 49408))

@@ -8,12 +8,13 @@ moments, layouts other than open_clip's.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from distill.core.registry import Registry
 
@@ -38,17 +39,6 @@ def uniform(n: int, k: int, scores: Tensor) -> list[int]:
 def magnitude(n: int, k: int, scores: Tensor) -> list[int]:
     """The k of largest weight norm. scores: [n]."""
     return sorted(torch.topk(scores, k).indices.tolist())
-
-
-@dataclass(frozen=True)
-class InheritanceSource:
-    """A full model to inherit from: its name, open_clip model_cfg, state dict and weight hash."""
-
-    name: str
-    model_cfg: dict[str, Any]
-    state: State = field(repr=False)
-    sha256: str
-    vocabulary_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ def _scores(state: State, prefix: str, layers: list[int], head_width: int) -> di
     return {"hidden": hidden.sqrt(), "heads": heads, "ffn": ffn}
 
 
-def _plan_tower(source: InheritanceSource, cfg: dict[str, Any], tower: str, strategy: str) -> TowerPlan:
+def _plan_tower(source: ClipWeights, cfg: dict[str, Any], tower: str, strategy: str) -> TowerPlan:
     """Raises UsageError with the reason when the tower cannot be inherited."""
     old, new = _shape(source.model_cfg, tower), _shape(cfg, tower)
     for fact, value in new["kind"].items():
@@ -159,15 +149,13 @@ def _plan_tower(source: InheritanceSource, cfg: dict[str, Any], tower: str, stra
     )
 
 
-def make_plan(
-    source: InheritanceSource, model_cfg: dict[str, Any], strategy: str, vocabulary_sha256: str = ""
-) -> InheritancePlan:
+def make_plan(source: ClipWeights, model_cfg: dict[str, Any], strategy: str, vocabulary: str = "") -> InheritancePlan:
     """The plan by which a student of `model_cfg` inherits from `source`; towers that cannot are named in `skipped`."""
     STRATEGIES.get(strategy)
     towers, skipped = {}, {}
     for tower in ("visual", "text"):
         try:
-            if tower == "text" and source.vocabulary_sha256 != vocabulary_sha256:
+            if tower == "text" and source.vocabulary != vocabulary:
                 raise UsageError("the vocabulary differs")
             towers[tower] = _plan_tower(source, model_cfg, tower, strategy)
         except UsageError as reason:
@@ -193,7 +181,7 @@ def _slice_block(state: State, old: str, new: str, plan: TowerPlan, layer: int) 
     return result
 
 
-def apply_plan(plan: InheritancePlan, source: InheritanceSource, model_cfg: dict[str, Any]) -> State:
+def apply_plan(plan: InheritancePlan, source: ClipWeights, model_cfg: dict[str, Any]) -> State:
     """The student's inherited tensors (fp32), a subset of its state dict: load with `strict=False`.
 
     Raises UsageError when the plan was made for other weights.

@@ -8,6 +8,7 @@ deployment rewrites (export).
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.core import atomic
+from distill.core.clip.folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MERGES_FILE,
+    WEIGHTS_FILE,
+    merges_of,
+    read_card,
+    read_config,
+    read_state,
+    vocabulary_id,
+)  # fmt: skip
+from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
-from distill.core.torch_compat import ensure_torchvision
 from students.spec import StudentSpec
-from students.tokenizer import BPE_FILE, Tokenizer, load_tokenizer, vocabulary_path
+from students.tokenizer import Tokenizer, load_tokenizer, vocabulary_path
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "card.json"
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
@@ -55,6 +64,11 @@ class Student(nn.Module):
     def logit_scale(self) -> Tensor:
         """[], already exponentiated; open_clip stores its logarithm."""
         return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
+
+    @property
+    def vocabulary(self) -> str:
+        """Which tokens its text tower reads; see `distill.core.clip.folder.vocabulary_id`."""
+        return vocabulary_id(self.merges)
 
     def tokenize(self, captions: list[str]) -> Tensor:
         """b captions -> LongTensor [b, L] with L = context_length; longer captions are cut, the end token kept."""
@@ -115,7 +129,7 @@ class Student(nn.Module):
             save_file(state, str(folder / WEIGHTS_FILE))
             (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             if self.merges is not None:
-                shutil.copyfile(self.merges, folder / BPE_FILE)
+                shutil.copyfile(self.merges, folder / MERGES_FILE)
             full = {"name": self.spec.name, "kind": "softmax", **card}
             (folder / CARD_FILE).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
 
@@ -127,33 +141,18 @@ def build_student(spec: StudentSpec, seed: int) -> Student:
 
 
 def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
-    ensure_torchvision()
-    from dataclasses import replace
-
-    from open_clip.coca_model import CoCa
-    from open_clip.model import CLIP, CustomTextCLIP
-
     cfg = copy.deepcopy(spec.model_cfg)
     if merges is not None:
         vocabulary = load_tokenizer(merges, spec.context_length).vocab_size
         for part in ("text_cfg", "multimodal_cfg"):
             if part in cfg:
                 cfg[part]["vocab_size"] = vocabulary
-    spec = replace(spec, model_cfg=cfg)
-    arguments = {key: value for key, value in cfg.items() if key != "custom_text"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        kind = CoCa if spec.captions else CustomTextCLIP if cfg.get("custom_text") else CLIP
-        clip = kind(**copy.deepcopy(arguments))
-        if spec.captions:  # open_clip leaves this one as uninitialised memory
-            nn.init.normal_(clip.text_decoder.text_projection, std=clip.text_decoder.text_projection.shape[0] ** -0.5)
-    return Student(spec, clip, merges)
+    return Student(replace(spec, model_cfg=cfg), build_clip(cfg, seed=seed), merges)
 
 
 def load_student(path: Path) -> Student:
     """The student in a folder that `save` wrote, in eval mode. Raises DistillError naming the file that is wrong."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
         if not (path / name).is_file():
@@ -161,31 +160,22 @@ def load_student(path: Path) -> Student:
                 f"{str(path)!r} is not a student folder: {name} is missing. Give the student/ folder of a finished run."
             )
     try:
-        config = atomic.read_json(path / CONFIG_FILE)
-        card = atomic.read_json(path / CARD_FILE)
+        config = read_config(path)
         preprocess = config["preprocess_cfg"]
         spec = StudentSpec(
-            name=card["name"],
+            name=read_card(path)["name"],
             model_cfg=config["model_cfg"],
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),
             interpolation=preprocess["interpolation"],
         )
-        merges = path / BPE_FILE if (path / BPE_FILE).is_file() else None
-        student = _assemble(spec, merges, seed=0)
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path / WEIGHTS_FILE).items()}
-        student.clip.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        student = _assemble(spec, merges_of(path), seed=0)
+        student.clip.load_state_dict(read_state(path))
+    except (DistillError, KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise DistillError(
             f"The student in {str(path)!r} does not load: {error}. Train it again or restore it."
         ) from error
     return student.eval()
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The card of a student folder: name, licence, provenance."""
-    card: dict[str, Any] = atomic.read_json(path / CARD_FILE)
-    return card
 
 
 def caption_labels(tokens: Tensor, end: int) -> Tensor:
@@ -196,21 +186,3 @@ def caption_labels(tokens: Tensor, end: int) -> Tensor:
     ends = (tokens == end).long()
     behind = ends.cumsum(1) - ends > 0
     return tokens.masked_fill(behind, IGNORED)[:, 1:]
-
-
-def count_parameters(clip: nn.Module) -> dict[str, int]:
-    """The three counts of an open_clip module: image tower, text blocks, token embedding (logit scale in none).
-
-    A CoCa has a fourth, "caption_decoder", which none of its embeddings needs.
-    """
-    counts = {"image": 0, "text": 0, "token_embedding": 0}
-    for name, parameter in clip.named_parameters():
-        if name.startswith("visual."):
-            counts["image"] += parameter.numel()
-        elif name.startswith("text_decoder."):
-            counts["caption_decoder"] = counts.get("caption_decoder", 0) + parameter.numel()
-        elif "token_embedding" in name:
-            counts["token_embedding"] += parameter.numel()
-        elif name not in ("logit_scale", "logit_bias"):
-            counts["text"] += parameter.numel()
-    return counts

@@ -14,9 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.core.torch_compat import ensure_torchvision
-
-BPE_FILE = "bpe_merges.txt.gz"
+from distill.core.clip.model import import_open_clip
 
 
 class Tokenizer(Protocol):
@@ -33,7 +31,7 @@ class Tokenizer(Protocol):
 
 def load_tokenizer(merges: Path | None, context_length: int) -> Tokenizer:
     """The tokenizer over `merges` (a gzip file in CLIP's format), or CLIP's own when None."""
-    ensure_torchvision()
+    import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
     path = default_bpe() if merges is None else str(merges)
@@ -50,7 +48,7 @@ def cut_merges(words: Iterable[str]) -> bytes:
 
     The bytes depend on the words alone (no time stamp inside).
     """
-    ensure_torchvision()
+    import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
     full = SimpleTokenizer()

@@ -4,19 +4,11 @@ A name is a registered one ("dfn-vitl14"), "open_clip:MODEL/TAG", "open_clip:MOD
 (a CLIP in the shared format, or aligned heads over frozen towers). Left out: captioners, and anything trainable.
 """
 
-from collections.abc import Callable
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from distill.core.errors import DistillError, UsageError, nearest
+from distill.core.errors import UsageError, nearest
 from teachers.spec import TEACHERS, TeacherSpec
-
-if TYPE_CHECKING:
-    from teachers.teacher import Teacher
-
-OPEN_CLIP = "open_clip:"
-_PACKAGE = "package:"
+from teachers.teacher import TEACHER_LOADERS, Teacher
 
 
 def resolve_teacher(name: str) -> TeacherSpec:
@@ -28,10 +20,9 @@ def resolve_teacher(name: str) -> TeacherSpec:
     """
     if name in TEACHERS:
         return TEACHERS.get(name)
-    if name.startswith(OPEN_CLIP):
-        from teachers.open_clip.teacher import spec_of
-
-        return _with_known_facts(spec_of(name, name[len(OPEN_CLIP) :]))
+    for key, loader in TEACHER_LOADERS.items():
+        if loader.spec_of_name is not None and name.startswith(f"{key}:"):
+            return loader.spec_of_name(name, name[len(key) + 1 :])
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _folder(path)
@@ -48,7 +39,7 @@ def resolve_teacher(name: str) -> TeacherSpec:
     )
 
 
-def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> "Teacher":
+def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> Teacher:
     """The teacher, frozen, on the CPU.
 
     Args:
@@ -61,67 +52,16 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
         DistillError: weights, tokenizer or packages are missing, or the files do not fit.
     """
     spec = resolve_teacher(name) if isinstance(name, str) else name
-    if spec.loader not in LOADERS:
-        raise UsageError(
-            f"Teacher {spec.name!r} asks for an unknown loader {spec.loader!r}. {nearest(spec.loader, LOADERS)}"
-        )
-    return LOADERS[spec.loader](spec, random_weights, seed)
+    return TEACHER_LOADERS.get(spec.loader).load(spec, random_weights, seed)
 
 
 def _folder(path: Path) -> TeacherSpec:
-    from teachers.open_clip.folder import CONFIG_FILE, folder_spec, is_clip_folder
-    from teachers.towers.teacher import HEADS_FILE, is_towers_folder, towers_spec
-
-    if is_clip_folder(path):
-        return folder_spec(path)
-    if is_towers_folder(path):
-        return towers_spec(path)
+    kinds = [loader for _, loader in TEACHER_LOADERS.items() if loader.spec_of_folder is not None]
+    for loader in kinds:
+        spec = loader.spec_of_folder(path) if loader.spec_of_folder is not None else None
+        if spec is not None:
+            return spec
     raise UsageError(
-        f"The folder {str(path)!r} is no teacher: it holds neither {CONFIG_FILE} (a CLIP) nor {HEADS_FILE} (aligned "
-        "heads). Give the student/ or teacher/ folder of a finished run."
+        f"The folder {str(path)!r} is no teacher: it holds neither {' nor '.join(kind.holds for kind in kinds)}. "
+        "Give the student/ or teacher/ folder of a finished run."
     )
-
-
-def _with_known_facts(spec: TeacherSpec) -> TeacherSpec:
-    """Licence and accuracy from the zoo where it knows the same weights; the name stays what was asked for."""
-    from dataclasses import replace
-
-    for _, known in TEACHERS.items():
-        if known.loader == "open_clip" and known.source == spec.source:
-            return replace(known, name=spec.name)
-    return spec
-
-
-def _load_open_clip(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.open_clip.teacher import load_open_clip
-
-    return load_open_clip(spec, random_weights=random_weights, seed=seed)
-
-
-def _load_folder(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.open_clip.folder import FolderTeacher
-
-    if not spec.source.startswith(_PACKAGE):
-        return FolderTeacher(Path(spec.source), spec, random_weights=random_weights, seed=seed)
-    inside = files("teachers").joinpath(spec.source[len(_PACKAGE) :])
-    if not inside.is_dir():
-        raise DistillError(
-            f"The weights of teacher {spec.name!r} are not in this installation "
-            f"(teachers/{spec.source[len(_PACKAGE) :]}). Install the package anew, "
-            "or name another teacher: --teacher PATH or a name of `distill list teachers`."
-        )
-    with as_file(inside) as path:
-        return FolderTeacher(path, spec, random_weights=random_weights, seed=seed)
-
-
-def _load_towers(spec: TeacherSpec, random_weights: bool, seed: int) -> "Teacher":
-    from teachers.towers.teacher import load_towers_teacher
-
-    return load_towers_teacher(spec, random_weights=random_weights, seed=seed)
-
-
-LOADERS: dict[str, Callable[[TeacherSpec, bool, int], "Teacher"]] = {
-    "open_clip": _load_open_clip,
-    "folder": _load_folder,
-    "towers": _load_towers,
-}

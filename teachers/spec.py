@@ -12,7 +12,7 @@ class TeacherSpec:
 
     Attributes:
         name: registry name, for example "dfn-vitl14"; also the key of its embeddings everywhere.
-        loader: which loader in `teachers.load.LOADERS` builds it: "open_clip", "folder" or "towers".
+        loader: the key in `teachers.teacher.TEACHER_LOADERS` of the loader that builds it: "open_clip", "folder" or "towers".
         source: what the loader needs: "MODEL/TAG" for open_clip, a path for a folder.
         width: D, embedding width.
         image_size: pixels, square.

@@ -1,7 +1,12 @@
-"""What every teacher can do. Loaders (open_clip, folder, towers) return objects of this shape."""
+"""What every teacher can do, and the registry of the loaders that build teachers. Importable without torch."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from distill.core.clip.weights import ClipWeights
+from distill.core.registry import Registry
 from teachers.spec import TeacherSpec
 
 if TYPE_CHECKING:
@@ -23,6 +28,23 @@ class Teacher(Protocol):
     logit_bias: float
     weights_sha256: str
 
+    @property
+    def device(self) -> Any:
+        """The torch device on which the weights are; inputs may be on any."""
+        ...
+
+    @property
+    def parameters(self) -> dict[str, int] | None:
+        """How many parameters its image tower, text blocks and token embedding have.
+
+        None where it is not one open_clip module, whose parts those are.
+        """
+        ...
+
+    def to(self, device: Any) -> "Teacher":
+        """The same teacher, its weights moved to a torch device."""
+        ...
+
     def encode_image(self, pixels: "Tensor") -> "Tensor":
         """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         ...
@@ -31,6 +53,32 @@ class Teacher(Protocol):
         """b captions -> [b, D] float32, unit length, no gradient."""
         ...
 
+    def inheritable(self) -> ClipWeights:
+        """Its weights, for a student to start from. Raises UsageError that says why where no student can."""
+        ...
+
     def describe(self) -> dict[str, object]:
         """What a manifest records: spec, weights hash, preprocessing, scale, bias, tokenizer."""
         ...
+
+
+@dataclass(frozen=True)
+class TeacherLoader:
+    """One way to build teachers, and how users name the teachers that it builds.
+
+    Attributes:
+        load: (spec, random_weights, seed of those) -> the teacher, frozen, on the CPU.
+        spec_of_name: for names "KEY:SOURCE", where KEY is the loader's own: (whole name, SOURCE) -> its facts. None when
+            no name is of that form. It reads no weights and never reaches the network.
+        spec_of_folder: a folder -> its facts, or None when the folder is no teacher of this kind. None when no folder is.
+        holds: what marks a folder of this kind, for messages: "heads.safetensors (aligned heads)".
+    """
+
+    load: Callable[[TeacherSpec, bool, int], Teacher]
+    spec_of_name: Callable[[str, str], TeacherSpec] | None = None
+    spec_of_folder: Callable[[Path], TeacherSpec | None] | None = None
+    holds: str = ""
+
+
+# `TeacherSpec.loader` -> the loader; implementations in teachers/loaders/
+TEACHER_LOADERS: Registry[TeacherLoader] = Registry("loader of teachers", ("teachers.loaders",))

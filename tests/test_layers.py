@@ -24,7 +24,7 @@ FLOORS = {
     "students": ["spec tokenizer vocabularies", "student inherit zoo"],
     "reinforced_data": ["sample sentences", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
-    "teachers": ["spec", "teacher captioner zoo open_clip", "towers captioners", "load load_captioner"],
+    "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],
 }  # fmt: skip
 MOST_NAMES = 13  # at the top of a folder: a dozen or so can be taken in at a glance
 # Each file of these registers things of one kind, and there may be any number of them.
@@ -37,8 +37,8 @@ HEAVY = {
     "torch", "timm", "open_clip", "coremltools", "executorch", "onnx", "onnxruntime", "datasets", "accelerate", "matplotlib",
 }  # fmt: skip
 LIGHT = ("distill/cli.py", "distill/recipe.py", "distill/verbs", "teachers/zoo", "teachers/spec.py",
-         "teachers/load.py", "students/zoo", "students/spec.py", "reinforced_data/sources", "reinforced_data/source.py",
-         "reinforced_data/sample.py", "export/targets", "export/devices", "export/artifact.py", "distill/core")  # fmt: skip
+         "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
+         "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py", "export/targets", "export/devices", "export/artifact.py", "distill/core")  # fmt: skip
 
 
 def modules(root: Path = ROOT) -> dict[str, ast.Module]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
 from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
 from reinforced_data.pixels.decode import BadImageError, decode_rgb, square_view
@@ -122,8 +123,6 @@ def student_embedder(student: Any, name: str) -> Embedder:
     """An `Embedder` over a `students.Student`."""
     import torch
 
-    from students.student import count_parameters
-
     @torch.inference_mode()
     def images(batch: Array) -> Array:
         return student.encode_image(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]
@@ -139,12 +138,10 @@ def teacher_embedder(teacher: Any) -> Embedder:
     """An `Embedder` over a `teachers.Teacher`."""
     import torch
 
-    from students.student import count_parameters
-
     return Embedder(
         teacher.spec.name,
         teacher.spec.image_size,
         lambda batch: teacher.encode_image(torch.from_numpy(batch)).numpy(),
         lambda captions: teacher.encode_text(captions).numpy(),
-        count_parameters(teacher.model) if hasattr(teacher, "model") else getattr(teacher, "parameters", None),
+        teacher.parameters,
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
+from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
@@ -50,7 +51,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "selection": _json_or(run.trained_on, {"selection": None})["selection"],
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),
-        "licence": atomic.read_json(run.student / "card.json")["licence"],
+        "licence": read_card(run.student)["licence"],
         "seconds": _json_or(run.seconds, {}),
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
         "inherited": {k: v for k, v in _json_or(run.inheritance, {}).items() if k != "plan"},

@@ -1,13 +1,14 @@
 """hashes.json: what a run made, by content. Two runs of one recipe on one machine have equal ones, killed or not."""
 
 from distill.core import atomic
+from distill.core.clip.folder import WEIGHTS_FILE
 from distill.run_folder import RunFolder
 
 
 def artifact_hashes(run: RunFolder) -> dict[str, str]:
     """Relative path -> SHA-256 of the reinforced shards, trained weights, evaluation figures and exported files."""
     result = {}
-    for pattern in ("reinforced/*.arrow", "**/student/model.safetensors", "eval/*.json"):
+    for pattern in ("reinforced/*.arrow", f"**/student/{WEIGHTS_FILE}", "eval/*.json"):
         for path in sorted(run.path.glob(pattern)):
             result[path.relative_to(run.path).as_posix()] = atomic.sha256_file(path)
     for folder in run.exported():

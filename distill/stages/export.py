@@ -9,9 +9,10 @@ from distill.stages.evaluate import open_evalset
 
 def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
     """out/export/<target>-<precision>/ for every target, parity proven on the evaluation's own images and captions."""
+    from distill.core.clip.folder import read_card
     from distill.evaluation.evalset import pixels
     from export.run import export_student
-    from students.student import load_student, read_card
+    from students.student import load_student
 
     settings = recipe.export
     if not settings.targets:

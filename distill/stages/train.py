@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.clip.folder import is_clip_folder
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress
 from distill.models import TeacherSet, new_student
@@ -140,7 +141,7 @@ def _cached_tokenize(student: Any) -> Any:
 def model_folder(path: Path) -> Path:
     """The student folder that `path` means: itself, or the student/ (or teacher/) inside a run."""
     for candidate in (path, RunFolder(path).student, RunFolder(path).teacher):
-        if (candidate / "open_clip_config.json").is_file():
+        if is_clip_folder(candidate):
             return candidate
     if not path.exists():
         raise UsageError(f"There is no {str(path)!r}. Give a run folder or the student/ folder inside one.")

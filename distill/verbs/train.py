@@ -45,6 +45,7 @@ def train(
 
 
 def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> TrainResult:
+    from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
     from distill.stages.reinforce import is_reinforced
@@ -58,7 +59,7 @@ def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) ->
     )
     from reinforced_data.source import open_source
     from reinforced_data.training.pairs import RawPairs
-    from students.student import count_parameters, load_student
+    from students.student import load_student
 
     spec = student_spec(job.student)
     refuse_without_decoder(job.objective, job.student.name, spec.captions)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.core import atomic
+from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 from export.parity import Reference
 from export.target import TOWERS
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 REFERENCE_FILE = "reference.npz"
-STUDENT_FILES = ("model.safetensors", "open_clip_config.json", "bpe_merges.txt.gz")
+STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE)  # what decides a student's embeddings
 BATCH = 16
 
 
 def student_digest(student_dir: Path) -> str:
     """Hex SHA-256 over the files that decide what a student computes. Raises UsageError without weights."""
-    if not (student_dir / STUDENT_FILES[0]).is_file():
+    if not (student_dir / WEIGHTS_FILE).is_file():
         raise UsageError(
-            f"{str(student_dir)!r} is not a student folder: {STUDENT_FILES[0]} is missing. Give the student/ of a run."
+            f"{str(student_dir)!r} is not a student folder: {WEIGHTS_FILE} is missing. Give the student/ of a run."
         )
     present = [name for name in STUDENT_FILES if (student_dir / name).is_file()]
     return atomic.sha256_json({name: atomic.sha256_file(student_dir / name) for name in present})

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.clip.folder import is_clip_folder, read_config
 from distill.core.errors import DistillError, UsageError
 from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerSpec, Decode
 
@@ -34,7 +35,7 @@ for _name, _source in (
 
 def coca_spec(name: str, source: str) -> CaptionerSpec:
     """The facts of "MODEL/TAG" or "MODEL@CHECKPOINT". Raises UsageError with the nearest known name; no network."""
-    from teachers.open_clip.teacher import model_config, spec_of, split_source
+    from teachers.open_clip.names import model_config, spec_of, split_source
 
     teacher = spec_of(name, source)
     model, _, _ = split_source(source)
@@ -47,8 +48,6 @@ def coca_spec(name: str, source: str) -> CaptionerSpec:
 
 def is_coca_folder(path: Path) -> bool:
     """Whether `path` is a model folder in the shared format whose model has a caption decoder."""
-    from teachers.open_clip.folder import is_clip_folder, read_config
-
     return is_clip_folder(path) and "multimodal_cfg" in read_config(path)["model_cfg"]
 
 
@@ -183,7 +182,8 @@ def _picture(image: Array) -> Any:
 @CAPTIONERS.register("coca")
 def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
     """A published CoCa or a checkpoint of one; raises what `load_open_clip` raises."""
-    from teachers.open_clip.teacher import load_open_clip, spec_of
+    from teachers.open_clip.names import spec_of
+    from teachers.open_clip.teacher import load_open_clip
 
     teacher = load_open_clip(
         spec_of(spec.name, spec.source), random_weights=random_weights, seed=seed, noun="captioner"
@@ -194,10 +194,10 @@ def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False
 @CAPTIONERS.register("coca-folder")
 def build_folder(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
     """A folder made by `distill train` with a CoCa student."""
-    from teachers.open_clip.folder import FolderTeacher, read_config
+    from teachers.open_clip.folder import load_folder
 
     path = Path(spec.source)
-    teacher = FolderTeacher(path, random_weights=random_weights, seed=seed)
+    teacher = load_folder(path, random_weights=random_weights, seed=seed)
     return _captioner(spec, decode, teacher, dict(read_config(path).get("preprocess_cfg", {})))
 
 

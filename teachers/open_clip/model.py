@@ -1,16 +1,13 @@
-"""Building, filling and loading open_clip modules without its factory, which logs to the root logger and may download.
+"""Building open_clip modules quickly for weights to come, filling them with random numbers, loading checkpoints.
 
-Left out: which weights and which preprocessing (see `teachers.open_clip.teacher`). Imports torch; keep it out of
-modules that are imported to list names.
+Imports torch; keep it out of modules that are imported to list names. Left out: the building itself
+(`distill.core.clip.model`), which weights and which preprocessing (`teachers.open_clip.teacher`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
 import pickle
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from distill.core.atomic import sha256_file
+from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
 from distill.core.hub import find_weights
-from distill.core.torch_compat import ensure_torchvision
 
 _LARGE = 65_536  # elements; smaller tensors keep their own initialisation, which costs nothing
 _POOL = 1_048_573  # a prime, so that rows cut from the pool of random numbers do not line up
@@ -42,50 +39,10 @@ class _SkipLargeFills(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeded inside, the caller's generator untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def build_clip(model_cfg: dict[str, Any], *, seed: int = 0, device: str | None = None) -> nn.Module:
-    """An open_clip CLIP, CustomTextCLIP or CoCa for `model_cfg`; its large tensors hold no meaningful values yet.
-
-    Nothing is downloaded. `device="meta"` allocates nothing either, for counting.
-
-    Raises:
-        DistillError: the text tower's own configuration is only on the Hub.
-    """
-    ensure_torchvision()
-    from open_clip.coca_model import CoCa
-    from open_clip.model import CLIP, CustomTextCLIP
-
-    config = copy.deepcopy(model_cfg)
-    config["vision_cfg"]["timm_model_pretrained"] = False
-    hf_text = config["text_cfg"].get("hf_model_name")
-    if hf_text:
-        config["text_cfg"]["hf_model_pretrained"] = False
-    custom = config.pop("custom_text", False) or bool(hf_text)
-    kind: Callable[..., nn.Module] = CLIP
-    if custom:
-        kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
-    place = torch.device(device) if device else contextlib.nullcontext()
-    try:
-        with _own_randomness(seed), place, _SkipLargeFills():
-            model = kind(**config)
-            if kind is CoCa:  # open_clip leaves this one as uninitialised memory
-                projection = model.get_parameter("text_decoder.text_projection")
-                nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
-            return model
-    except (OSError, ImportError) as error:
-        if not hf_text:
-            raise
-        raise DistillError(
-            f"The text tower {hf_text} of this model is described only on the Hugging Face Hub, and cannot be had here "
-            f"({' '.join(str(error).split())[:160]}). Connect once, or choose a teacher with a text tower of open_clip."
-        ) from None
+def build_unfilled(model_cfg: dict[str, Any], *, seed: int = 0, device: str | None = None) -> nn.Module:
+    """As `distill.core.clip.model.build_clip`, but the large tensors hold no meaningful values yet."""
+    with _SkipLargeFills():
+        return build_clip(model_cfg, seed=seed, device=device)
 
 
 def fill_random(model: M, seed: int) -> M:
@@ -179,7 +136,7 @@ class ByteTokenizer:
         self.vocab_size = vocab_size
 
     def __call__(self, captions: list[str]) -> Tensor:
-        """B captions -> LongTensor [b, L]."""
+        """b captions -> LongTensor [b, L]."""
         rows = torch.zeros(len(captions), self.context_length, dtype=torch.long)
         for row, caption in zip(rows, captions, strict=True):
             ids = [min(byte + 2, self.vocab_size - 1) for byte in caption.encode()[: self.context_length]]

@@ -1,9 +1,9 @@
-"""Any open_clip model as a frozen teacher: `OpenClipTeacher`, and the loader of names like "ViT-L-14/dfn2b".
+"""Any open_clip model as a frozen teacher: `OpenClipTeacher`, and the loader of published weights and checkpoints.
 
 The model is built and the checkpoint loaded with open_clip's own classes, but the weights are found by
 `distill.core.hub` (offline first) and nothing else is fetched. In a rehearsal (`random_weights=True`) the full-size
-architecture is built without touching the network. Left out: image towers of square crops only (contract 1), and
-training; see `teachers.open_clip.folder` for models made by this toolkit.
+architecture is built without touching the network. Left out: what names mean (`teachers.open_clip.names`), models made
+by this toolkit (`teachers.open_clip.folder`), image towers that want other than square crops, and training.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.core.errors import DistillError, UsageError, nearest
+from distill.core.clip.folder import HUB_BIN, HUB_SAFETENSORS, vocabulary_id
+from distill.core.clip.model import count_parameters
+from distill.core.clip.weights import ClipWeights
+from distill.core.errors import DistillError
 from distill.core.hub import find_weights
-from distill.core.torch_compat import ensure_torchvision
+from teachers.open_clip.names import common_entry, model_config, pretrained_config, split_source, square
 from teachers.spec import TeacherSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-SAFE_NAME, BIN_NAME = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,47 @@ class Preprocess:
     interpolation: str
 
 
+@dataclass(frozen=True)
+class LoadedClip:
+    """An open_clip model in memory, and what belongs to its weights.
+
+    Attributes:
+        model: an open_clip CLIP, CustomTextCLIP or CoCa.
+        model_cfg: its open_clip configuration.
+        preprocess: image size and normalisation.
+        tokenizer: b captions -> LongTensor [b, L].
+        tokenizer_name: what `describe` calls it.
+        vocabulary: its name, see `distill.core.clip.folder.vocabulary_id`.
+        weights_sha256: of the checkpoint file; "random" in a rehearsal.
+    """
+
+    model: Any
+    model_cfg: dict[str, Any]
+    preprocess: Preprocess
+    tokenizer: Any
+    tokenizer_name: str
+    vocabulary: str
+    weights_sha256: str
+
+
 class OpenClipTeacher:
     """A frozen open_clip model that resizes, normalises and tokenises for itself; see `teachers.teacher.Teacher`.
 
     Args:
         spec: its facts; `spec.logit_scale`, where set, wins over the checkpoint's own.
-        model: an open_clip CLIP, CustomTextCLIP or CoCa; put into eval mode, gradients off.
-        preprocess: image size and normalisation.
-        tokenizer: list of captions -> LongTensor [b, L].
-        tokenizer_name: what `describe` calls it.
-        weights_sha256: of the checkpoint file; "random" in a rehearsal.
+        clip: the model, put into eval mode with gradients off, and what belongs to it.
     """
 
-    def __init__(
-        self,
-        spec: TeacherSpec,
-        model: Any,
-        preprocess: Preprocess,
-        tokenizer: Any,
-        tokenizer_name: str,
-        weights_sha256: str,
-    ) -> None:
+    def __init__(self, spec: TeacherSpec, clip: LoadedClip) -> None:
         self.spec = spec
-        self.model = model.eval().requires_grad_(False)
-        self.preprocess = preprocess
-        self.tokenizer = tokenizer
-        self.tokenizer_name = tokenizer_name
-        self.weights_sha256 = weights_sha256
-        self.context_length = int(tokenizer.context_length)
+        self.model = clip.model.eval().requires_grad_(False)
+        self.model_cfg = clip.model_cfg
+        self.preprocess = clip.preprocess
+        self.tokenizer = clip.tokenizer
+        self.tokenizer_name = clip.tokenizer_name
+        self.vocabulary = clip.vocabulary
+        self.weights_sha256 = clip.weights_sha256
+        self.context_length = int(self.tokenizer.context_length)
         own_scale = float(self.model.logit_scale.detach().float().exp())
         self.logit_scale = own_scale if spec.logit_scale is None else float(spec.logit_scale)
         bias = getattr(self.model, "logit_bias", None)
@@ -77,6 +90,17 @@ class OpenClipTeacher:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Parameters of its parts; see `distill.core.clip.model.count_parameters`."""
+        return count_parameters(self.model)
+
+    def inheritable(self) -> ClipWeights:
+        """All its weights, for a student to start from."""
+        return ClipWeights(
+            self.spec.name, self.model_cfg, dict(self.model.state_dict()), self.weights_sha256, self.vocabulary
+        )
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         import torch
@@ -88,7 +112,7 @@ class OpenClipTeacher:
             return unit(self.model.encode_image(ready))
 
     def encode_text(self, captions: list[str]) -> Tensor:
-        """B captions -> [b, D] float32, unit length, no gradient."""
+        """b captions -> [b, D] float32, unit length, no gradient."""
         import torch
 
         with torch.no_grad():
@@ -134,86 +158,6 @@ def unit(embeddings: Tensor) -> Tensor:
     return torch.nn.functional.normalize(embeddings.float(), dim=-1)
 
 
-# --- names ---
-
-
-def spec_of(name: str, source: str) -> TeacherSpec:
-    """The spec of "MODEL/TAG" or "MODEL@PATH" made from open_clip's own tables; needs no network.
-
-    Raises:
-        UsageError: open_clip knows no such model or tag (with the nearest), or PATH is not a checkpoint.
-    """
-    model, tag, path = split_source(source)
-    config = model_config(model)
-    hub = file = ""
-    licence = "unknown: read the terms of the weights"
-    if path is None:
-        hub, file = hub_file(model, tag)
-        licence = f"unknown: read https://huggingface.co/{hub}" if hub else licence
-    elif not (path.is_file() and path.suffix in CHECKPOINT_SUFFIXES):
-        wanted = ", ".join(CHECKPOINT_SUFFIXES)
-        raise UsageError(
-            f"There is no checkpoint {str(path)!r} ({wanted}). In open_clip:MODEL@PATH, PATH is such a file."
-        )
-    return TeacherSpec(
-        name=name,
-        loader="open_clip",
-        source=source,
-        width=int(config["embed_dim"]),
-        image_size=_square(config["vision_cfg"].get("image_size", 224)),
-        logit_scale=None,
-        kind="sigmoid" if config.get("init_logit_bias") is not None else "softmax",
-        licence=licence,
-        commercial=False,
-        hub=hub,
-        file=file,
-    )
-
-
-def split_source(source: str) -> tuple[str, str, Path | None]:
-    """ "MODEL/TAG" -> (MODEL, TAG, None); "MODEL@PATH" -> (MODEL, "", PATH)."""
-    if "@" in source:
-        model, _, path = source.partition("@")
-        return model, "", Path(path).expanduser()
-    model, slash, tag = source.rpartition("/")
-    if not slash:
-        raise UsageError(
-            f"open_clip:{source}: write open_clip:MODEL/TAG, or open_clip:MODEL@CHECKPOINT for a local file."
-        )
-    return model, tag, None
-
-
-def model_config(model: str) -> dict[str, Any]:
-    """open_clip's configuration of MODEL. Raises UsageError with the nearest known model."""
-    open_clip = import_open_clip()
-    config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
-    if config is None:
-        raise UsageError(f"open_clip knows no model {model!r}. {nearest(model, open_clip.list_models())}")
-    return dict(config)
-
-
-def pretrained_config(model: str, tag: str) -> dict[str, Any]:
-    """open_clip's table entry of MODEL/TAG. Raises UsageError with the nearest known tag."""
-    import_open_clip()
-    from open_clip import pretrained
-
-    entry = pretrained.get_pretrained_cfg(model, tag)
-    if not entry:
-        tags = pretrained.list_pretrained_tags_by_model(model)
-        raise UsageError(f"open_clip has no weights {tag!r} of {model!r}. {nearest(tag, tags)}")
-    return dict(entry)
-
-
-def hub_file(model: str, tag: str) -> tuple[str, str]:
-    """(repository, file) on the Hugging Face Hub; ("", "") for the few old weights that open_clip has by URL only."""
-    entry = pretrained_config(model, tag).get("hf_hub", "")
-    repo, _, file = entry.rpartition("/")
-    return (repo, file or SAFE_NAME) if repo else ("", "")
-
-
-# --- loading ---
-
-
 def load_open_clip(
     spec: TeacherSpec, *, random_weights: bool = False, seed: int = 0, noun: str = "teacher"
 ) -> OpenClipTeacher:
@@ -222,30 +166,33 @@ def load_open_clip(
     Raises:
         DistillError: its weights or tokenizer are not here and cannot be had, or do not fit.
     """
-    from teachers.open_clip.model import build_clip, fill_random, load_checkpoint, tokenizer_of
+    from teachers.open_clip.model import build_unfilled, fill_random, load_checkpoint, tokenizer_of
 
     model_name, tag, path = split_source(spec.source)
     config = model_config(model_name)
-    entry = pretrained_config(model_name, tag) if path is None else _common_entry(model_name)
+    entry = pretrained_config(model_name, tag) if path is None else common_entry(model_name)
     if entry.get("quick_gelu"):
         config["quick_gelu"] = True  # the weights were trained with it, whatever the model name says
     if not random_weights:  # before the model is built, so that a refusal is quick
         path = path or _weights(spec, entry, noun)
         tokenizer, tokenizer_name = tokenizer_of(config, stand_in=False, what=f"the tokenizer of {noun} {spec.name!r}")
-        model = build_clip(config)
+        model = build_unfilled(config)
         sha256 = load_checkpoint(model, path, what=f"{model_name} for {noun} {spec.name!r}")
     else:
         tokenizer, tokenizer_name = tokenizer_of(config, stand_in=True)
-        model = fill_random(build_clip(config, seed=seed), seed)
+        model = fill_random(build_unfilled(config, seed=seed), seed)
         sha256 = "random"
     preprocess = Preprocess(
-        size=_square(config["vision_cfg"].get("image_size", 224)),
+        size=square(config["vision_cfg"].get("image_size", 224)),
         mean=tuple(entry["mean"]),
         std=tuple(entry["std"]),
         interpolation=entry["interpolation"],
     )
     spec = replace(spec, width=int(config["embed_dim"]), image_size=preprocess.size)
-    return OpenClipTeacher(spec, model, preprocess, tokenizer, tokenizer_name, sha256)
+    table = model_config(model_name)  # as inheritance compares it: without the QuickGELU of single weights
+    vocabulary = str(table["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(None))
+    clip = LoadedClip(model, table, preprocess, tokenizer, tokenizer_name, vocabulary, sha256)
+    return OpenClipTeacher(spec, clip)
 
 
 def _weights(spec: TeacherSpec, entry: dict[str, Any], noun: str) -> Path:
@@ -255,32 +202,7 @@ def _weights(spec: TeacherSpec, entry: dict[str, Any], noun: str) -> Path:
             f"Cannot find {what}: open_clip has them by URL only ({entry.get('url')}), which is not fetched here. "
             f"Download the file and name it: --teacher open_clip:{spec.source.rpartition('/')[0]}@PATH."
         )
-    pair = {SAFE_NAME: (BIN_NAME,), BIN_NAME: (SAFE_NAME,)}
+    pair = {HUB_SAFETENSORS: (HUB_BIN,), HUB_BIN: (HUB_SAFETENSORS,)}
     stem, dot, suffix = spec.file.rpartition(".")
     others = pair.get(spec.file, (f"{stem}{dot}safetensors",) if suffix != "safetensors" else ())
     return find_weights(spec.hub, spec.file, what=what, alternatives=others)
-
-
-def _common_entry(model: str) -> dict[str, Any]:
-    """Preprocessing for a bare checkpoint of `model`: what all its published weights share, or open_clip's default."""
-    import_open_clip()
-    from open_clip import pretrained
-    from open_clip.transform import PreprocessCfg
-
-    keys = ("mean", "std", "interpolation")
-    default = {key: getattr(PreprocessCfg(), key) for key in keys}
-    tags = pretrained.list_pretrained_tags_by_model(model)
-    found = [{key: pretrained.get_pretrained_cfg(model, tag).get(key, default[key]) for key in keys} for tag in tags]
-    return found[0] if found and all(one == found[0] for one in found) else default
-
-
-def import_open_clip() -> Any:
-    """The open_clip module, imported where torchvision's mismatch is mended first."""
-    ensure_torchvision()
-    import open_clip
-
-    return open_clip
-
-
-def _square(size: Any) -> int:
-    return int(size[0] if isinstance(size, (tuple, list)) else size)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.core.atomic import staged_file
+from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
 
 if TYPE_CHECKING:
@@ -201,8 +202,6 @@ def class_name_pairs(towers: FrozenTowers, cache: FeatureCache) -> tuple[Tensor,
         (image-like features [1000, 1280], text features [1000, 384]), float32.
     """
     import torch
-
-    from teachers.open_clip.teacher import import_open_clip
 
     import_open_clip()
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.atomic import sha256_file, sha256_json
-from distill.core.errors import DistillError
+from distill.core.clip.weights import ClipWeights
+from distill.core.errors import DistillError, UsageError
 from teachers.spec import TEACHERS, TeacherSpec
 from teachers.towers.files import LITE0, MAX_TOKENS, MINILM, lite0, minilm, package_file, require, word_pieces
 
@@ -76,7 +77,7 @@ class FrozenTowers:
         return features.float()
 
     def text_features(self, captions: list[str]) -> Tensor:
-        """B captions -> [b, 384] float32, mean over the tokens, unit length, no gradient."""
+        """b captions -> [b, 384] float32, mean over the tokens, unit length, no gradient."""
         import torch
 
         ids, mask = self._tokens(captions)
@@ -140,6 +141,20 @@ class TowersTeacher:
         self.heads.to(device)
         return self
 
+    @property
+    def device(self) -> Any:
+        """Where the weights are."""
+        return self.towers.device
+
+    @property
+    def parameters(self) -> dict[str, int] | None:
+        """None: its towers have not the parts of an open_clip module."""
+        return None
+
+    def inheritable(self) -> ClipWeights:
+        """Never: raises UsageError."""
+        raise UsageError(f"{self.spec.name!r} is made of towers that no student here can inherit from")
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         import torch
@@ -148,7 +163,7 @@ class TowersTeacher:
             return self.heads.encode_image(self.towers.image_features(pixels))
 
     def encode_text(self, captions: list[str]) -> Tensor:
-        """B captions -> [b, D] float32, unit length, no gradient."""
+        """b captions -> [b, D] float32, unit length, no gradient."""
         import torch
 
         with torch.no_grad():

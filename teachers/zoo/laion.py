@@ -5,31 +5,29 @@
 Left out: what a larger or later model of the same family replaces.
 """
 
+from distill.core.clip.folder import HUB_BIN, HUB_SAFETENSORS
 from teachers.spec import TEACHERS, TeacherSpec
-
-FILE = "open_clip_model.safetensors"
-BIN = "open_clip_pytorch_model.bin"
 
 for spec in (
     TeacherSpec(
         "datacomp-vitb16", "open_clip", "ViT-B-16/datacomp_xl_s13b_b90k", 512, 224, None, "softmax", "MIT", True,
-        "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", FILE, 73.49,
+        "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", HUB_SAFETENSORS, 73.49,
     ),
     TeacherSpec(
         "datacomp-vitl14", "open_clip", "ViT-L-14/datacomp_xl_s13b_b90k", 768, 224, 50.0, "softmax", "MIT", True,
-        "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", FILE, 79.21,
+        "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", HUB_SAFETENSORS, 79.21,
     ),
     TeacherSpec(
         "laion-vitb32", "open_clip", "ViT-B-32/laion2b_s34b_b79k", 512, 224, None, "softmax", "MIT", True,
-        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", FILE, 66.56,
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", HUB_SAFETENSORS, 66.56,
     ),
     TeacherSpec(
         "laion-vith14", "open_clip", "ViT-H-14/laion2b_s32b_b79k", 1024, 224, None, "softmax", "MIT", True,
-        "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", FILE, 77.96,
+        "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", HUB_SAFETENSORS, 77.96,
     ),
     TeacherSpec(
         "coca-vitl14", "open_clip", "coca_ViT-L-14/laion2b_s13b_b90k", 768, 224, None, "softmax", "MIT", True,
-        "laion/CoCa-ViT-L-14-laion2B-s13B-b90k", BIN, 75.61,
+        "laion/CoCa-ViT-L-14-laion2B-s13B-b90k", HUB_BIN, 75.61,
     ),
 ):  # fmt: skip
     TEACHERS.register(spec.name)(spec)

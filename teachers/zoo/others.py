@@ -6,19 +6,19 @@ of the first carry "s13B" in their Hub name and the file here does not, so it is
 MobileCLIP2: arXiv:2508.20691, Table 1.
 """
 
+from distill.core.clip.folder import HUB_SAFETENSORS
 from teachers.spec import TEACHERS, TeacherSpec
 
-FILE = "open_clip_model.safetensors"
 APPLE = "Apple ML Research Model terms (apple-amlr), research only"
 
 for spec in (
     TeacherSpec(
         "eva02-l14", "open_clip", "EVA02-L-14/merged2b_s4b_b131k", 768, 224, None, "softmax", "MIT", True,
-        "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", FILE, 79.77,
+        "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", HUB_SAFETENSORS, 79.77,
     ),
     TeacherSpec(
         "eva02-e14plus", "open_clip", "EVA02-E-14-plus/laion2b_s9b_b144k", 1024, 224, None, "softmax", "MIT", True,
-        "timm/eva02_enormous_patch14_plus_clip_224.laion2b_s9b_b144k", FILE, 82.01,
+        "timm/eva02_enormous_patch14_plus_clip_224.laion2b_s9b_b144k", HUB_SAFETENSORS, 82.01,
     ),
     TeacherSpec(
         "vitamin-l", "open_clip", "ViTamin-L/datacomp1b", 768, 224, None, "softmax", "MIT", True,
@@ -30,7 +30,7 @@ for spec in (
     ),
     TeacherSpec(
         "mobileclip2-s4", "open_clip", "MobileCLIP2-S4/dfndr2b", 768, 256, None, "softmax", APPLE, False,
-        "timm/MobileCLIP2-S4-OpenCLIP", FILE, 81.9,
+        "timm/MobileCLIP2-S4-OpenCLIP", HUB_SAFETENSORS, 81.9,
     ),
 ):  # fmt: skip
     TEACHERS.register(spec.name)(spec)

@@ -6,13 +6,14 @@ Its width and input size are read from the folder, so that retraining it cannot 
 import json
 from importlib.resources import files
 
+from distill.core.clip.folder import CONFIG_FILE
 from teachers.spec import TEACHERS, TeacherSpec
 
 FOLDER = "weights/rendered"
 
 
 def _model_cfg() -> dict[str, dict[str, int]]:
-    config = files("teachers").joinpath(FOLDER, "open_clip_config.json")
+    config = files("teachers").joinpath(FOLDER, CONFIG_FILE)
     return dict(json.loads(config.read_text(encoding="utf-8"))["model_cfg"]) if config.is_file() else {}
 
 

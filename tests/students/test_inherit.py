@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
-from students.inherit import STRATEGIES, InheritanceSource, apply_plan, make_plan, uniform
+from students.inherit import STRATEGIES, apply_plan, make_plan, uniform
 from students.spec import STUDENTS, StudentSpec
 from students.student import build_student
 
@@ -16,7 +17,7 @@ CAPTIONS = ["a red circle", "two blue squares above a star", "unseen words"]
 
 
 def source_of(student, name="t"):
-    return InheritanceSource(name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v")
+    return ClipWeights(name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v")
 
 
 def small(width=96, layers=3, text_width=64, text_layers=2) -> StudentSpec:
@@ -156,6 +157,6 @@ def test_another_vocabulary_and_other_weights_are_refused():
     teacher = build_student(TEACHER, 0)
     plan = make_plan(source_of(teacher), small().model_cfg, "uniform", "other")
     assert plan.skipped == {"text": "the vocabulary differs"}
-    other = InheritanceSource("t", teacher.spec.model_cfg, teacher.clip.state_dict(), "def", "v")
+    other = ClipWeights("t", teacher.spec.model_cfg, teacher.clip.state_dict(), "def", "v")
     with pytest.raises(UsageError, match="other weights"):
         apply_plan(plan, other, small().model_cfg)

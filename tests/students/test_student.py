@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from distill.core.clip.model import count_parameters, import_open_clip
 from distill.core.errors import DistillError
-from distill.core.torch_compat import ensure_torchvision
 from students.spec import STUDENTS
-from students.student import build_student, count_parameters, load_student
+from students.student import build_student, load_student
 from students.tokenizer import cut_merges, load_tokenizer, vocabulary_path
 
-ensure_torchvision()
+import_open_clip()
 
 
 @pytest.mark.parametrize("name", [n for n, spec in STUDENTS.items() if spec.published_params])

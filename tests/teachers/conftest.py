@@ -20,7 +20,7 @@ def tiny_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def open_clip() -> Any:
-    from teachers.open_clip.teacher import import_open_clip
+    from distill.core.clip.model import import_open_clip
 
     return import_open_clip()
 

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from teachers.load import LOADERS, load_teacher, resolve_teacher
+from teachers.load import load_teacher, resolve_teacher
 from teachers.spec import TEACHERS
+from teachers.teacher import TEACHER_LOADERS
 
 
 def test_registered_names_resolve_to_themselves() -> None:
     for name, spec in TEACHERS.items():
         assert resolve_teacher(name) is spec
-        assert spec.loader in LOADERS
+        assert spec.loader in TEACHER_LOADERS
 
 
 @pytest.mark.parametrize(

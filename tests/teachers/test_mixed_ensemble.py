@@ -57,7 +57,7 @@ def words(tmp_path: Path) -> None:
 def teachers(tmp_path: Path, words: None, open_clip: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     from safetensors.torch import save_file
 
-    from teachers.open_clip.model import build_clip, fill_random
+    from teachers.open_clip.model import build_unfilled, fill_random
 
     monkeypatch.setenv("DISTILL_WEIGHTS", str(tmp_path))
     loaded = []
@@ -68,7 +68,7 @@ def teachers(tmp_path: Path, words: None, open_clip: Any, monkeypatch: pytest.Mo
         monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"lab": entry})
         (tmp_path / f"lab--{name}").mkdir()
         save_file(
-            fill_random(build_clip(config, seed=seed), seed).state_dict(),
+            fill_random(build_unfilled(config, seed=seed), seed).state_dict(),
             str(tmp_path / f"lab--{name}" / "open_clip_model.safetensors"),
         )
         loaded.append(load_teacher(f"open_clip:{name}/lab"))

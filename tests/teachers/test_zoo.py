@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from teachers.open_clip.model import build_clip
-from teachers.open_clip.teacher import model_config, split_source
+from distill.core.clip.model import build_clip
+from teachers.open_clip.names import model_config, split_source
 from teachers.spec import TEACHERS, TeacherSpec
 
 SPECS = [spec for _, spec in TEACHERS.items()]
@@ -130,7 +130,7 @@ def built(model_name: str) -> tuple[int, int, int, int]:
     import torch
 
     config = model_config(model_name)
-    model: Any = build_clip(config, device="meta").eval()
+    model: Any = build_clip(config, seed=0, device="meta").eval()
     assert all(parameter.is_meta for parameter in model.parameters())
     size = config["vision_cfg"]["image_size"]
     image = model.encode_image(torch.empty(2, 3, size, size, device="meta"))

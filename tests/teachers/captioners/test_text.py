@@ -97,7 +97,7 @@ def test_pieces_of_clip_s_tokenizer_are_joined(pieces: str, expected: str) -> No
 
 def test_joining_undoes_clip_s_tokenizer() -> None:
     """Through open_clip's real tokenizer and back."""
-    from teachers.open_clip.teacher import import_open_clip
+    from distill.core.clip.model import import_open_clip
 
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer

@@ -1,4 +1,4 @@
-"""`FolderTeacher` against open_clip's own "local-dir:" loading of the same folder."""
+"""`load_folder` against open_clip's own "local-dir:" loading of the same folder."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import torch
 
 from distill.core.errors import DistillError
 from teachers.load import load_teacher, resolve_teacher
-from teachers.open_clip.folder import FolderTeacher, folder_spec
+from teachers.open_clip.folder import folder_spec, load_folder
 
 CAPTIONS = ["a red ball", "blue"]
 
@@ -73,7 +73,7 @@ def test_own_merges_are_used(folder: Path, open_clip: Any) -> None:
         lines = file.read().decode().split("\n")[:201]
     with gzip.open(folder / "bpe_merges.txt.gz", "wb") as file:
         file.write("\n".join(lines).encode())
-    teacher = FolderTeacher(folder)
+    teacher = load_folder(folder)
     assert teacher.tokenizer.vocab_size == 512 + 200 + 2
     assert "bpe_merges" in str(teacher.describe()["tokenizer"])
     reference = open_clip.tokenizer.SimpleTokenizer(bpe_path=str(folder / "bpe_merges.txt.gz"), context_length=16)

@@ -1,0 +1,80 @@
+"""The folder of a CLIP, as open_clip reads it ("local-dir:PATH") and as this toolkit writes it: file names and readers.
+
+It holds a configuration and weights, and where this toolkit wrote it a card (name, licence, provenance) and, for a cut
+vocabulary, the merges of its tokenizer. Importable without torch. Left out: building the model, and writing the folder
+(`students.student` does).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import DistillError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+MERGES_FILE = "bpe_merges.txt.gz"
+# The weights of an open_clip repository on the Hugging Face Hub; either holds the same tensors.
+HUB_SAFETENSORS, HUB_BIN = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+
+
+def is_clip_folder(path: Path) -> bool:
+    """Whether the folder `path` says that it holds a CLIP."""
+    return (path / CONFIG_FILE).is_file()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in the folder `path`: "model_cfg" and perhaps "preprocess_cfg".
+
+    Raises DistillError when it is missing or unreadable, or holds no model_cfg.
+    """
+    config = _read_object(path / CONFIG_FILE)
+    if not isinstance(config.get("model_cfg"), dict):
+        raise DistillError(f"{path / CONFIG_FILE} has no model_cfg; it must be an open_clip configuration.")
+    return config
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card in the folder `path`: name, licence, provenance; empty where there is none, as in a copy from the Hub.
+
+    Raises DistillError when it is unreadable.
+    """
+    return _read_object(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
+
+
+def read_state(path: Path) -> "dict[str, Tensor]":
+    """The tensors of the weights file in the folder `path`; those stored as fp16 come back as fp32.
+
+    Raises what safetensors raises: the caller knows which model they were to fit.
+    """
+    from safetensors.torch import load_file
+
+    return {name: v.float() if v.is_floating_point() else v for name, v in load_file(path / WEIGHTS_FILE).items()}
+
+
+def merges_of(path: Path) -> Path | None:
+    """The merges file in the folder `path`; None where the model has CLIP's own vocabulary."""
+    merges = path / MERGES_FILE
+    return merges if merges.is_file() else None
+
+
+def vocabulary_id(merges: Path | None) -> str:
+    """A name for the vocabulary of a merges file (None = CLIP's own): equal names, equal tokens."""
+    return "clip-bpe" if merges is None else hashlib.sha256(merges.read_bytes()).hexdigest()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DistillError(f"There is no {path}. A CLIP folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DistillError(f"{path} cannot be read as JSON ({error}). Restore it or train the model again.") from None
+    if not isinstance(value, dict):
+        raise DistillError(f"{path} must hold one JSON object.")
+    return value

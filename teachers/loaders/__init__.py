@@ -1,0 +1,1 @@
+"""One module per kind of teacher; each registers how such teachers are named and built."""

@@ -1,0 +1,24 @@
+"""The path of a folder of aligned heads over frozen unimodal towers, as `distill train` writes it."""
+
+from pathlib import Path
+
+from teachers.spec import TeacherSpec
+from teachers.teacher import TEACHER_LOADERS, Teacher, TeacherLoader
+from teachers.towers.teacher import HEADS_FILE, is_towers_folder
+
+
+def _spec(path: Path) -> TeacherSpec | None:
+    if not is_towers_folder(path):
+        return None
+    from teachers.towers.teacher import towers_spec
+
+    return towers_spec(path)
+
+
+def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:
+    from teachers.towers.teacher import load_towers_teacher
+
+    return load_towers_teacher(spec, random_weights=random_weights, seed=seed)
+
+
+TEACHER_LOADERS.register("towers")(TeacherLoader(_load, spec_of_folder=_spec, holds=f"{HEADS_FILE} (aligned heads)"))
