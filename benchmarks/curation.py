@@ -33,6 +33,7 @@ def make(folder: Path, rows: int, width: int) -> None:
     from PIL import Image
 
     from reinforced_data.labelling.reinforce import reinforce
+    from reinforced_data.labelling.settings import ReinforceSettings
     from reinforced_data.sample import Caption, RawSample
     from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded
 
@@ -63,7 +64,7 @@ def make(folder: Path, rows: int, width: int) -> None:
         return RawSample(f"sample-{i:08d}", picture + str(i).encode(), tuple(Caption(text) for text in texts))
 
     source = ListSource([sample(i) for i in range(rows)])
-    reinforce(source, [teacher], folder, views_per_image=2, view_preset="light", shard_size=2000, batch_size=1024)
+    reinforce(source, [teacher], folder, ReinforceSettings(shard_size=2000, batch_size=1024))
 
 
 def one(folder: Path, text: str) -> dict[str, float]:

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.source import open_source
 from teachers.load import load_teacher
@@ -104,9 +105,7 @@ def main() -> None:
                 photos,
                 [recorded],
                 Path(folder) / "set",
-                views_per_image=given.views,
-                view_preset=given.preset,
-                batch_size=given.batch_size,
+                ReinforceSettings(views_per_image=given.views, view_preset=given.preset, batch_size=given.batch_size),
             )
 
     label()

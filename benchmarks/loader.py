@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.pixels.decode import decode_rgb
 from reinforced_data.pixels.views import render_view
 from reinforced_data.sample import Caption, RawSample
@@ -49,8 +50,7 @@ def make_set(photos: list[bytes], preset: str, out: Path) -> Path:
     """A reinforced set of the photos under one preset."""
     raw = [RawSample(f"p{n}", data, (Caption(f"photo {n}"),)) for n, data in enumerate(photos)]
     teachers: Any = [StubTeacher("a", width=768, image_size=16), StubTeacher("b", width=768, image_size=16, seed=1)]
-    reinforce(ListSource(raw), teachers, out, views_per_image=2, view_preset=preset, embed_dtype="int8",
-              shard_size=64, batch_size=64, seed=0, resume=False, overwrite=False)  # fmt: skip
+    reinforce(ListSource(raw), teachers, out, ReinforceSettings(view_preset=preset, shard_size=64, batch_size=64))
     return out
 
 

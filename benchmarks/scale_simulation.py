@@ -26,9 +26,11 @@ from PIL import Image
 
 from benchmarks.scale_model import Fleet, Job, int8_bytes, simulate
 from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.sources.parts.listing import _rows_digest, held_out_rows
-from reinforced_data.store.manifest import MANIFEST_FILE, Manifest, Rejected, ShardFacts, write_record
+from reinforced_data.store.manifest import Manifest, Rejected, ShardFacts, write_record
+from reinforced_data.store.names import MANIFEST_FILE
 from reinforced_data.store.shard_file import read_notes
 from teachers.spec import TeacherSpec
 
@@ -86,18 +88,23 @@ class Tiny:
         """None."""
 
 
+def one_view(samples: int) -> ReinforceSettings:
+    """One plain view an image, all samples in one shard."""
+    return ReinforceSettings(views_per_image=1, view_preset="none", shard_size=samples)
+
+
 def stored_bytes(job: Job, folder: Path) -> dict[str, float]:
     """Bytes per sample of a set made by our own writer, without the image, beside the embeddings alone."""
     source = Tiny(512, job.real + job.synthetic)
-    settings: dict[str, Any] = {"views_per_image": job.views, "view_preset": "mobileclip", "embed_dtype": "int8"}
-    manifest = reinforce(source, [Random("a"), Random("b")], folder, shard_size=512, **settings)  # type: ignore[arg-type,list-item]
+    settings = ReinforceSettings(views_per_image=job.views, view_preset="mobileclip", shard_size=512)
+    manifest = reinforce(source, [Random("a"), Random("b")], folder, settings)  # type: ignore[arg-type,list-item]
     whole = sum(shard.size_bytes for shard in manifest.shards) / 512 - len(source.image)
     return {"reinforcement_bytes": whole, "int8_embedding_bytes": int8_bytes(job)}
 
 
 def shard_seconds(folder: Path, samples: int) -> dict[str, float]:
     """What a shard costs besides labelling: opening its notes, hashing its bytes."""
-    manifest = reinforce(Tiny(samples, 3), [Random("a"), Random("b")], folder, shard_size=samples, embed_dtype="int8")  # type: ignore[arg-type,list-item]
+    manifest = reinforce(Tiny(samples, 3), [Random("a"), Random("b")], folder, one_view(samples))  # type: ignore[arg-type,list-item]
     file = folder / manifest.shards[0].file
     started = time.perf_counter()
     for _ in range(20):
@@ -121,7 +128,7 @@ def manifest_cost(shards: int, rejected: int, folder: Path) -> dict[str, float]:
         Rejected(key=f"{n:032x}", reason="it does not decode (OSError: image file is truncated)")
         for n in range(rejected)
     ]
-    small = reinforce(Tiny(8, 1), [Random("a"), Random("b")], folder / "seed", shard_size=8)  # type: ignore[arg-type,list-item]
+    small = reinforce(Tiny(8, 1), [Random("a"), Random("b")], folder / "seed", one_view(8))  # type: ignore[arg-type,list-item]
     manifest = Manifest(**{**dict(small), "shards": facts, "rejected": bad, "samples": shards * 990})
     started = time.perf_counter()
     write_record(folder, manifest)

@@ -23,7 +23,7 @@ import torch
 
 from reinforced_data.pixels.views import draw_view
 from reinforced_data.sample import Caption
-from reinforced_data.store.codec import EMBED_DTYPES
+from reinforced_data.store.dtypes import EMBED_DTYPES
 from reinforced_data.store.manifest import SCHEMA_VERSION, Plan, SourceFacts
 from reinforced_data.store.shard_file import Row, write_shard
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.atomic import write_json
+from distill.core.existing import Existing
 from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.labelling.verify import verify
 from reinforced_data.source import open_source
 from teachers.load import load_teacher
@@ -72,8 +74,11 @@ def main() -> None:
         started = time.perf_counter()
         folder = given.out / dtype
         # 25 photos a shard and 16 views a forward: the live pass, which knows no shards, cuts its batches elsewhere.
-        settings = {"views_per_image": given.views, "view_preset": "mobileclip", "shard_size": 25, "batch_size": 16}
-        reinforce(source, writing, folder, embed_dtype=dtype, overwrite=folder.exists(), **settings)  # type: ignore[arg-type]
+        settings = ReinforceSettings(
+            views_per_image=given.views, view_preset="mobileclip", embed_dtype=dtype, shard_size=25, batch_size=16
+        )
+        existing = Existing.OVERWRITE if folder.exists() else Existing.REFUSE
+        reinforce(source, writing, folder, settings, existing=existing)
         report = verify(folder, live, "all")
         for name, figures in report["teachers"].items():
             numbers = {key: value for key, value in figures.items() if key != "same_weights"}

@@ -13,6 +13,7 @@ from pydantic import Field
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
+from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -40,20 +41,14 @@ class CaptioningRecipe(Strict):
     seed: int = Field(0, ge=0)
 
 
-class ReinforceRecipe(Strict):
-    """How teacher knowledge is stored."""
+class ReinforceRecipe(ReinforceSettings):
+    """Making a set: what is stored, who captions, where teachers run, and what is checked afterwards."""
 
-    views_per_image: int = Field(2, ge=1)
-    view_preset: str = "light"
-    embed_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "int8"
-    shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
-    batch_size: int = Field(128, ge=1, description="images per teacher forward")
     device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
     caption_columns: dict[str, str] = Field(
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
     captioning: CaptioningRecipe = CaptioningRecipe()
-    sentences: bool = Field(False, description="store the sentences of long captions too, for captions.sub_sentences")
     images: str | None = Field(
         None, description="where the images of a published set lie (data = datacompdr:TARS): any data, keyed by uid"
     )
@@ -63,20 +58,6 @@ class ReinforceRecipe(Strict):
     calibrate: bool | Literal["all"] = Field(
         False, description="fit logit scales on held-out pairs; true = where none is published, all = of every teacher"
     )
-
-
-class ClusterRecipe(Strict):
-    """Which executor of datatrove labels the data, and with what; see docs/scale.md."""
-
-    executor: Literal["none", "local", "slurm", "ray"] = Field("none", description="none = this process does it")
-    tasks: int = Field(8, ge=1, description="shares of the work; each makes every tasks-th shard")
-    workers: int = Field(2, ge=1, description="tasks at a time")
-    cpus_per_task: int = Field(4, ge=1, description="slurm and ray")
-    mem_per_cpu_gb: int = Field(4, ge=1, description="slurm and ray")
-    gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
-    slurm_partition: str = ""
-    slurm_time: str = Field("24:00:00", description="limit of one task")
-    slurm_env: str = Field("", description="command that makes Python and this package available on a node")
 
 
 class TrainRecipe(OptimSettings, CheckpointSettings):
@@ -161,7 +142,7 @@ class Recipe(Strict):
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
     reinforce: ReinforceRecipe = ReinforceRecipe()
-    cluster: ClusterRecipe = ClusterRecipe()
+    cluster: ClusterSettings = ClusterSettings()
     train: TrainRecipe = TrainRecipe()
     captions: CaptionsRecipe = CaptionsRecipe()
     baseline: BaselineRecipe = BaselineRecipe()

@@ -9,6 +9,7 @@ from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
+from reinforced_data.store.names import MANIFEST_FILE
 
 
 def read_run(run: RunFolder) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     exports = _exports(run, profile)
     order = {"teacher": 0, "student": 1, "plain": 2}
     evals.sort(key=lambda item: order[item["role"]])
-    manifest = _json_or(run.reinforced / "manifest.json", {})
+    manifest = _json_or(run.reinforced / MANIFEST_FILE, {})
     return {
         "out": str(run),
         "recipe": resolved["recipe"],

@@ -13,6 +13,7 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK, small_task
 from distill.run_folder import RunFolder
 from distill.stages.reinforce import is_reinforced
+from reinforced_data.store.names import PLAN_FILE
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder, EvalSet
@@ -35,7 +36,7 @@ def eval_location(recipe: Recipe) -> str:
     """Where the evaluation's samples lie: eval.data, or the training data's own source."""
     location = recipe.eval.data or recipe.data
     if is_reinforced(Path(location)):
-        location = atomic.read_json(Path(location) / "plan.json")["source"]["location"]
+        location = atomic.read_json(Path(location) / PLAN_FILE)["source"]["location"]
     return location
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.existing import Existing
 from distill.models import CaptionerSet, TeacherSet
 from distill.processes import Place, teacher_device, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, keep_recipe
+from reinforced_data.store.names import PLAN_FILE
 
 PUBLISHED = "datacompdr:"
 
@@ -26,7 +28,7 @@ def label(
         if place.rank == 0:
             import_stage(recipe, set_folder, console)
         else:  # one process is enough; the others only see it begin
-            wait_until((set_folder / "plan.json").is_file, f"the first process to plan {str(set_folder)!r}")
+            wait_until((set_folder / PLAN_FILE).is_file, f"the first process to plan {str(set_folder)!r}")
         return
     source, models, captioners = _prepare(recipe, teachers, set_folder, console, place, extend)
     with console.stage("reinforce") as advance:
@@ -37,7 +39,7 @@ def label(
             captioners=captioners,
             rank=place.rank,
             world=place.world,
-            progress=lambda done, total: advance(done, total, "images"),
+            progress=advance,
         )
 
 
@@ -58,10 +60,9 @@ def import_stage(recipe: Recipe, set_folder: Path, console: Console) -> None:
         import_published(
             open_published(recipe.data.removeprefix(PUBLISHED), sources, teachers),
             set_folder,
-            embed_dtype=settings.embed_dtype,
-            shard_size=settings.shard_size,
-            resume=set_folder.exists(),
-            progress=lambda done, total: advance(done, total, "samples"),
+            settings,
+            existing=Existing.RESUME,
+            progress=advance,
         )
 
 
@@ -86,20 +87,9 @@ def _prepare(
                 model.to(device)
     models = scaled_teachers(recipe, models, set_folder, console)
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
-    plan = make_plan(
-        source,
-        models,
-        captioners,
-        views_per_image=settings.views_per_image,
-        view_preset=settings.view_preset,
-        embed_dtype=settings.embed_dtype,
-        shard_size=settings.shard_size,
-        batch_size=settings.batch_size,
-        seed=recipe.seed,
-        sentences=settings.sentences,
-    )
+    plan = make_plan(source, models, captioners, settings, recipe.seed)
     if place.rank == 0:
-        open_output(set_folder, plan, resume=set_folder.exists() and not extend, extend=extend)
+        open_output(set_folder, plan, Existing.EXTEND if extend else Existing.RESUME)
         if extend:
             keep_recipe(RunFolder(set_folder.parent), recipe)
     else:
@@ -112,17 +102,16 @@ def scaled_teachers(recipe: Recipe, models: list[Any], set_folder: Path, console
     from reinforced_data.labelling.calibrate import calibrated
     from reinforced_data.source import open_source
 
-    which = recipe.reinforce.calibrate
-    known = atomic.read_json(set_folder / "plan.json")["teachers"] if (set_folder / "plan.json").exists() else ()
+    which, plan = recipe.reinforce.calibrate, set_folder / PLAN_FILE
+    known = atomic.read_json(plan)["teachers"] if plan.exists() else ()
     with console.stage("calibrate logit scales") if which else contextlib.nullcontext():
         return list(
             calibrated(
                 models,
                 open_source(recipe.data, "eval") if which else None,
+                recipe.reinforce,
                 which=which,
-                view_preset=recipe.reinforce.view_preset,
                 batch_size=recipe.train.batch_size,
-                forward_size=recipe.reinforce.batch_size,
                 seed=recipe.seed,
                 known=known,
             )
@@ -138,10 +127,10 @@ def label_on_cluster(
 
     Raises DistillError when a task failed, UsageError when the executor is not installed.
     """
-    from reinforced_data.labelling.executors import Cluster, run_tasks
+    from reinforced_data.labelling.executors import run_tasks
     from reinforced_data.labelling.reinforce import finish
 
-    cluster = Cluster(**recipe.cluster.model_dump())
+    cluster = recipe.cluster
     _prepare(recipe, teachers, set_folder, console, Place(), extend)
     task = partial(
         label_task, recipe.model_dump_json(), str(set_folder.absolute()), os.getcwd(), cluster.threads_per_task
@@ -172,21 +161,21 @@ def verify_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, console
 
     Raises DistillError when the stored embeddings are not those of the live teachers.
     """
-    from reinforced_data.curation.selection import set_identity
     from reinforced_data.labelling.verify import require_passed, verify
+    from reinforced_data.store.identity import SET_KEY, fresh, set_identity
     from reinforced_data.store.reader import ReinforcedData
 
     file, views = RunFolder(set_folder.parent).verify, recipe.reinforce.verify
     before = atomic.read_json(file) if file.exists() else {}
     if is_published(recipe.data):
         return  # its teachers' own preprocessing and the captions that they read are not known well enough to judge
-    identity = set_identity(ReinforcedData(set_folder))
-    if before.get("set_sha256") != identity:
+    identity = set_identity(ReinforcedData(set_folder).manifest)
+    if not fresh(before, identity):
         file.unlink(missing_ok=True)  # what was found of the set before it was extended says nothing of it now
         before = {}
     if views == 0 or (before.get("passed") and before.get("asked") == views):
         return
     with console.stage("verify stored embeddings"):
-        report = {"set_sha256": identity, **verify(set_folder, teachers.loaded, views, recipe.seed)}
+        report = {SET_KEY: identity, **verify(set_folder, teachers.loaded, views, recipe.seed)}
         atomic.write_json(file, report, shared=True)
         require_passed(report, str(set_folder))

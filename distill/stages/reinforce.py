@@ -10,11 +10,12 @@ from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.label import is_published, label, label_on_cluster, verify_stage
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SHARD_GLOB
 
 
 def is_reinforced(path: Path) -> bool:
     """Whether `path` is a reinforced set, finished or not."""
-    return (path / "plan.json").is_file() or ((path / "manifest.json").is_file() and any(path.glob("shard-*.arrow")))
+    return (path / PLAN_FILE).is_file() or ((path / MANIFEST_FILE).is_file() and any(path.glob(SHARD_GLOB)))
 
 
 def reinforce_stage(
@@ -27,7 +28,7 @@ def reinforce_stage(
     """
     if is_reinforced(Path(recipe.data)):
         return Path(recipe.data)
-    set_folder, finished = run.reinforced, (run.reinforced / "manifest.json").exists
+    set_folder, finished = run.reinforced, (run.reinforced / MANIFEST_FILE).exists
     if extend or not finished():
         if recipe.cluster.executor == "none":
             label(recipe, teachers, set_folder, console, this_place(), extend=extend)
@@ -55,7 +56,8 @@ def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:
         unused |= {"--calibrate": settings.calibrate, "--executor": recipe.cluster.executor != "none"}
         unused |= {"reinforce.sentences": settings.sentences, "caption_columns": settings.caption_columns}
     elif finished:
-        plan = atomic.read_json(Path(recipe.data) / "plan.json") if (Path(recipe.data) / "plan.json").exists() else {}
+        file = Path(recipe.data) / PLAN_FILE
+        plan = atomic.read_json(file) if file.exists() else {}
         known = {facts["name"] for facts in plan.get("captioners", ())}
         unused["--captioner"] = not set(recipe.captioners) <= known
     named = [name for name, given in unused.items() if given]

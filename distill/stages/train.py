@@ -16,6 +16,7 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.training_data import keep_trained_on, stored_pairs
+from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +155,7 @@ def training_licence(set_folder: Path | None, source_licence: str) -> str:
     """What a student trained on this must say of its terms."""
     if set_folder is None:
         return source_licence
-    return str(atomic.read_json(set_folder / "manifest.json")["licence_summary"])
+    return str(atomic.read_json(set_folder / MANIFEST_FILE)["licence_summary"])
 
 
 def train_stages(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import OutputExistsError, UsageError
+from distill.core.existing import Existing
 from distill.models import student_spec
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import CaptionsRecipe, Recipe
 from distill.run_folder import RunFolder
+from reinforced_data.store.names import SELECTION_FILE
 
 if TYPE_CHECKING:
     from reinforced_data.curation.selection import SelectedPairs
@@ -33,7 +35,7 @@ def check_curation(recipe: Recipe) -> None:
 
     for text in recipe.filters:
         parse_filter(text)
-    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / "selection.json").is_file():
+    if recipe.selection not in (None, "none") and not (Path(str(recipe.selection)) / SELECTION_FILE).is_file():
         raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
 
 
@@ -99,7 +101,7 @@ def _make_selection(recipe: Recipe, set_folder: Path, folder: Path, console: Con
     with console.stage("curate") as advance:
         chosen = curate(data, recipe.filters, recipe.seed, advance)
         try:
-            chosen.save(folder, overwrite=folder.exists())
+            chosen.save(folder, Existing.OVERWRITE if folder.exists() else Existing.REFUSE)
         except OutputExistsError:  # another process finished the set at the same moment, and was faster
             if not made():
                 raise
@@ -120,15 +122,15 @@ def caption_stage(recipe: Recipe, set_folder: Path, run: RunFolder, console: Con
 
     It is made anew when the set was extended since.
     """
-    from reinforced_data.curation.selection import set_identity
     from reinforced_data.store.caption_report import caption_report, has_captioner
+    from reinforced_data.store.identity import SET_KEY, fresh, set_identity
     from reinforced_data.store.reader import ReinforcedData
 
     data = ReinforcedData(set_folder)
-    identity = set_identity(data)
-    if run.captions.exists() and atomic.read_json(run.captions).get("set_sha256") == identity:
+    identity = set_identity(data.manifest)
+    if run.captions.exists() and fresh(atomic.read_json(run.captions), identity):
         return
     if has_captioner(data):
         with console.stage("measure captions"):
-            report = {"set_sha256": identity, **caption_report(data, seed=recipe.seed)}
+            report = {SET_KEY: identity, **caption_report(data, seed=recipe.seed)}
             atomic.write_json(run.captions, report, shared=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core.errors import UsageError
+from distill.core.existing import Existing
 from distill.verbs.flags import AnyPath
 from distill.verbs.results import CurateResult
 
@@ -38,16 +39,17 @@ def curate(
     from reinforced_data.curation.selection import refuse_output
     from reinforced_data.store.reader import ReinforcedData
 
+    existing = Existing.of(overwrite=overwrite)
     if out is None and not dry_run:
         raise UsageError("--out is missing: name the folder to write, or say --dry-run to look first.")
     target = None if out is None or dry_run else Path(out)
     if target is not None:
-        refuse_output(target, overwrite)
+        refuse_output(target, existing)
     with (console or Console()).stage("curate") as advance:
         data = ReinforcedData(as_reinforced(str(folder)) or Path(folder))
         selection = run_filters(data, list(filter), seed, advance)
     if target is not None:
-        selection.save(target, overwrite)
+        selection.save(target, existing)
     return CurateResult(target, selection.kept, len(selection.keys), selection.facts())
 
 

@@ -12,6 +12,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder, discard_unless, open_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ReinforceResult
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 
 def reinforce(
@@ -79,7 +80,7 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     if place.rank == 0:
         open_run(run, job, existing)
         console.log_to(run.log)
-    with discard_unless(run, run.reinforced / "plan.json", first=place.rank == 0):
+    with discard_unless(run, run.reinforced / PLAN_FILE, first=place.rank == 0):
         set_folder = reinforce_stage(job, teachers, run, console, extend=extend, wait=False)
     if set_folder is None:
         from reinforced_data.labelling.reinforce import unfinished
@@ -92,7 +93,7 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
 
 def _facts(run: RunFolder, set_folder: Path) -> dict[str, Any]:
     """Counts of the set, its terms, and what was checked of it."""
-    manifest = atomic.read_json(set_folder / "manifest.json")
+    manifest = atomic.read_json(set_folder / MANIFEST_FILE)
     return {
         "samples": manifest["samples"],
         "captions": manifest["captions"],

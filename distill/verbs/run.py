@@ -12,6 +12,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder, open_run, refuse_existing
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import RunResult
+from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from distill.models import TeacherSet
@@ -99,7 +100,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
     check_data(job)
-    if not is_reinforced(Path(job.data)) and not (run.reinforced / "manifest.json").exists():
+    if not is_reinforced(Path(job.data)) and not (run.reinforced / MANIFEST_FILE).exists():
         refuse_existing(run, existing)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists

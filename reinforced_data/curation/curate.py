@@ -4,14 +4,16 @@ Nothing of the set is changed or copied; the result is a `Selection`. Left out: 
 reinforced (there is nothing stored to read).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import UsageError
+from distill.core.progress import Progress, silent
 from reinforced_data.curation.filter import Filter, Outcome, Rows, parse_filter
 from reinforced_data.curation.histogram import histogram
-from reinforced_data.curation.selection import Selection, set_identity
+from reinforced_data.curation.selection import Selection
+from reinforced_data.store.identity import set_identity
 from reinforced_data.store.reader import ReinforcedData
 
 if TYPE_CHECKING:
@@ -20,18 +22,13 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-def curate(
-    data: ReinforcedData,
-    filters: Sequence[str],
-    seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Selection:
+def curate(data: ReinforcedData, filters: Sequence[str], seed: int = 0, progress: Progress = silent) -> Selection:
     """Run `filters` (see `parse_filter`) in the order given. The result is a function of the arguments alone.
 
     About 120 bytes a sample besides what the filters say of themselves: 120 MB per million.
 
     Args:
-        progress: called with (filters done, filters in all, name of the next).
+        progress: counts filters; the note is the name of the next.
 
     Raises:
         UsageError: a filter or its settings are wrong, or two filters set repeats.
@@ -45,12 +42,11 @@ def curate(
     keys = [data.text(index).key for index in range(len(data))]
     rows = Rows(data, np.arange(len(data)), keys)
     result = Selection(
-        set_identity(data), seed, [], keys, np.ones(len(data), np.int64), np.zeros(len(data), np.int32), []
+        set_identity(data.manifest), seed, [], keys, np.ones(len(data), np.int64), np.zeros(len(data), np.int32), []
     )
     repeated = ""
     for number, (name, filter_) in enumerate(chain, 1):
-        if progress:
-            progress(number - 1, len(chain), name)
+        progress(number - 1, len(chain), name)
         label = f"{number}:{name}"
         outcome = filter_.select(rows, seed) if len(rows) else Outcome({})
         if outcome.repeats is not None:
@@ -59,8 +55,7 @@ def curate(
             repeated = label
             result.repeats[rows.indices] = outcome.repeats
         rows = _apply(result, rows, label, filter_, outcome)
-    if progress:
-        progress(len(chain), len(chain), "")
+    progress(len(chain), len(chain), "")
     return result
 
 
@@ -75,7 +70,7 @@ def is_made(folder: Path, data: ReinforcedData, filters: Sequence[str], seed: in
     chain = [parse_filter(text) for text in filters]
     wanted = [(f"{number}:{name}", filter_.model_dump(mode="json")) for number, (name, filter_) in enumerate(chain, 1)]
     found = [(step["filter"], step["settings"]) for step in stored.steps]
-    return stored.set_sha256 == set_identity(data) and stored.seed == seed and found == wanted
+    return stored.set_sha256 == set_identity(data.manifest) and stored.seed == seed and found == wanted
 
 
 def _apply(result: Selection, rows: Rows, label: str, filter_: Filter, outcome: Outcome) -> Rows:

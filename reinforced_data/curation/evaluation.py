@@ -11,7 +11,7 @@ from reinforced_data.curation.filter import Rows
 from reinforced_data.curation.image_hash import hashes_of
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import Split, open_source
-from reinforced_data.store.manifest import MANIFEST_FILE, PLAN_FILE
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 from reinforced_data.store.reader import ReinforcedData
 
 if TYPE_CHECKING:

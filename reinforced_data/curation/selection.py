@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.core.atomic import read_json, sha256_file, sha256_json, staged_dir, write_json
+from distill.core.atomic import read_json, sha256_file, staged_dir, write_json
 from distill.core.errors import DistillError, OutputExistsError, UsageError
+from distill.core.existing import Existing
+from reinforced_data.store.identity import SET_KEY, fresh, set_identity
+from reinforced_data.store.names import SELECTION_FILE, SELECTION_ROWS_FILE
 from reinforced_data.store.reader import ReinforcedData
 from reinforced_data.training.pairs import Pair, Pairs
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 SELECTION_VERSION = 1
-JSON_FILE, ARROW_FILE = "selection.json", "selection.arrow"
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Selection:
     """What filters chose among the N samples of a set.
 
     Attributes:
-        set_sha256: of the set's manifest, see `set_identity`.
+        set_sha256: the set's identity, see `store.identity`.
         seed: of the filters' draws.
         steps: per filter, in order: filter, settings, came, kept, draws, dropped (reason -> count), histogram, facts.
         keys: N sample keys, in the set's order.
@@ -59,7 +61,7 @@ class Selection:
         """Everything but the samples, as plain JSON."""
         return {
             "schema_version": SELECTION_VERSION,
-            "set_sha256": self.set_sha256,
+            SET_KEY: self.set_sha256,
             "seed": self.seed,
             "samples": len(self.keys),
             "kept": self.kept,
@@ -67,14 +69,17 @@ class Selection:
             "filters": self.steps,
         }
 
-    def save(self, folder: Path, overwrite: bool = False) -> None:
+    def save(self, folder: Path, existing: Existing = Existing.REFUSE) -> None:
         """Write both files into the new folder `folder`, atomically: it is there with both, or not at all.
 
-        Raises OutputExistsError when something is there and `overwrite` was not said, UsageError when that is no
+        Args:
+            existing: OVERWRITE replaces the selection that is there. There is nothing to resume or to extend.
+
+        Raises OutputExistsError when something is there that is not to be overwritten, UsageError when that is no
         selection, DistillError when no sample is left or the disk cannot be written.
         """
         folder = Path(folder)
-        refuse_output(folder, overwrite)
+        refuse_output(folder, existing)
         if not self.kept:
             raise DistillError(
                 "The filters leave no sample, so there is nothing to train on. Look at the histograms of a dry run and "
@@ -82,9 +87,9 @@ class Selection:
             )
         try:
             with staged_dir(folder) as temporary:
-                self._write_arrow(temporary / ARROW_FILE)
-                record = {**self.facts(), "arrow_sha256": sha256_file(temporary / ARROW_FILE)}
-                write_json(temporary / JSON_FILE, record)
+                self._write_arrow(temporary / SELECTION_ROWS_FILE)
+                record = {**self.facts(), "arrow_sha256": sha256_file(temporary / SELECTION_ROWS_FILE)}
+                write_json(temporary / SELECTION_FILE, record)
         except OSError as error:
             raise DistillError(
                 f"The selection {str(folder)!r} cannot be written ({error.strerror or error}). Make room or choose "
@@ -132,7 +137,7 @@ class Selection:
         """
         folder = Path(folder)
         record, table = _read(folder)
-        if data is not None and record["set_sha256"] != set_identity(data):
+        if data is not None and not fresh(record, set_identity(data.manifest)):
             raise UsageError(
                 f"The selection {str(folder)!r} was made for another reinforced set than {str(data.path)!r} (or for it "
                 "before it was extended). Make it anew: distill curate."
@@ -143,7 +148,7 @@ class Selection:
         import numpy as np
 
         return Selection(
-            set_sha256=record["set_sha256"],
+            set_sha256=record[SET_KEY],
             seed=record["seed"],
             steps=record["filters"],
             keys=table["key"].to_pylist(),
@@ -153,29 +158,24 @@ class Selection:
         )
 
 
-def refuse_output(folder: Path, overwrite: bool) -> None:
+def refuse_output(folder: Path, existing: Existing) -> None:
     """Raise unless `folder` is free, or holds a selection that may be replaced (see `Selection.save`)."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if not folder.exists():
         return
-    if not overwrite:
+    if existing is not Existing.OVERWRITE:
         raise OutputExistsError(f"The output {str(folder)!r} exists. Say --overwrite to replace it, or give another.")
-    if not (folder / JSON_FILE).is_file():
-        raise UsageError(f"{str(folder)!r} is no selection (no {JSON_FILE}), so --overwrite will not replace it.")
-
-
-def set_identity(data: ReinforcedData) -> str:
-    """What a selection remembers of its set: the SHA-256 of the manifest, which has the hash of every shard."""
-    return sha256_json(data.manifest.model_dump(mode="json"))
+    if not (folder / SELECTION_FILE).is_file():
+        raise UsageError(f"{str(folder)!r} is no selection (no {SELECTION_FILE}), so --overwrite will not replace it.")
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Any]:
     import pyarrow as pa
 
-    file = folder / JSON_FILE
+    file = folder / SELECTION_FILE
     if not file.is_file():
-        raise UsageError(f"There is no selection in {str(folder)!r} (no {JSON_FILE}). Make one: distill curate.")
+        raise UsageError(f"There is no selection in {str(folder)!r} (no {SELECTION_FILE}). Make one: distill curate.")
     try:
         record = read_json(file)
         if record["schema_version"] != SELECTION_VERSION:
@@ -183,11 +183,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], Any]:
                 f"The selection {str(folder)!r} has schema version {record['schema_version']!r}; this program reads "
                 f"{SELECTION_VERSION}. Make it anew: distill curate."
             )
-        if sha256_file(folder / ARROW_FILE) != record["arrow_sha256"]:
+        if sha256_file(folder / SELECTION_ROWS_FILE) != record["arrow_sha256"]:
             raise DistillError(
-                f"{str(folder / ARROW_FILE)!r} is damaged (its SHA-256 differs). Make it anew: distill curate."
+                f"{str(folder / SELECTION_ROWS_FILE)!r} is damaged (its SHA-256 differs). Make it anew: distill curate."
             )
-        with pa.OSFile(str(folder / ARROW_FILE)) as stream:
+        with pa.OSFile(str(folder / SELECTION_ROWS_FILE)) as stream:
             return record, pa.ipc.open_file(stream).read_all()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DistillError(

@@ -25,6 +25,7 @@ from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
 from reinforced_data.labelling.fit_scale import sigmoid_scale, softmax_scale
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.views import draw_view, render_view
 from reinforced_data.source import Source
@@ -90,11 +91,10 @@ class ScaledTeacher:
 def calibrated(
     teachers: Sequence[Teacher],
     source: Source | None,
+    settings: ReinforceSettings = ReinforceSettings(),  # noqa: B008 - frozen
     *,
     which: Which = True,
-    view_preset: str = "none",
     batch_size: int = 256,
-    forward_size: int = 64,
     seed: int = 0,
     most_pairs: int = MOST_PAIRS,
     known: Sequence[dict[str, Any]] = (),
@@ -103,10 +103,9 @@ def calibrated(
 
     Args:
         source: held-out images with captions; may be None when nothing is to be calibrated.
+        settings: of the set that is to be made: views are drawn and teachers are asked alike.
         which: see `Which`.
-        view_preset: how views are drawn, as for the set that is to be made.
         batch_size: pairs that compete in a training batch; fewer where the source has fewer.
-        forward_size: images per teacher forward.
         known: `teachers` of the plan of an unfinished set: what was calibrated there is taken over, not fitted anew, so
             that a resumed run has the same scale to the last bit.
 
@@ -121,7 +120,7 @@ def calibrated(
             raise UsageError(
                 "Calibrating a teacher's scale needs held-out images with captions. Name data that has them."
             )
-        embeds = _embed(missing, source, view_preset, forward_size, seed, most_pairs)
+        embeds = _embed(missing, source, settings, seed, most_pairs)
         fitted = iter([_fit(teacher, *pair, batch_size) for teacher, pair in zip(missing, embeds, strict=True)])
         found = [next(fitted) if scale is None else scale for scale in found]
     return [ScaledTeacher(teacher, scale) for teacher, scale in zip(teachers, found, strict=True) if scale is not None]
@@ -159,7 +158,7 @@ def _fit(teacher: Teacher, image: "Tensor", text: "Tensor", owner: "Tensor", bat
 
 
 def _embed(
-    teachers: Sequence[Teacher], source: Source, preset: str, forward_size: int, seed: int, most: int
+    teachers: Sequence[Teacher], source: Source, settings: ReinforceSettings, seed: int, most: int
 ) -> "list[tuple[Tensor, Tensor, Tensor]]":
     """Per teacher [n, D] image and text embeddings of n pairs, and [n] int64: pairs of one number share a caption."""
     import torch
@@ -184,11 +183,11 @@ def _embed(
             continue  # counted when the set is made; here another pair does as well
         if picture is None:
             continue
-        view = draw_view(preset, picture.width, picture.height, draws)
+        view = draw_view(settings.view_preset, picture.width, picture.height, draws)
         for place, teacher in enumerate(teachers):
             views[place].append(render_view(picture, view, teacher.spec.image_size))
         texts.append(raw.captions[0].text)
-        if len(views[0]) == forward_size:
+        if len(views[0]) == settings.batch_size:
             encode()
         if len(texts) == most:
             break
@@ -200,5 +199,5 @@ def _embed(
         )
     number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     owner = torch.tensor([number[text] for text in texts])
-    words = [torch.from_numpy(encode_texts(teacher, texts, forward_size)) for teacher in teachers]
+    words = [torch.from_numpy(encode_texts(teacher, texts, settings.batch_size)) for teacher in teachers]
     return [(torch.cat(parts), text, owner) for parts, text in zip(images, words, strict=True)]

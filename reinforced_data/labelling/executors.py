@@ -12,43 +12,16 @@ and Ray notice and Python's own pool does not: end the command and call it again
 heartbeats of our own, and data that lies on no shared disk.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill.core.errors import DistillError, UsageError
+from reinforced_data.labelling.settings import ClusterSettings
 
 Task = Callable[[int, int], object]  # task(rank, world); pickled, so a module's function or a partial of one
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where tasks run.
-
-    Attributes:
-        executor: "local", "slurm" or "ray".
-        tasks: the world: how many shares the work is cut into. workers: tasks at a time.
-        cpus_per_task, mem_per_cpu_gb, gpus_per_task: asked of Slurm or Ray.
-        slurm_partition, slurm_time: of the array job; slurm_env: a command that makes Python available on a node.
-    """
-
-    executor: Literal["none", "local", "slurm", "ray"] = "local"
-    tasks: int = 8
-    workers: int = 2
-    cpus_per_task: int = 4
-    mem_per_cpu_gb: int = 4
-    gpus_per_task: int = 0
-    slurm_partition: str = ""
-    slurm_time: str = "24:00:00"
-    slurm_env: str = ""
-
-    @property
-    def threads_per_task(self) -> int | None:
-        """Arithmetic threads of a local task, so that tasks do not fight for cores; None = whatever a node gives."""
-        return max(1, (os.cpu_count() or 1) // self.workers) if self.executor == "local" else None
 
 
 @dataclass(frozen=True)
@@ -62,11 +35,12 @@ class _Step:
         self.task(rank, world_size)
 
 
-def run_tasks(task: Task, cluster: Cluster, logs: Path, *, finished: Callable[[], bool]) -> bool:
+def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Callable[[], bool]) -> bool:
     """Run `task(rank, world)` for every rank that has not ended well yet.
 
     Args:
         task: must itself skip what is done.
+        settings: of the executor; not "none".
         logs: folder on a disk that all machines share; holds logs and the marks of finished tasks, by world.
         finished: whether the work as a whole is done; asked after the tasks.
 
@@ -76,11 +50,11 @@ def run_tasks(task: Task, cluster: Cluster, logs: Path, *, finished: Callable[[]
     Raises:
         UsageError: the extra `cluster` is not installed. DistillError: a task failed.
     """
-    folder = logs / f"{cluster.executor}-{cluster.tasks}"
+    folder = logs / f"{settings.executor}-{settings.tasks}"
     for _ in range(2):
-        executor = _executor(task, cluster, folder)
+        executor = _executor(task, settings, folder)
         _launch(executor, folder)
-        if cluster.executor == "slurm" and executor.job_id != -1:  # -1: every task is marked
+        if settings.executor == "slurm" and executor.job_id != -1:  # -1: every task is marked
             return False
         if finished():
             return True
@@ -104,7 +78,7 @@ def _launch(executor: Any, folder: Path) -> None:
         ) from error
 
 
-def _executor(task: Task, cluster: Cluster, folder: Path) -> Any:
+def _executor(task: Task, settings: ClusterSettings, folder: Path) -> Any:
     try:
         from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
     except ImportError as error:
@@ -112,20 +86,25 @@ def _executor(task: Task, cluster: Cluster, folder: Path) -> Any:
             f"Running on an executor needs datatrove ({error}): pip install 'distill-edge[cluster]'. Without it, one "
             "process does the work, or several under accelerate launch."
         ) from None
-    common = {"pipeline": [_Step(task)], "tasks": cluster.tasks, "workers": cluster.workers, "logging_dir": str(folder)}
-    if cluster.executor == "local":
+    common = {
+        "pipeline": [_Step(task)],
+        "tasks": settings.tasks,
+        "workers": settings.workers,
+        "logging_dir": str(folder),
+    }
+    if settings.executor == "local":
         return LocalPipelineExecutor(**common)
-    asked = {name: getattr(cluster, name) for name in ("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task")}
-    if cluster.executor == "ray":
+    asked = {name: getattr(settings, name) for name in ("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task")}
+    if settings.executor == "ray":
         return RayPipelineExecutor(**common, **asked)
-    if not cluster.slurm_partition:
+    if not settings.slurm_partition:
         raise UsageError("Slurm needs the name of a partition: --slurm-partition NAME. `sinfo` lists them.")
     return SlurmPipelineExecutor(
         **common,
         **asked,
-        time=cluster.slurm_time,
-        partition=cluster.slurm_partition,
-        env_command=cluster.slurm_env or None,
+        time=settings.slurm_time,
+        partition=settings.slurm_partition,
+        env_command=settings.slurm_env or None,
         job_name="distill-reinforce",
         mail_type="NONE",
     )

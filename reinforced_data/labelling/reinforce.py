@@ -12,12 +12,14 @@ from pathlib import Path
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError, UsageError
+from distill.core.existing import Existing
+from distill.core.progress import Progress, silent
 from reinforced_data.labelling.plan import make_plan
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.labelling.shard import label_shard
 from reinforced_data.source import Source
 from reinforced_data.store.folder import disk_errors, open_output
 from reinforced_data.store.manifest import (
-    MANIFEST_FILE,
     REJECTED_LISTED,
     Manifest,
     Plan,
@@ -29,69 +31,48 @@ from reinforced_data.store.manifest import (
     reasons_of,
     write_record,
 )
+from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
-from reinforced_data.store.shard_file import Row, ShardNotes, read_notes, shard_name, write_shard
+from reinforced_data.store.shard_file import Row, ShardNotes, read_notes, write_shard
 from reinforced_data.store.shards import Shards
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
-
-Progress = Callable[[int, int], None]
 
 
 def reinforce(
     source: Source,
     teachers: Sequence[Teacher],
-    out: Path,
+    folder: Path,
+    settings: ReinforceSettings = ReinforceSettings(),  # noqa: B008 - frozen
     *,
     captioners: Sequence[Captioner] = (),
-    views_per_image: int = 1,
-    view_preset: str = "none",
-    embed_dtype: str = "int8",
-    shard_size: int = 1000,
-    batch_size: int = 64,
     seed: int = 0,
-    sentences: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
-    extend: bool = False,
-    progress: Progress | None = None,
+    existing: Existing = Existing.REFUSE,
+    progress: Progress = silent,
 ) -> Manifest:
-    """Store the embeddings of every teacher for `views_per_image` views and all captions of each sample in `out`.
+    """Make a set in this process alone: `make_plan`, `open_output` and `work`, which several processes call apart.
 
     Samples that cannot be used (bad image, no caption, embedding not finite) are left out and listed with their reason.
 
     Args:
+        folder: of the set.
         captioners: each adds its captions to every sample's own.
-        embed_dtype: see `embed_codec`.
-        sentences: store the sentences of captions that have several as captions of their own.
-        resume: go on with what is in `out`; refused when the settings differ, naming them.
-        overwrite: first remove the reinforced set in `out`.
-        extend: add teachers, captioners or views to the set in `out`, computing only what it lacks.
-        progress: called with (samples done, samples in all).
+        seed: of the views and of the captioners' sampling.
+        existing: what to do about what is in the folder. EXTEND adds teachers, captioners or views to the set there,
+            computing only what it lacks.
+        progress: counts samples.
 
     Raises:
-        OutputExistsError: `out` is not empty and neither resume, overwrite nor extend was said.
-        UsageError: the settings are wrong, or differ from those of the set to resume.
+        OutputExistsError: the folder is not empty and `existing` is REFUSE.
+        UsageError: the settings make no sense, or differ from those of the set to resume.
         DistillError: no sample could be used, the disk is full or not writable, or a model is faulty.
     """
-    plan = make_plan(
-        source,
-        teachers,
-        captioners,
-        views_per_image=views_per_image,
-        view_preset=view_preset,
-        embed_dtype=embed_dtype,
-        shard_size=shard_size,
-        batch_size=batch_size,
-        seed=seed,
-        sentences=sentences,
-    )
-    open_output(Path(out), plan, resume=resume, overwrite=overwrite, extend=extend)
-    manifest = work(source, teachers, Path(out), captioners=captioners, progress=progress)
+    open_output(folder, make_plan(source, teachers, captioners, settings, seed), existing)
+    manifest = work(source, teachers, folder, captioners=captioners, progress=progress)
     if manifest is None:
         raise DistillError(
-            f"A shard of {str(out)!r} vanished while the set was being made. Call again with --resume, and see that no "
-            "other program writes there."
+            f"A shard of {str(folder)!r} vanished while the set was being made. Call again with --resume, and see that "
+            "no other program writes there."
         )
     return manifest
 
@@ -99,28 +80,29 @@ def reinforce(
 def work(
     source: Source,
     teachers: Sequence[Teacher],
-    out: Path,
+    folder: Path,
     *,
     captioners: Sequence[Captioner] = (),
     rank: int = 0,
     world: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Manifest | None:
-    """Make this process's missing shards of the set planned in `out` (see `output.open_output`).
+    """Make this process's missing shards of the set that is planned in `folder` (see `folder.open_output`).
 
     Args:
         rank, world: this process makes the shards whose number is `rank` modulo `world`. A rerun may have another
             world: shards that are there are not made again, whoever made them.
+        progress: counts the samples of this process's shards.
 
     Returns:
         The manifest when all shards are there; None when some of other processes are missing.
     """
     if not 0 <= rank < world:
         raise UsageError(f"There is no process {rank} of {world}: ranks begin at 0.")
-    plan = read_plan(out)
-    if (out / MANIFEST_FILE).is_file():
-        return read_manifest(out)
-    maker = _ShardMaker(source, teachers, captioners, plan, out)
+    plan = read_plan(folder)
+    if (folder / MANIFEST_FILE).is_file():
+        return read_manifest(folder)
+    maker = _ShardMaker(source, teachers, captioners, plan, folder)
     mine = [number for number in range(_shard_count(plan)) if number % world == rank]
     total = sum(len(maker.indices(number)) for number in mine)
     done = 0
@@ -128,15 +110,14 @@ def work(
     def report(more: int = 1) -> None:
         nonlocal done
         done += more
-        if progress:
-            progress(done, total)
+        progress(done, total, "images")
 
     for number in mine:
         if maker.finished(number):
             report(len(maker.indices(number)))
         else:
             maker.make(number, report)
-    return finish(out)
+    return finish(folder)
 
 
 def _shard_count(plan: Plan) -> int:
@@ -147,9 +128,9 @@ class _ShardMaker:
     """Makes shards of one plan, each from scratch or out of the shard of a plan that this one extends."""
 
     def __init__(
-        self, source: Source, teachers: Sequence[Teacher], captioners: Sequence[Captioner], plan: Plan, out: Path
+        self, source: Source, teachers: Sequence[Teacher], captioners: Sequence[Captioner], plan: Plan, folder: Path
     ) -> None:
-        self.source, self.teachers, self.captioners, self.plan, self.out = source, teachers, captioners, plan, out
+        self.source, self.teachers, self.captioners, self.plan, self.folder = source, teachers, captioners, plan, folder
         self._sha256 = plan_sha256(plan)
 
     def indices(self, number: int) -> range:
@@ -164,7 +145,7 @@ class _ShardMaker:
 
     def make(self, number: int, on_sample: Callable[[], object]) -> None:
         """Label the shard and write it."""
-        notes, path = self._notes(number), self.out / shard_name(number)
+        notes, path = self._notes(number), self.folder / shard_name(number)
         base = _rows(path, notes, self.plan) if notes is not None and notes.plan_sha256 in self.plan.parents else {}
         rows, rejected = label_shard(
             self.source,
@@ -175,13 +156,13 @@ class _ShardMaker:
             captioners=self.captioners,
             base=base,
         )
-        with disk_errors(self.out):
+        with disk_errors(self.folder):
             write_shard(path, self.plan, self._sha256, rows, rejected)
         if not self.finished(number):
             raise DistillError(f"The shard {str(path)!r} cannot be read back. Check the disk, then call with --resume.")
 
     def _notes(self, number: int) -> ShardNotes | None:
-        path = self.out / shard_name(number)
+        path = self.folder / shard_name(number)
         return read_notes(path) if path.is_file() else None
 
 
@@ -197,17 +178,17 @@ def plan_sha256(plan: Plan) -> str:
     return sha256_json(plan.model_dump(mode="json"))
 
 
-def finish(out: Path) -> Manifest | None:
-    """Write the manifest of the set in `out` when all its shards are there; None when they are not.
+def finish(folder: Path) -> Manifest | None:
+    """Write the manifest of the set in `folder` when all its shards are there; None when they are not.
 
     Any number of processes may do so: they write the same bytes.
     """
-    plan = read_plan(out)
+    plan = read_plan(folder)
     sha256, shards = plan_sha256(plan), []
     rejected: list[Rejected] = []
     captions: dict[str, int] = {}
     for number in range(_shard_count(plan)):
-        path = out / shard_name(number)
+        path = folder / shard_name(number)
         notes = read_notes(path) if path.is_file() else None
         if notes is None or notes.plan_sha256 != sha256:
             return None
@@ -216,8 +197,8 @@ def finish(out: Path) -> Manifest | None:
         for source, count in notes.captions.items():
             captions[source] = captions.get(source, 0) + count
     manifest = _manifest(plan, shards, rejected, captions)
-    with disk_errors(out):
-        write_record(out, manifest)
+    with disk_errors(folder):
+        write_record(folder, manifest)
     return manifest
 
 
@@ -251,12 +232,12 @@ def _shard_facts(path: Path, notes: ShardNotes) -> ShardFacts:
     )
 
 
-def unfinished(out: Path) -> Iterable[str]:
-    """Names of the shards that the set in `out` lacks."""
-    plan = read_plan(out)
+def unfinished(folder: Path) -> Iterable[str]:
+    """Names of the shards that the set in `folder` lacks."""
+    plan = read_plan(folder)
     sha256 = plan_sha256(plan)
     for number in range(_shard_count(plan)):
-        path = out / shard_name(number)
+        path = folder / shard_name(number)
         notes = read_notes(path) if path.is_file() else None
         if notes is None or notes.plan_sha256 != sha256:
             yield path.name

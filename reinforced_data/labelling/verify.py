@@ -14,7 +14,7 @@ from distill.core.errors import DistillError, UsageError, nearest
 from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
 from reinforced_data.pixels.views import render_view
-from reinforced_data.store.codec import MIN_COSINE
+from reinforced_data.store.dtypes import MIN_COSINE
 from reinforced_data.store.reader import ReinforcedData
 from teachers.teacher import Teacher
 

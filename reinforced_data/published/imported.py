@@ -12,7 +12,10 @@ from typing import Any
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
+from distill.core.existing import Existing
+from distill.core.progress import Progress, silent
 from reinforced_data.labelling.reinforce import finish, plan_sha256
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.published.datacompdr import EMBED_KINDS, MAX_TEXT_BYTES, Record, row_of
 from reinforced_data.published.embed_files import MAX_EMBED_BYTES, BadRecordError
@@ -20,10 +23,8 @@ from reinforced_data.source import Source
 from reinforced_data.sources.parts.columns import MAX_IMAGE_BYTES
 from reinforced_data.sources.parts.listing import IMAGE_SUFFIXES
 from reinforced_data.sources.webdataset import read_index, tar_files
-from reinforced_data.store.codec import EMBED_DTYPES
 from reinforced_data.store.folder import disk_errors, open_output
 from reinforced_data.store.manifest import (
-    MANIFEST_FILE,
     SCHEMA_VERSION,
     Manifest,
     Plan,
@@ -32,7 +33,8 @@ from reinforced_data.store.manifest import (
     read_manifest,
     software_versions,
 )
-from reinforced_data.store.shard_file import Row, read_notes, shard_name, write_shard
+from reinforced_data.store.names import MANIFEST_FILE, shard_name
+from reinforced_data.store.shard_file import Row, read_notes, write_shard
 from teachers.load import resolve_teacher
 from teachers.spec import TeacherSpec
 
@@ -202,40 +204,40 @@ def open_published(location: str, image_sources: Sequence[Source] = (), teachers
 
 def import_published(
     published: PublishedSet,
-    out: Path,
+    folder: Path,
+    settings: ReinforceSettings = ReinforceSettings(),  # noqa: B008 - frozen
     *,
-    embed_dtype: str = "int8",
-    shard_size: int = 1000,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    existing: Existing = Existing.REFUSE,
+    progress: Progress = silent,
 ) -> Manifest:
-    """Write a published set as a reinforced set of ours into `out`. A kill costs one shard, as with `reinforce`.
+    """Write a published set as a reinforced set of ours into `folder`. A kill costs one shard, as with `reinforce`.
 
-    Raises OutputExistsError, UsageError or DistillError as `write.reinforce` does.
+    Args:
+        settings: their embed_dtype and shard_size; views and captions are those that were published.
+        existing: what to do about what is in the folder; a published set cannot be extended.
+        progress: counts samples.
+
+    Raises OutputExistsError, UsageError or DistillError as `labelling.reinforce.reinforce` does.
     """
-    if embed_dtype not in EMBED_DTYPES or shard_size < 1:
-        raise UsageError(f"embed_dtype is one of {', '.join(EMBED_DTYPES)}, shard_size at least 1.")
-    plan = open_output(out, _plan(published, embed_dtype, shard_size), resume=resume, overwrite=overwrite)
-    if (out / MANIFEST_FILE).is_file():
-        return read_manifest(out)
-    digest = plan_sha256(plan)
-    for number, start in enumerate(range(0, len(published), shard_size)):
-        path, indices = out / shard_name(number), range(start, min(start + shard_size, len(published)))
+    plan = open_output(folder, _plan(published, settings), existing)
+    if (folder / MANIFEST_FILE).is_file():
+        return read_manifest(folder)
+    digest, size = plan_sha256(plan), plan.shard_size
+    for number, start in enumerate(range(0, len(published), size)):
+        path, indices = folder / shard_name(number), range(start, min(start + size, len(published)))
         notes = read_notes(path) if path.is_file() else None
         if notes is None or notes.plan_sha256 != digest:
             rows, rejected = published.rows(indices)
-            with disk_errors(out):
+            with disk_errors(folder):
                 write_shard(path, plan, digest, rows, rejected)
-        if progress:
-            progress(indices.stop, len(published))
-    manifest = finish(out)
+        progress(indices.stop, len(published), "samples")
+    manifest = finish(folder)
     if manifest is None:
-        raise DistillError(f"A shard of {str(out)!r} vanished while the set was made. Call again with --resume.")
+        raise DistillError(f"A shard of {str(folder)!r} vanished while the set was made. Call again with --resume.")
     return manifest
 
 
-def _plan(published: PublishedSet, embed_dtype: str, shard_size: int) -> Plan:
+def _plan(published: PublishedSet, settings: ReinforceSettings) -> Plan:
     return Plan(
         schema_version=SCHEMA_VERSION,
         source=SourceFacts(
@@ -251,8 +253,8 @@ def _plan(published: PublishedSet, embed_dtype: str, shard_size: int) -> Plan:
         view_preset="published",
         views_per_image=0,  # each sample has as many as were published
         seed=0,
-        embed_dtype=embed_dtype,
-        shard_size=shard_size,
+        embed_dtype=settings.embed_dtype,
+        shard_size=settings.shard_size,
         batch_size=0,
         versions=software_versions(),
         parents=[],

@@ -16,10 +16,10 @@ from typing import Any
 from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import Strict, parse
-from reinforced_data.store.codec import EmbedDtype
+from reinforced_data.store.dtypes import EmbedDtype
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 SCHEMA_VERSION = 2
-PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 # Recorded, but no reason to refuse a resume: they do not change a stored byte.
 _NOT_COMPARED = ("source.location", "versions.python", "parents")
 REJECTED_LISTED = 10_000  # more than these are counted by reason in the manifest; every shard lists its own
@@ -62,10 +62,10 @@ class Plan(Strict):
         captioners: per captioner its `describe()`, completed with name, licence, commercial, weights_sha256 and decode.
         sentences: whether the sentences of long captions were stored as captions of their own (see `reinforced_data.sentences`).
         view_preset, views_per_image, seed: how views were drawn.
-        embed_dtype: see `embed_codec`, little-endian.
+        embed_dtype: see `dtypes`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
         versions: of Python, Pillow, NumPy, PyArrow, torch.
-        parents: hashes of the plans that this one extends, oldest first (see `output.open_output`).
+        parents: hashes of the plans that this one extends, oldest first (see `folder.open_output`).
     """
 
     schema_version: int

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT = "image", "text"
 SIDES = (IMAGE, TEXT)
-SHARD_GLOB = "shard-*.arrow"
 ROWS_PER_BATCH, BATCH_BYTES = 64, 256 << 20  # of a record batch; its binary columns must stay below 2 GB
 METADATA_KEY = b"distill"
 
@@ -63,11 +62,6 @@ class Row:
     image_embeds: "dict[str, Array | Encoded]" = field(default_factory=dict)
     text_embeds: "dict[str, Array | Encoded]" = field(default_factory=dict)
     known: "Row | None" = None
-
-
-def shard_name(index: int) -> str:
-    """File name of the shard that holds source samples index * shard_size and following."""
-    return f"shard-{index:05d}.arrow"
 
 
 def embeds_column(side: str, teacher: str) -> str:

@@ -7,6 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from distill.core.existing import Existing
+from distill.core.progress import silent
+from distill.core.strict import parse
+from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
 from teachers.captioner import CaptionerSpec, Decode
 from teachers.spec import TeacherSpec
@@ -121,3 +126,11 @@ def two_teachers():
         StubTeacher("alpha", width=8, image_size=16),
         StubTeacher("open_clip:X-1/y", width=12, image_size=12, kind="sigmoid", scale=10.0, bias=-10.0, seed=3),
     ]
+
+
+def make_set(source, teachers, folder, *, captioners=(), seed=0, existing=Existing.REFUSE, progress=silent, **settings):
+    """`reinforce` with settings by name, read as a recipe's are."""
+    told = parse(ReinforceSettings, settings, "reinforce")
+    return reinforce(
+        source, teachers, folder, told, captioners=captioners, seed=seed, existing=existing, progress=progress
+    )

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.pixels.views import render_view
 from reinforced_data.store.reader import ReinforcedData
 from teachers.load import load_teacher
-from tests.reinforced_data.stubs import ListSource, samples
+from tests.reinforced_data.stubs import ListSource, make_set, samples
 
 SOFTMAX = {
     "embed_dim": 24,
@@ -79,7 +78,7 @@ def test_mixed_teachers_are_stored_side_by_side(teachers: list[Any], tmp_path: P
     from PIL import Image
 
     views = {"views_per_image": 3, "view_preset": "mobileclip", "embed_dtype": "fp32"}
-    reinforce(ListSource(samples(5)), teachers, tmp_path / "set", batch_size=4, shard_size=3, **views)
+    make_set(ListSource(samples(5)), teachers, tmp_path / "set", batch_size=4, shard_size=3, **views)
     data = ReinforcedData(tmp_path / "set")
     assert [facts.kind for facts in data.teacher_facts.values()] == ["softmax", "sigmoid"]
     assert [facts.logit_bias for facts in data.teacher_facts.values()] == [0.0, -8.0]

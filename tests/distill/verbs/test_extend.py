@@ -37,11 +37,12 @@ def run(tmp_path_factory, tiny_teacher):
 
 
 def test_what_lies_beside_an_extended_set_is_of_the_extended_set(run):
-    from reinforced_data.curation.selection import Selection, set_identity
+    from reinforced_data.curation.selection import Selection
+    from reinforced_data.store.identity import set_identity
     from reinforced_data.store.reader import ReinforcedData
 
     out, first, _, _, second, again = run
-    identity = set_identity(ReinforcedData(out / "reinforced"))
+    identity = set_identity(ReinforcedData(out / "reinforced").manifest)
     assert first["verify"]["set_sha256"] != identity
     for name in ("captions.json", "reinforced-verify.json"):
         assert atomic.read_json(out / name)["set_sha256"] == identity

@@ -5,10 +5,9 @@ import torch
 from PIL import Image
 
 from reinforced_data.curation.filter import Rows, parse_filter
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.store.reader import ReinforcedData
-from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded
+from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded, make_set
 
 SETTINGS = {
     "views_per_image": 1,
@@ -54,7 +53,7 @@ def planted_set(out, teachers, keys=None, captions=None, images=None):
         )
         for i in range(count)
     ]
-    reinforce(ListSource(samples), teachers, out, **SETTINGS)
+    make_set(ListSource(samples), teachers, out, **SETTINGS)
     return ReinforcedData(out)
 
 

@@ -11,11 +11,10 @@ from reinforced_data.curation import filter as filter_module
 from reinforced_data.curation.filter import FILTERS, parse_filter
 from reinforced_data.curation.filters.clusters import between, shares
 from reinforced_data.curation.filters.mix import soft_cap_sample, standardised
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption
 from reinforced_data.store.reader import ReinforcedData
 from tests.reinforced_data.curation.planted import PlantedTeacher, planted_set, select, unit_vectors
-from tests.reinforced_data.stubs import ListSource, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, make_set, samples, two_teachers
 
 # A new filter is tested by adding a line here.
 EXAMPLES = {
@@ -33,8 +32,8 @@ STORED = {"views_per_image": 3, "view_preset": "mobileclip", "embed_dtype": "fp1
 def world(tmp_path_factory):
     """An ordinary set of 23 samples with two teachers, an evaluation set, and a list of concepts."""
     folder = tmp_path_factory.mktemp("filters")
-    reinforce(ListSource(samples(23)), two_teachers(), folder / "set", **STORED)
-    reinforce(ListSource(samples(5, first=20)), two_teachers(), folder / "other", **STORED)
+    make_set(ListSource(samples(23)), two_teachers(), folder / "set", **STORED)
+    make_set(ListSource(samples(5, first=20)), two_teachers(), folder / "other", **STORED)
     (folder / "concepts.txt").write_text("group 0\ngroup 1\ntext 1\n")
     return folder
 

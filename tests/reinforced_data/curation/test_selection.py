@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from distill.core.errors import DistillError, OutputExistsError, UsageError
+from distill.core.existing import Existing
 from reinforced_data.curation.curate import curate
 from reinforced_data.curation.histogram import histogram, histogram_lines
 from reinforced_data.curation.quota import quotas
@@ -171,12 +172,12 @@ def test_outputs_are_refused_or_replaced(made, tmp_path):
     result.save(tmp_path / "a")
     with pytest.raises(OutputExistsError):
         result.save(tmp_path / "a")
-    curate(data, ["score:keep=0.25"]).save(tmp_path / "a", overwrite=True)
+    curate(data, ["score:keep=0.25"]).save(tmp_path / "a", Existing.OVERWRITE)
     assert Selection.load(tmp_path / "a", data).kept == 6
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("x")
     with pytest.raises(UsageError, match="no selection"):
-        result.save(tmp_path / "mine", overwrite=True)
+        result.save(tmp_path / "mine", Existing.OVERWRITE)
     nothing = curate(data, ["score:min=0.9999", "clusters:k=2,keep=0.5"])
     assert nothing.kept == 0
     assert nothing.steps[1]["came"] == 0

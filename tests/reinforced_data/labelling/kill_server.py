@@ -21,13 +21,17 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import torch
 
 from distill.core.atomic import sha256_file
+from distill.core.existing import Existing
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.reinforce import work
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.store import shard_file
 from reinforced_data.store.folder import open_output
 from reinforced_data.store.reader import ReinforcedData
 from tests.reinforced_data.labelling.test_reinforce import BASE
 from tests.reinforced_data.stubs import ListSource, StubCaptioner, StubTeacher, samples, two_teachers
+
+SETTINGS = ReinforceSettings(**{key: value for key, value in BASE.items() if key != "seed"} | {"embed_dtype": "int8"})
 
 
 def die_at(event: int) -> None:
@@ -63,19 +67,14 @@ def everything() -> dict:
     return {"source": ListSource(samples(23)), "teachers": two_teachers(), "captioners": [StubCaptioner()]}
 
 
-def settings() -> dict:
-    names = ("views_per_image", "view_preset", "shard_size", "batch_size", "seed")
-    return {name: BASE[name] for name in names} | {"embed_dtype": "int8"}
-
-
 def child(out: Path, event: int | None, rank: int, world: int) -> None:
     torch.set_num_threads(1)
     given = everything()
-    plan = make_plan(**given, **settings())
+    plan = make_plan(**given, settings=SETTINGS, seed=BASE["seed"])
     if event is not None:
         die_at(event)
     if rank < 0:
-        open_output(out, plan, resume=True)
+        open_output(out, plan, Existing.RESUME)
     else:
         work(given["source"], given["teachers"], out, captioners=given["captioners"], rank=rank, world=world)
     os._exit(0)

@@ -10,8 +10,11 @@ from distill.core.errors import DistillError, UsageError
 from reinforced_data.labelling.calibrate import calibrated
 from reinforced_data.labelling.fit_scale import sigmoid_scale, softmax_scale
 from reinforced_data.labelling.reinforce import reinforce
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.store.reader import ReinforcedData
 from tests.reinforced_data.stubs import ListSource, StubTeacher
+
+WHOLE = ReinforceSettings(views_per_image=1, view_preset="none")  # no augmentation
 
 
 def swapped(size: int, wrong: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -113,7 +116,7 @@ def test_a_teacher_that_does_not_know_pairs_is_refused() -> None:
     assert sigmoid_scale(image, -text, owner, 32) == (0, 0)
     contrary = PairTeacher("contrary", sign=-1.0)
     with pytest.raises(DistillError, match=r"'contrary' finds held-out captions no more like"):
-        calibrated([contrary], grey(40))
+        calibrated([contrary], grey(40), WHOLE)
 
 
 class PairTeacher(StubTeacher):
@@ -156,9 +159,9 @@ def test_calibrated_teachers_reach_the_manifest(tmp_path) -> None:
     published = PairTeacher("dfn")
     published.spec = published.spec.__class__(**{**published.spec.__dict__, "logit_scale": 70.0})
     published.logit_scale = 70.0
-    teachers = calibrated([soft, published, hard], grey(40), batch_size=20)
+    teachers = calibrated([soft, published, hard], grey(40), WHOLE, batch_size=20)
     assert [teacher.scale.source for teacher in teachers] == ["calibrated", "published", "calibrated"]
-    reinforce(grey(40), teachers, tmp_path / "set")
+    reinforce(grey(40), teachers, tmp_path / "set", WHOLE)
     data = ReinforcedData(tmp_path / "set")
     facts = {entry["name"]: entry for entry in data.manifest.teachers}
     assert facts["soft"]["scale"] == {"source": "calibrated", "pairs": 40, "batch_size": 20}
@@ -168,10 +171,10 @@ def test_calibrated_teachers_reach_the_manifest(tmp_path) -> None:
     assert data.teacher_facts["soft"].logit_bias == 0
     assert 1 < data.teacher_facts["soft"].logit_scale < 100
     assert data.teacher_facts["hard"].logit_bias < 0
-    again = calibrated([soft, published, hard], None, known=data.manifest.teachers)
+    again = calibrated([soft, published, hard], None, WHOLE, known=data.manifest.teachers)
     assert [teacher.describe() for teacher in again] == [teacher.describe() for teacher in teachers]
-    assert calibrated([published], grey(40), which="all")[0].scale.source == "calibrated"
-    assert calibrated([soft], None, which=False)[0].describe()["scale"] == {
+    assert calibrated([published], grey(40), WHOLE, which="all")[0].scale.source == "calibrated"
+    assert calibrated([soft], None, WHOLE, which=False)[0].describe()["scale"] == {
         "source": "checkpoint",
         "pairs": 0,
         "batch_size": 0,
@@ -184,6 +187,6 @@ def test_bad_images_are_passed_over_and_too_few_pairs_refused() -> None:
     source = grey(40)
     source.samples[3] = RawSample("bad", b"no image", source.samples[3].captions)
     source.samples[5] = RawSample("mute", source.samples[5].image, ())
-    assert calibrated([PairTeacher()], source)[0].scale.pairs == 38
+    assert calibrated([PairTeacher()], source, WHOLE)[0].scale.pairs == 38
     with pytest.raises(UsageError, match="at least 16 held-out images"):
-        calibrated([PairTeacher()], grey(10))
+        calibrated([PairTeacher()], grey(10), WHOLE)

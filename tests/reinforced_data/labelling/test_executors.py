@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.executors import Cluster, run_tasks
+from reinforced_data.labelling.executors import run_tasks
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.reinforce import finish, reinforce, work
+from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.folder import open_output
-from reinforced_data.store.manifest import MANIFEST_FILE
+from reinforced_data.store.names import MANIFEST_FILE
 from tests.reinforced_data.stubs import ListSource, samples, two_teachers
 
 pytest.importorskip("datatrove", reason="the extra `cluster` (datatrove) is not installed")
@@ -27,9 +28,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-SETTINGS = {
-    "views_per_image": 2, "view_preset": "mobileclip", "embed_dtype": "int8", "shard_size": 3, "batch_size": 4, "seed": 2,
-}  # fmt: skip
+SETTINGS = ReinforceSettings(
+    views_per_image=2, view_preset="mobileclip", embed_dtype="int8", shard_size=3, batch_size=4
+)
+SEED = 2
 
 
 def share(out: str, rank: int, world: int) -> None:
@@ -49,11 +51,11 @@ def failing(out: str, rank: int, world: int) -> None:
 def planned(folder: Path) -> Path:
     """A folder with a plan and no shard."""
     out = folder / "set"
-    open_output(out, make_plan(ListSource(samples(14)), two_teachers(), (), **SETTINGS))
+    open_output(out, make_plan(ListSource(samples(14)), two_teachers(), (), SETTINGS, SEED))
     return out
 
 
-def run(out: Path, cluster: Cluster, task=share) -> bool:
+def run(out: Path, cluster: ClusterSettings, task=share) -> bool:
     return run_tasks(partial(task, str(out)), cluster, out.parent / "cluster", finished=lambda: finish(out) is not None)
 
 
@@ -69,7 +71,7 @@ def ranks(out: Path) -> list[str]:
 def single(tmp_path_factory) -> dict[str, str]:
     """What one process makes."""
     out = tmp_path_factory.mktemp("single") / "set"
-    reinforce(ListSource(samples(14)), two_teachers(), out, **SETTINGS)
+    reinforce(ListSource(samples(14)), two_teachers(), out, SETTINGS, seed=SEED)
     return digests(out)
 
 
@@ -77,20 +79,20 @@ def single(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize(("tasks", "workers"), [(2, 2), (3, 1)])
 def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_path):
     out = planned(tmp_path)
-    assert run(out, Cluster("local", tasks=tasks, workers=workers))
+    assert run(out, ClusterSettings(executor="local", tasks=tasks, workers=workers))
     assert digests(out) == single
     assert ranks(out) == [f"{rank} of {tasks}" for rank in range(tasks)]
-    assert run(out, Cluster("local", tasks=tasks, workers=workers))  # nothing is asked twice
+    assert run(out, ClusterSettings(executor="local", tasks=tasks, workers=workers))  # nothing is asked twice
     assert len(ranks(out)) == tasks
 
 
 @pytest.mark.process
 def test_lost_shards_are_made_again_although_every_task_is_marked(single, tmp_path):
     out = planned(tmp_path)
-    run(out, Cluster("local", tasks=2, workers=1))
+    run(out, ClusterSettings(executor="local", tasks=2, workers=1))
     (out / MANIFEST_FILE).unlink()
     (out / "shard-00001.arrow").unlink()
-    assert run(out, Cluster("local", tasks=2, workers=1))
+    assert run(out, ClusterSettings(executor="local", tasks=2, workers=1))
     assert digests(out) == single
 
 
@@ -98,11 +100,11 @@ def test_lost_shards_are_made_again_although_every_task_is_marked(single, tmp_pa
 def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_path):
     out = planned(tmp_path)
     with pytest.raises(DistillError, match=r"The disk of this node is full.*--resume"):
-        run(out, Cluster("local", tasks=2, workers=1), failing)
+        run(out, ClusterSettings(executor="local", tasks=2, workers=1), failing)
     kept = {name: digest for name, digest in digests(out).items() if name.startswith("shard-")}
     assert 0 < len(kept) < 5
     stamps = {name: (out / name).stat().st_mtime_ns for name in kept}
-    assert run(out, Cluster("local", tasks=3, workers=1))
+    assert run(out, ClusterSettings(executor="local", tasks=3, workers=1))
     assert digests(out) == single
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == stamps
 
@@ -129,17 +131,21 @@ def test_slurm_array_tasks_make_the_bytes_of_one_process(single, tmp_path, monke
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     out = planned(tmp_path)
     with pytest.raises(UsageError, match="--slurm-partition"):
-        run(out, Cluster("slurm", tasks=3))
-    assert not run(out, Cluster("slurm", tasks=3, slurm_partition="gpu"))  # taken, and here done on the spot
+        run(out, ClusterSettings(executor="slurm", tasks=3))
+    assert not run(
+        out, ClusterSettings(executor="slurm", tasks=3, slurm_partition="gpu")
+    )  # taken, and here done on the spot
     script = next((tmp_path / "cluster").rglob("launch_script.slurm")).read_text()
     assert "--partition=gpu" in script
     assert "--requeue" in script
     assert ranks(out) == [f"{rank} of 3" for rank in range(3)], (tools / "sbatch.log").read_text()[-3000:]
-    assert run(out, Cluster("slurm", tasks=3, slurm_partition="gpu"))  # the second call finds it finished
+    assert run(
+        out, ClusterSettings(executor="slurm", tasks=3, slurm_partition="gpu")
+    )  # the second call finds it finished
     assert digests(out) == single
 
 
 def test_without_the_extra_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove.executor", None)
     with pytest.raises(UsageError, match=r"distill-edge\[cluster\].*accelerate launch"):
-        run(planned(tmp_path), Cluster("local"))
+        run(planned(tmp_path), ClusterSettings(executor="local"))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from distill.core.errors import UsageError
-from reinforced_data.labelling.reinforce import reinforce
+from distill.core.existing import Existing
 from reinforced_data.sample import RawSample
 from reinforced_data.store.manifest import read_manifest
 from reinforced_data.store.reader import ReinforcedData
 from tests.reinforced_data.labelling.test_reinforce import BASE, hashes
-from tests.reinforced_data.stubs import ListSource, StubCaptioner, StubTeacher, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, StubCaptioner, StubTeacher, make_set, samples, two_teachers
 
 INT8 = {**BASE, "embed_dtype": "int8"}
 
@@ -35,19 +35,19 @@ def small(tmp_path):
     """Two of three views, one of two teachers, one of two captioners."""
     out = tmp_path / "grown"
     settings = {**INT8, "views_per_image": 2}
-    reinforce(ListSource(samples(13)), two_teachers()[:1], out, captioners=[StubCaptioner()], **settings)
+    make_set(ListSource(samples(13)), two_teachers()[:1], out, captioners=[StubCaptioner()], **settings)
     return out
 
 
 def all_of_it(out, **change):
     teachers, captioners = two_teachers(), [StubCaptioner(), StubCaptioner("poet", 1)]
-    manifest = reinforce(ListSource(samples(13)), teachers, out, captioners=captioners, **{**INT8, **change})
+    manifest = make_set(ListSource(samples(13)), teachers, out, captioners=captioners, **{**INT8, **change})
     return manifest, teachers, captioners
 
 
 def test_an_extended_set_equals_one_made_at_once(small, tmp_path):
     once, _, _ = all_of_it(tmp_path / "once")
-    grown, teachers, captioners = all_of_it(small, extend=True)
+    grown, teachers, captioners = all_of_it(small, existing=Existing.EXTEND)
     assert_same(small, tmp_path / "once")
     assert len(grown.parents) == 1
     assert once.parents == []
@@ -62,7 +62,7 @@ def test_an_extended_set_equals_one_made_at_once(small, tmp_path):
 
 def test_a_killed_extension_resumes(small, tmp_path):
     shutil.copytree(small, tmp_path / "other")
-    all_of_it(small, extend=True)
+    all_of_it(small, existing=Existing.EXTEND)
     calls = []
 
     class Dying(StubTeacher):
@@ -76,12 +76,14 @@ def test_a_killed_extension_resumes(small, tmp_path):
     captioners = [StubCaptioner(), StubCaptioner("poet", 1)]
     other = tmp_path / "other"
     with pytest.raises(KeyboardInterrupt):
-        reinforce(ListSource(samples(13)), teachers, other, captioners=captioners, **{**INT8, "extend": True})
+        make_set(
+            ListSource(samples(13)), teachers, other, captioners=captioners, **{**INT8, "existing": Existing.EXTEND}
+        )
     assert not (other / "manifest.json").exists()
-    _, teachers, _ = all_of_it(other, resume=True)
+    _, teachers, _ = all_of_it(other, existing=Existing.RESUME)
     assert 0 < sum(batch[0] for batch in teachers[1].image_batches) < 39
     assert hashes(other) == hashes(small)
-    assert all_of_it(other, extend=True)[0] == read_manifest(small)  # nothing left to do
+    assert all_of_it(other, existing=Existing.EXTEND)[0] == read_manifest(small)  # nothing left to do
 
 
 def test_extending_may_only_add(small):
@@ -94,11 +96,11 @@ def test_extending_may_only_add(small):
         (two_teachers()[:1], [StubCaptioner(captions=1)], {}, "decode"),
     ]
     for teachers, captioners, change, words in cases:
-        settings = {**INT8, "views_per_image": 2, "extend": True, **change}
+        settings = {**INT8, "views_per_image": 2, "existing": Existing.EXTEND, **change}
         with pytest.raises(UsageError, match=f"cannot be extended so: .*{words}"):
-            reinforce(ListSource(samples(13)), teachers, small, captioners=captioners, **settings)
+            make_set(ListSource(samples(13)), teachers, small, captioners=captioners, **settings)
     with pytest.raises(UsageError, match="--extend"):
-        all_of_it(small, resume=True)
+        all_of_it(small, existing=Existing.RESUME)
     assert hashes(small) == before
 
 
@@ -116,9 +118,9 @@ def test_captions_carry_their_source_and_follow_the_real_ones(small):
 def test_a_captioner_gives_voice_to_images_without_captions(tmp_path):
     good = samples(8)
     mute = [RawSample(s.key, s.image, ()) for s in good]
-    manifest = reinforce(ListSource(mute), two_teachers(), tmp_path / "o", captioners=[StubCaptioner()], **INT8)
+    manifest = make_set(ListSource(mute), two_teachers(), tmp_path / "o", captioners=[StubCaptioner()], **INT8)
     assert manifest.captions == {"synthetic:chatter": 16}
-    shy = reinforce(ListSource(mute), two_teachers(), tmp_path / "s", captioners=[StubCaptioner(shy=True)], **INT8)
+    shy = make_set(ListSource(mute), two_teachers(), tmp_path / "s", captioners=[StubCaptioner(shy=True)], **INT8)
     widths = [18 + number % 5 for number in range(8)]
     assert [item.key for item in shy.rejected] == [f"s{i:03d}" for i, width in enumerate(widths) if width % 2]
     assert shy.rejected_reasons == {"no caption": len(shy.rejected)}
@@ -142,7 +144,7 @@ class Talker(StubCaptioner):
 def test_sentences_are_stored_beside_their_caption_with_their_own_embeddings(tmp_path):
     source = ListSource(samples(7))
     told = {**INT8, "sentences": True}
-    reinforce(source, two_teachers(), tmp_path / "o", captioners=[Talker("talker")], **told)
+    make_set(source, two_teachers(), tmp_path / "o", captioners=[Talker("talker")], **told)
     data = ReinforcedData(tmp_path / "o")
     assert data.manifest.captions == {"real": 14, "synthetic:talker": 7, "synthetic:talker#sentence": 14}
     captions = data.text(3).captions
@@ -153,6 +155,6 @@ def test_sentences_are_stored_beside_their_caption_with_their_own_embeddings(tmp
     assert np.abs(data.text_embeds(3, "alpha") - live).max() < 5e-3
     # A second captioner comes after the first one's sentences, whether it was there from the beginning or not.
     both = [Talker("talker"), Talker("second")]
-    reinforce(source, two_teachers(), tmp_path / "o", captioners=both, **{**told, "extend": True})
-    reinforce(source, two_teachers(), tmp_path / "once", captioners=both, **told)
+    make_set(source, two_teachers(), tmp_path / "o", captioners=both, **{**told, "existing": Existing.EXTEND})
+    make_set(source, two_teachers(), tmp_path / "once", captioners=both, **told)
     assert_same(tmp_path / "o", tmp_path / "once")

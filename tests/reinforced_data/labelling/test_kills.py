@@ -9,8 +9,8 @@ import pytest
 
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.store.reader import ReinforcedData
-from tests.reinforced_data.labelling.kill_server import everything, settings
-from tests.reinforced_data.labelling.test_reinforce import hashes
+from tests.reinforced_data.labelling.kill_server import SETTINGS, everything
+from tests.reinforced_data.labelling.test_reinforce import BASE, hashes
 from tests.reinforced_data.stubs import samples
 
 SCRIPT = Path(__file__).with_name("kill_server.py")
@@ -20,7 +20,7 @@ KILLS = 24  # for each number of processes; benchmarks/kills_reinforce.py does m
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("uninterrupted") / "set"
-    reinforce(out=out, **everything(), **settings())
+    reinforce(folder=out, **everything(), settings=SETTINGS, seed=BASE["seed"])
     return out
 
 

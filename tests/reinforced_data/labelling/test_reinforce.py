@@ -11,14 +11,15 @@ from PIL import Image
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, OutputExistsError, UsageError
-from reinforced_data.labelling.reinforce import reinforce
+from distill.core.existing import Existing
 from reinforced_data.labelling.verify import verify
 from reinforced_data.pixels.views import render_view
 from reinforced_data.sample import RawSample
 from reinforced_data.source import open_source
-from reinforced_data.store.manifest import MANIFEST_FILE, PLAN_FILE, read_manifest
+from reinforced_data.store.manifest import read_manifest
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 from reinforced_data.store.reader import ReinforcedData
-from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded, picture, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, StubTeacher, encoded, make_set, picture, samples, two_teachers
 
 BASE = {
     "views_per_image": 3,
@@ -27,8 +28,6 @@ BASE = {
     "shard_size": 5,
     "batch_size": 4,
     "seed": 1,
-    "resume": False,
-    "overwrite": False,
 }
 FLICKR = Path(__file__).parents[3].parent / "shared" / "data" / "flickr8k"
 # Unit vectors: half precision keeps 11 bits of each component, so 1 - cos stays under 2^-22 times a small factor.
@@ -42,7 +41,7 @@ def hashes(folder):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "set"
-    reinforce(ListSource(samples(23)), two_teachers(), out, **BASE)
+    make_set(ListSource(samples(23)), two_teachers(), out, **BASE)
     return out
 
 
@@ -64,7 +63,7 @@ def test_every_sample_of_every_batch_has_its_embeddings(finished):
 def test_stored_embeddings_equal_live_ones(tmp_path, dtype):
     """Recomputed one image at a time, at each teacher's own size, from the stored bytes and views."""
     teachers = two_teachers()
-    reinforce(ListSource(samples(9)), teachers, tmp_path / "o", **{**BASE, "embed_dtype": dtype})
+    make_set(ListSource(samples(9)), teachers, tmp_path / "o", **{**BASE, "embed_dtype": dtype})
     data = ReinforcedData(tmp_path / "o")
     for index in range(9):
         sample = data.sample(index)
@@ -93,7 +92,7 @@ def test_verify_sees_the_truth_and_the_wrong_teacher(finished):
 
 def test_teachers_see_their_own_size_in_full_batches_and_each_caption_once(tmp_path):
     teachers = two_teachers()
-    reinforce(ListSource(samples(5)), teachers, tmp_path / "o", **BASE)
+    make_set(ListSource(samples(5)), teachers, tmp_path / "o", **BASE)
     assert [teacher.image_batches[0] for teacher in teachers] == [(4, 3, 16, 16), (4, 3, 12, 12)]
     assert [shape[0] for shape in teachers[0].image_batches] == [4, 4, 4, 3]  # 5 samples x 3 views
     assert len(teachers[0].texts) == len(set(teachers[0].texts)) == 8  # 3 shared + 5 own
@@ -117,7 +116,7 @@ def test_shards_are_plain_arrow(finished):
 def test_shards_open_in_datasets(tmp_path, dtype):
     import datasets
 
-    reinforce(ListSource(samples(23)), two_teachers(), tmp_path / "o", **{**BASE, "embed_dtype": dtype})
+    make_set(ListSource(samples(23)), two_teachers(), tmp_path / "o", **{**BASE, "embed_dtype": dtype})
     datasets.disable_progress_bars()
     files = str(tmp_path / "o" / "*.arrow")
     data = datasets.load_dataset("arrow", data_files=files, cache_dir=str(tmp_path))["train"]
@@ -161,8 +160,8 @@ def test_bad_samples_cost_themselves_only(tmp_path):
     mixed[6] = RawSample("cut", encoded(picture(6, 80, 80), "JPEG")[:400], good[6].captions)
     mixed[11] = RawSample("text", b"hello", good[11].captions)
     seen = []
-    manifest = reinforce(
-        ListSource(mixed), [NanTeacher("n")], tmp_path / "o", **BASE, progress=lambda d, n: seen.append((d, n))
+    manifest = make_set(
+        ListSource(mixed), [NanTeacher("n")], tmp_path / "o", **BASE, progress=lambda *told: seen.append(told)
     )
     reasons = {item.key: item.reason for item in manifest.rejected}
     assert list(reasons) == ["empty", "mute", "cut", "s007", "text"]
@@ -170,7 +169,7 @@ def test_bad_samples_cost_themselves_only(tmp_path):
     assert "not finite" in reasons["s007"]
     assert manifest.samples == 7
     assert [shard.rejected for shard in manifest.shards] == [2, 2, 1]
-    assert seen == [(done, 12) for done in range(1, 13)]
+    assert seen == [(done, 12, "images") for done in range(1, 13)]
     data, teacher = ReinforcedData(tmp_path / "o"), StubTeacher("n")
     kept = [sample for sample in mixed if sample.key not in reasons]
     for index, raw in enumerate(kept):  # nothing slipped into a neighbour's place
@@ -182,14 +181,14 @@ def test_bad_samples_cost_themselves_only(tmp_path):
 def test_nothing_usable_is_an_error(tmp_path):
     source = ListSource([RawSample("a", b"", ()), RawSample("b", b"x", samples(1)[0].captions)])
     with pytest.raises(DistillError, match=r"None of the 2 samples.*a: no caption; b: it is not an image"):
-        reinforce(source, two_teachers(), tmp_path / "o", **BASE)
+        make_set(source, two_teachers(), tmp_path / "o", **BASE)
 
 
 def test_wrong_width_names_the_teacher(tmp_path):
     teacher = StubTeacher("liar", width=8)
     teacher.spec = StubTeacher("liar", width=9).spec
     with pytest.raises(DistillError, match=r"liar.*width 9"):
-        reinforce(ListSource(samples(3)), [teacher], tmp_path / "o", **BASE)
+        make_set(ListSource(samples(3)), [teacher], tmp_path / "o", **BASE)
 
 
 @pytest.mark.parametrize(
@@ -206,27 +205,27 @@ def test_wrong_width_names_the_teacher(tmp_path):
 def test_resume_with_other_settings_names_them(finished, change, words):
     before = hashes(finished)
     with pytest.raises(UsageError, match=f"{words} .*before.*now"):
-        reinforce(ListSource(samples(23)), two_teachers(), finished, **{**BASE, "resume": True, **change})
+        make_set(ListSource(samples(23)), two_teachers(), finished, **{**BASE, "existing": Existing.RESUME, **change})
     assert hashes(finished) == before
 
 
 def test_resume_with_other_data_or_teachers_names_them(finished):
-    again = {**BASE, "resume": True}
+    again = {**BASE, "existing": Existing.RESUME}
     with pytest.raises(UsageError, match=r"source\.fingerprint"):
-        reinforce(ListSource(samples(23, first=1)), two_teachers(), finished, **again)
+        make_set(ListSource(samples(23, first=1)), two_teachers(), finished, **again)
     with pytest.raises(UsageError, match=r"teachers\.alpha\.weights_sha256"):
-        reinforce(ListSource(samples(23)), [StubTeacher("alpha", seed=5), two_teachers()[1]], finished, **again)
-    assert reinforce(ListSource(samples(23)), two_teachers(), finished, **again) == read_manifest(finished)
+        make_set(ListSource(samples(23)), [StubTeacher("alpha", seed=5), two_teachers()[1]], finished, **again)
+    assert make_set(ListSource(samples(23)), two_teachers(), finished, **again) == read_manifest(finished)
 
 
 def test_existing_output(tmp_path):
     out, source = tmp_path / "o", ListSource(samples(6))
-    first = reinforce(source, two_teachers(), out, **BASE)
+    first = make_set(source, two_teachers(), out, **BASE)
     with pytest.raises(OutputExistsError, match="--resume"):
-        reinforce(source, two_teachers(), out, **BASE)
-    with pytest.raises(UsageError, match="not both"):
-        reinforce(source, two_teachers(), out, **{**BASE, "resume": True, "overwrite": True})
-    changed = reinforce(source, two_teachers(), out, **{**BASE, "seed": 9, "overwrite": True, "shard_size": 6})
+        make_set(source, two_teachers(), out, **BASE)
+    changed = make_set(
+        source, two_teachers(), out, **{**BASE, "seed": 9, "existing": Existing.OVERWRITE, "shard_size": 6}
+    )
     assert changed.seed == 9
     assert sorted(hashes(out)) == [MANIFEST_FILE, PLAN_FILE, "shard-00000.arrow"]
     assert first.shards != changed.shards
@@ -234,12 +233,12 @@ def test_existing_output(tmp_path):
 
 def test_overwrite_never_removes_a_folder_of_other_things(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    for words in ({"overwrite": True}, {"resume": True}):
+    for words in ({"existing": Existing.OVERWRITE}, {"existing": Existing.RESUME}):
         with pytest.raises(UsageError, match=r"letter\.txt"):
-            reinforce(ListSource(samples(3)), two_teachers(), tmp_path, **{**BASE, **words})
+            make_set(ListSource(samples(3)), two_teachers(), tmp_path, **{**BASE, **words})
     assert (tmp_path / "letter.txt").read_text() == "dear"
     with pytest.raises(UsageError, match="is a file"):
-        reinforce(ListSource(samples(3)), two_teachers(), tmp_path / "letter.txt", **BASE)
+        make_set(ListSource(samples(3)), two_teachers(), tmp_path / "letter.txt", **BASE)
 
 
 def test_bad_calls(tmp_path):
@@ -251,9 +250,9 @@ def test_bad_calls(tmp_path):
         ({"embed_dtype": "int3"}, "embed_dtype"),
     ):
         with pytest.raises(UsageError, match=words):
-            reinforce(source, two_teachers(), tmp_path / "o", **{**BASE, **change})
+            make_set(source, two_teachers(), tmp_path / "o", **{**BASE, **change})
     with pytest.raises(UsageError, match="each once"):
-        reinforce(source, [StubTeacher("a"), StubTeacher("a")], tmp_path / "o", **BASE)
+        make_set(source, [StubTeacher("a"), StubTeacher("a")], tmp_path / "o", **BASE)
     assert not (tmp_path / "o").exists()
 
 
@@ -270,10 +269,10 @@ def test_full_disk_is_explained_and_resumable(tmp_path, monkeypatch):
 
     monkeypatch.setattr(write, "write_shard", full)
     with pytest.raises(DistillError, match=r"No space left.*--resume"):
-        reinforce(source, two_teachers(), tmp_path / "o", **BASE)
+        make_set(source, two_teachers(), tmp_path / "o", **BASE)
     with pytest.raises(DistillError, match=r"unfinished.*--resume"):
         ReinforcedData(tmp_path / "o")
-    reinforce(source, two_teachers(), tmp_path / "o", **{**BASE, "resume": True})
+    make_set(source, two_teachers(), tmp_path / "o", **{**BASE, "existing": Existing.RESUME})
     assert calls == [f"shard-0000{i}.arrow" for i in (0, 1, 2, 2, 3, 4)]  # finished shards were not made again
 
 
@@ -285,7 +284,7 @@ def test_a_damaged_shard_is_made_again_on_resume(finished, tmp_path):
     (out / MANIFEST_FILE).unlink()
     shard = out / "shard-00002.arrow"
     shard.write_bytes(shard.read_bytes()[:-40])
-    reinforce(ListSource(samples(23)), two_teachers(), out, **{**BASE, "resume": True})
+    make_set(ListSource(samples(23)), two_teachers(), out, **{**BASE, "existing": Existing.RESUME})
     assert hashes(out) == hashes(finished)
 
 
@@ -328,7 +327,7 @@ def test_an_exchanged_image_is_named_at_first_touch(finished, tmp_path):
 def test_verify_on_real_photos(tmp_path, dtype):
     teachers = [StubTeacher("a", width=32, image_size=64), StubTeacher("b", width=16, image_size=48, seed=1)]
     settings = {**BASE, "embed_dtype": dtype, "shard_size": 16, "batch_size": 16}
-    reinforce(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
+    make_set(open_source(str(FLICKR), "train", limit=24), teachers, tmp_path / "o", **settings)
     report = verify(tmp_path / "o", teachers, "all", 3)
     assert report["views"] == 24 * 3
     for figures in report["teachers"].values():

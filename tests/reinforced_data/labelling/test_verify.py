@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.verify import require_passed, verify
-from reinforced_data.store.codec import MIN_COSINE
+from reinforced_data.store.dtypes import MIN_COSINE
 from reinforced_data.store.reader import ReinforcedData
-from tests.reinforced_data.stubs import ListSource, StubTeacher, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, StubTeacher, make_set, samples, two_teachers
 
 SETTINGS = {"views_per_image": 3, "view_preset": "mobileclip", "shard_size": 4, "batch_size": 4, "seed": 5}
 
@@ -17,7 +16,7 @@ SETTINGS = {"views_per_image": 3, "view_preset": "mobileclip", "shard_size": 4, 
 @pytest.fixture(scope="module", params=["fp32", "fp16", "bf16", "int8"])
 def stored(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param) / "set"
-    reinforce(ListSource(samples(7)), two_teachers(), out, embed_dtype=request.param, **SETTINGS)
+    make_set(ListSource(samples(7)), two_teachers(), out, embed_dtype=request.param, **SETTINGS)
     return out
 
 

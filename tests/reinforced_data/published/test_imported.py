@@ -10,7 +10,9 @@ from PIL import Image
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, OutputExistsError, UsageError
+from distill.core.existing import Existing
 from distill.core.torch_compat import ensure_torchvision
+from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.pixels.views import render_view
 from reinforced_data.published.datacompdr import VIEW_PIXELS, parse_views
 from reinforced_data.published.embed_files import BadRecordError
@@ -294,8 +296,8 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
         (tmp_path / "photos" / f"{number:032x}.txt").write_text(f"real {number}")
     photos = [open_source(str(tmp_path / "photos"), split) for split in ("train", "eval")]
     published = open_published(str(place / "{00000000..00000001}.tar"), photos)
-    options = {"embed_dtype": dtype, "shard_size": 5}
-    manifest = import_published(published, tmp_path / "set", **options)
+    options = ReinforceSettings(embed_dtype=dtype, shard_size=5)
+    manifest = import_published(published, tmp_path / "set", options)
     assert (manifest.samples, len(manifest.shards)) == (11, 3)
     assert [item.reason for item in manifest.rejected] == ["its paug.json is no JSON (JSONDecodeError)"]
     assert manifest.captions == {"real": 11, f"synthetic:{SYN[layout]}": 55}
@@ -303,10 +305,10 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     (tmp_path / "set" / "manifest.json").unlink()
     (tmp_path / "set" / "shard-00001.arrow").unlink()
     with pytest.raises(OutputExistsError):
-        import_published(published, tmp_path / "set", **options)
-    import_published(published, tmp_path / "set", resume=True, **options)
+        import_published(published, tmp_path / "set", options)
+    import_published(published, tmp_path / "set", options, existing=Existing.RESUME)
     assert {file.name: sha256_file(file) for file in (tmp_path / "set").iterdir()} == digests
-    settings = {"images": str(tmp_path / "photos"), **options}
+    settings = {"images": str(tmp_path / "photos"), **dict(options)}
     verb(
         Recipe(data=f"datacompdr:{place}/{{00000000..00000001}}.tar", reinforce=settings), out=tmp_path / "run-of-verb"
     )

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from distill.reporting.table import caption_rows
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.store.caption_report import caption_report, has_captioner
 from reinforced_data.store.reader import ReinforcedData
-from tests.reinforced_data.stubs import ListSource, encoded, picture, two_teachers
+from tests.reinforced_data.stubs import ListSource, encoded, make_set, picture, two_teachers
 
-BASE = {"views_per_image": 2, "view_preset": "light", "embed_dtype": "fp32", "shard_size": 7, "batch_size": 4, "seed": 1,
-        "resume": False, "overwrite": False}  # fmt: skip
+BASE = {"views_per_image": 2, "view_preset": "light", "embed_dtype": "fp32", "shard_size": 7, "batch_size": 4, "seed": 1}  # fmt: skip
 NAMES = ("alpha", "open_clip:X-1/y")
 
 
@@ -35,7 +33,7 @@ def raw(number):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("set") / "set"
-    reinforce(ListSource([raw(n) for n in range(25)]), two_teachers(), out, **BASE)
+    make_set(ListSource([raw(n) for n in range(25)]), two_teachers(), out, **BASE)
     return ReinforcedData(out)
 
 
@@ -130,7 +128,7 @@ def test_no_embedding_of_a_sample_counts_against_itself(data, monkeypatch):
 
 
 def test_a_set_of_one(tmp_path):
-    reinforce(ListSource([raw(1)]), two_teachers(), tmp_path / "one", **BASE)
+    make_set(ListSource([raw(1)]), two_teachers(), tmp_path / "one", **BASE)
     report = caption_report(ReinforcedData(tmp_path / "one"))
     assert report["rivals"] == 0
     assert report["sources"]["real"]["teachers"]["alpha"]["first_share"] is None
@@ -141,7 +139,7 @@ def test_a_set_of_one(tmp_path):
 def test_whether_a_captioner_was_at_work(data, tmp_path):
     assert has_captioner(data)
     plain = [RawSample("a", encoded(picture(1)), (Caption("x"), Caption("y", "synthetic:label-template")))]
-    reinforce(ListSource(plain), two_teachers(), tmp_path / "plain", **BASE)
+    make_set(ListSource(plain), two_teachers(), tmp_path / "plain", **BASE)
     assert not has_captioner(ReinforcedData(tmp_path / "plain"))
     assert caption_rows(None) == ((), [])
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reinforced_data.store.codec import EMBED_DTYPES, MIN_COSINE, decode, encode, join
+from reinforced_data.store.codec import decode, encode, join
+from reinforced_data.store.dtypes import EMBED_DTYPES, MIN_COSINE
 
 
 def unit_rows(seed, rows, width, spikes=0.0):

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.training.caption_policy import CaptionPolicy
 from reinforced_data.training.loader import batches
 from reinforced_data.training.pairs import Pair, StoredPairs
-from tests.reinforced_data.stubs import ListSource, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, make_set, samples, two_teachers
 
 COUNT, BATCH = 22, 4
 
@@ -86,8 +85,8 @@ def both_kinds(tmp_path_factory):
         for n, s in enumerate(samples(COUNT))
     ]
     out = tmp_path_factory.mktemp("kinds") / "set"
-    reinforce(ListSource(raw), two_teachers(), out, views_per_image=2, view_preset="light", embed_dtype="fp32",
-              shard_size=9, batch_size=8, seed=0, resume=False, overwrite=False)  # fmt: skip
+    make_set(ListSource(raw), two_teachers(), out, views_per_image=2, view_preset="light", embed_dtype="fp32",
+              shard_size=9, batch_size=8, seed=0)  # fmt: skip
     return out
 
 
@@ -130,8 +129,8 @@ def test_sentences_are_drawn_when_they_are_stored_and_refused_when_not(both_kind
     pairs = StoredPairs(both_kinds, 16, CaptionPolicy("mix", {"synthetic:coca": 1}, sub_sentences=True))
     texts = {text for batch in batches(pairs, batch_size=BATCH, seed=1, first_step=0, last_step=20) for text in batch.texts}  # fmt: skip
     assert {"s000 synthetic:coca", "s000 synthetic:coca#sentence"} <= texts
-    reinforce(ListSource(samples(4)), two_teachers(), tmp_path / "plain", views_per_image=1, view_preset="none",
-              embed_dtype="fp32", shard_size=4, batch_size=4, seed=0, resume=False, overwrite=False)  # fmt: skip
+    make_set(ListSource(samples(4)), two_teachers(), tmp_path / "plain", views_per_image=1, view_preset="none",
+              embed_dtype="fp32", shard_size=4, batch_size=4, seed=0)  # fmt: skip
     with pytest.raises(UsageError, match="stores no sentences"):
         StoredPairs(tmp_path / "plain", 16, CaptionPolicy(sub_sentences=True))
 

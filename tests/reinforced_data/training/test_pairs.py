@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.pixels.views import render_view
 from reinforced_data.sample import RawSample
 from reinforced_data.store.reader import ReinforcedData
 from reinforced_data.training.loader import batches
 from reinforced_data.training.order import EpochOrder
 from reinforced_data.training.pairs import RawPairs, StoredPairs
-from tests.reinforced_data.stubs import ListSource, samples, two_teachers
+from tests.reinforced_data.stubs import ListSource, make_set, samples, two_teachers
 
 COUNT, BATCH = 22, 4  # 5 steps an epoch, two samples dropped
 
@@ -20,7 +19,7 @@ COUNT, BATCH = 22, 4  # 5 steps an epoch, two samples dropped
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     out = tmp_path_factory.mktemp("pairs") / "set"
-    reinforce(
+    make_set(
         ListSource(samples(COUNT)),
         two_teachers(),
         out,
@@ -30,8 +29,6 @@ def stored(tmp_path_factory):
         shard_size=9,
         batch_size=8,
         seed=0,
-        resume=False,
-        overwrite=False,
     )
     return out
 

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.pixels.decode import decode_reduced, decode_rgb
 from reinforced_data.pixels.views import draw_view, render_view
 from reinforced_data.sample import Caption, RawSample, View
 from reinforced_data.training.pairs import StoredPairs
 from reinforced_data.training.replay import fast_view, reduction, stored_view
-from tests.reinforced_data.stubs import ListSource, encoded, two_teachers
+from tests.reinforced_data.stubs import ListSource, encoded, make_set, two_teachers
 
 
 def photo(seed, width, height):
@@ -37,8 +36,8 @@ def stored(tmp_path_factory):
     exif[0x0112] = 6
     raw.append(RawSample("turned", encoded(photo(11, 600, 400), "JPEG", quality=90, exif=exif), (Caption("a"),)))
     out = tmp_path_factory.mktemp("replay") / "set"
-    reinforce(ListSource(raw), two_teachers(), out, views_per_image=4, view_preset="mobileclip", embed_dtype="fp16",
-              shard_size=4, batch_size=4, seed=0, resume=False, overwrite=False)  # fmt: skip
+    make_set(ListSource(raw), two_teachers(), out, views_per_image=4, view_preset="mobileclip", embed_dtype="fp16",
+              shard_size=4, batch_size=4, seed=0)  # fmt: skip
     return out
 
 

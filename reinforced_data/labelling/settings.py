@@ -1,0 +1,39 @@
+"""The settings of labelling, with their only defaults: a recipe's tables `reinforce` and `cluster` are made of these."""
+
+import os
+from typing import Literal
+
+from pydantic import Field
+
+from distill.core.strict import Strict
+from reinforced_data.store.dtypes import EmbedDtype
+
+
+class ReinforceSettings(Strict):
+    """What of the teachers' knowledge is stored, and how; decides, with data, models and seed, every byte of a set."""
+
+    views_per_image: int = Field(2, ge=1)
+    view_preset: str = "light"
+    embed_dtype: EmbedDtype = "int8"
+    shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
+    batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    sentences: bool = Field(False, description="store the sentences of long captions too, for captions.sub_sentences")
+
+
+class ClusterSettings(Strict):
+    """Which executor of datatrove labels the data, and with what; see docs/scale.md."""
+
+    executor: Literal["none", "local", "slurm", "ray"] = Field("none", description="none = this process does it")
+    tasks: int = Field(8, ge=1, description="shares of the work; each makes every tasks-th shard")
+    workers: int = Field(2, ge=1, description="tasks at a time")
+    cpus_per_task: int = Field(4, ge=1, description="slurm and ray")
+    mem_per_cpu_gb: int = Field(4, ge=1, description="slurm and ray")
+    gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
+    slurm_partition: str = ""
+    slurm_time: str = Field("24:00:00", description="limit of one task")
+    slurm_env: str = Field("", description="command that makes Python and this package available on a node")
+
+    @property
+    def threads_per_task(self) -> int | None:
+        """Arithmetic threads of a local task, so that tasks do not fight for cores; None = whatever a node gives."""
+        return max(1, (os.cpu_count() or 1) // self.workers) if self.executor == "local" else None
