@@ -13,6 +13,7 @@ from pydantic import Field
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
+from export.settings import ExportSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -101,28 +102,6 @@ class EvalRecipe(Strict):
     batch_size: int = Field(128, ge=1)
 
 
-class ExportRecipe(Strict):
-    """Which files are made, and the parity below which an export fails."""
-
-    targets: tuple[str, ...] = ("executorch-xnnpack", "coreml", "onnx")
-    min_cosine: float = Field(0.999, ge=-1, le=1)
-    parity_samples: int = Field(32, ge=1)
-    jobs: int = Field(2, ge=1, description="targets converted side by side")
-
-
-class ProfileRecipe(Strict):
-    """Latency on this host, and the phones asked for."""
-
-    enabled: bool = True
-    devices: tuple[str, ...] = Field(
-        (), description="names of distill devices; empty = all, the absent ones with the reason"
-    )
-    threads: int = Field(1, ge=1)
-    warmup_runs: int = Field(5, ge=1)
-    runs: int = Field(48, ge=1, description="timed calls per model, over all rounds")
-    rounds: int = Field(3, ge=1)
-
-
 class Recipe(Strict):
     """A whole job."""
 
@@ -147,8 +126,8 @@ class Recipe(Strict):
     captions: CaptionsRecipe = CaptionsRecipe()
     baseline: BaselineRecipe = BaselineRecipe()
     eval: EvalRecipe = EvalRecipe()
-    export: ExportRecipe = ExportRecipe()
-    profile: ProfileRecipe = ProfileRecipe()
+    export: ExportSettings = ExportSettings()
+    profile: ProfileSettings = ProfileSettings()
     rehearse: bool = Field(
         False, description="random weights, a handful of samples: proves the machine, not the accuracy"
     )

@@ -17,6 +17,7 @@ from distill.core import atomic
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
 from distill.recipe import Recipe
+from export.artifact import exported_folders
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
@@ -77,7 +78,7 @@ class RunFolder:
 
     def exported(self) -> list[Path]:
         """Folders of finished exports, sorted."""
-        return sorted(file.parent for file in self.export.glob("*/artifact.json"))
+        return exported_folders(self.export)
 
     def read_recipe(self) -> Recipe:
         """The recipe that the run was made by; the default where none is kept."""

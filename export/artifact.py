@@ -8,7 +8,23 @@ from typing import Any, Literal
 from distill.core import atomic
 from distill.core.errors import UsageError
 
+Tower = Literal["image", "text"]
+TOWERS: tuple[Tower, Tower] = ("image", "text")
+
+# Names in an export: <target>-<precision>/ for each target, with both towers' files and, last, the artifact's; logs/.
 ARTIFACT_FILE = "artifact.json"
+LOGS = "logs"
+FAILED_PARITY = ".failed-parity"  # appended to the folder's name
+
+
+def tower_file(tower: Tower, suffix: str) -> str:
+    """Name of a tower's file or package in its folder; `suffix` with the dot."""
+    return f"{tower}{suffix}"
+
+
+def profile_file(device: str) -> str:
+    """Name of the file in an exported folder that holds its latencies on a device."""
+    return f"profile-{''.join(c if c.isalnum() or c in '._-' else '-' for c in device)}.json"
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class ExportArtifact:
 
     target: str
     precision: str
-    tower: Literal["image", "text"]
+    tower: Tower
     file: str
     size_bytes: int
     sha256: str
@@ -114,6 +130,11 @@ def write_artifacts(folder: Path, artifacts: list[ExportArtifact]) -> None:
     atomic.write_json(folder / ARTIFACT_FILE, [artifact.to_json() for artifact in artifacts])
 
 
+def exported_folders(export: Path) -> list[Path]:
+    """The folders in `export` that hold an exported student, sorted by name; none when there is no such folder."""
+    return sorted(file.parent for file in export.glob(f"*/{ARTIFACT_FILE}"))
+
+
 def read_artifacts(folder: Path) -> list[ExportArtifact]:
     """Both towers' artifacts in an exported folder. Raises UsageError when it is none or is damaged."""
     try:
@@ -145,4 +166,4 @@ def whole(folder: Path, request: str) -> list[ExportArtifact] | None:
             return None
         if hash_path(file) != artifact.sha256:
             return None
-    return artifacts if {artifact.tower for artifact in artifacts} == {"image", "text"} else None
+    return artifacts if {artifact.tower for artifact in artifacts} == set(TOWERS) else None

@@ -1,6 +1,8 @@
 """What an export target is, and their registry. Importable without torch: a target imports its packages when used."""
 
+import importlib.metadata
 import importlib.util
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from distill.core.errors import DistillError
 from distill.core.registry import Registry
+from export.artifact import Tower
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.export import ExportedProgram
 
-Tower = Literal["image", "text"]
-TOWERS: tuple[Tower, Tower] = ("image", "text")
 INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens"}
 OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding"}
 
@@ -67,6 +68,17 @@ class Target(ABC):
     def folder(self) -> str:
         """Name of the artifact's folder, "<target>-<precision>"."""
         return f"{self.name}-{self.precision}"
+
+    def require_packages(self) -> None:
+        """Raise DistillError, with the line that installs them, when packages are missing."""
+        line = self.missing()
+        if line:
+            raise DistillError(f"The target {self.name!r} needs packages that are not installed. Run: {line}")
+
+    def versions(self) -> dict[str, str]:
+        """Package -> version of what makes and runs the file; with another version, a kept file is not the same any more."""
+        names = ["torch", "timm", "open_clip_torch", *(wanted.split(">")[0] for wanted in self.requires.values())]
+        return {name: importlib.metadata.version(name) for name in names} | {"python": platform.python_version()}
 
     def missing(self) -> str | None:
         """The line that installs the packages that are not there, or None."""

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 FLOORS = {
     "distill": ["core", "processes console learning evaluation", "recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
-    "export": ["artifact target device", "parity mil devices", "targets towers doctor", "children", "profile run"],
+    "export": ["artifact device settings", "target devices", "mil", "targets towers doctor", "children", "profile run"],
     "students": ["spec tokenizer vocabularies", "student inherit zoo"],
     "reinforced_data": ["sample sentences", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
@@ -38,7 +38,8 @@ HEAVY = {
 }  # fmt: skip
 LIGHT = ("distill/cli.py", "distill/recipe.py", "distill/verbs", "teachers/zoo", "teachers/spec.py",
          "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
-         "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py", "export/targets", "export/devices", "export/artifact.py", "distill/core")  # fmt: skip
+         "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py", "export/targets", "export/devices",
+         "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
 
 
 def modules(root: Path = ROOT) -> dict[str, ast.Module]:

@@ -1,6 +1,7 @@
 """Everything the reports and the closing table show, read from a run folder's files and nowhere else."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
+from export.artifact import read_artifacts
+from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
 
 
@@ -89,34 +92,27 @@ def _model_row(item: dict[str, Any], eager: dict[str, Any], exports: list[dict[s
 
 
 def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    from export.target import TARGETS
-
     measured = [item for item in profile["exported"] if item["source"] == "measured"]
+    rows = []
     for folder in run.exported():
-        for artifact in atomic.read_json(folder / "artifact.json"):
-            parity = artifact["parity"]
-            runtime = TARGETS.get(artifact["target"]).runtime
-            latency = next(
-                (p for p in measured if p["runtime"].startswith(runtime) and p["tower"] == artifact["tower"]), None
+        for artifact in read_artifacts(folder):
+            runtime, parity = TARGETS.get(artifact.target).runtime, asdict(artifact.parity)
+            latency: dict[str, Any] = next(
+                (p for p in measured if p["runtime"].startswith(runtime) and p["tower"] == artifact.tower), {}
             )
             rows.append(
                 {
-                    "target": artifact["target"],
-                    "precision": artifact["precision"],
-                    "tower": artifact["tower"],
-                    "file": f"{folder.name}/{artifact['file']}",
-                    "size_mb": round(artifact["size_bytes"] / 1e6, 2),
-                    "seconds": artifact["seconds"],
-                    "cosine_min": parity["cosine_min"],
-                    "cosine_mean": parity["cosine_mean"],
-                    "top1_agreement": parity["top1_agreement"],
-                    "checked_by": parity["checked_by"],
-                    "samples": parity["samples"],
-                    "p50_ms": latency["p50_ms"] if latency else None,
-                    "p90_ms": latency["p90_ms"] if latency else None,
-                    "p99_ms": latency["p99_ms"] if latency else None,
-                    "threads": latency["threads"] if latency else None,
+                    "target": artifact.target,
+                    "precision": artifact.precision,
+                    "tower": artifact.tower,
+                    "file": f"{folder.name}/{artifact.file}",
+                    "size_mb": round(artifact.size_bytes / 1e6, 2),
+                    "seconds": artifact.seconds,
+                    **{
+                        key: parity[key]
+                        for key in ("cosine_min", "cosine_mean", "top1_agreement", "checked_by", "samples")
+                    },
+                    **{key: latency.get(key) for key in ("p50_ms", "p90_ms", "p99_ms", "threads")},
                 }
             )
     return rows

@@ -3,6 +3,7 @@
 from distill.core import atomic
 from distill.core.clip.folder import WEIGHTS_FILE
 from distill.run_folder import RunFolder
+from export.artifact import read_artifacts
 
 
 def artifact_hashes(run: RunFolder) -> dict[str, str]:
@@ -12,8 +13,8 @@ def artifact_hashes(run: RunFolder) -> dict[str, str]:
         for path in sorted(run.path.glob(pattern)):
             result[path.relative_to(run.path).as_posix()] = atomic.sha256_file(path)
     for folder in run.exported():
-        for artifact in atomic.read_json(folder / "artifact.json"):
-            result[f"{folder.relative_to(run.path).as_posix()}/{artifact['file']}"] = artifact["sha256"]
+        for artifact in read_artifacts(folder):
+            result[f"{folder.relative_to(run.path).as_posix()}/{artifact.file}"] = artifact.sha256
     return result
 
 

@@ -2,7 +2,6 @@
 
 from distill.console import Console
 from distill.recipe import Recipe
-from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 
@@ -29,18 +28,15 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
         card = read_card(run.student)
         provenance = {"student": card["name"], "teachers": card["teachers"], "objective": card["objective"]}
         if recipe.rehearse:
-            provenance["rehearsal"] = MARK
+            provenance["rehearsal"] = True
         export_student(
             run.student,
             run.export,
-            targets=list(settings.targets),
+            settings,
             pixels=pixels(images[:n], student.image_size),
             tokens=student.tokenize(texts[:n]).numpy().astype("int32"),
             licence=card["licence"],
             provenance=provenance,
             resume=True,
-            min_cosine=settings.min_cosine,
-            jobs=settings.jobs,
-            rehearsal=recipe.rehearse,
-            progress=console.say,
+            progress=lambda done, total, note: console.say(note),
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
-from distill.recipe import ProfileRecipe, Recipe
+from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import Judged
@@ -21,15 +21,7 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
     if target.exists() or not settings.enabled:
         return
     with console.stage("profile on this host"):
-        exported = profile(
-            run.exported(),
-            run.student,
-            devices=asked_devices(settings),
-            threads=settings.threads,
-            runs=settings.runs,
-            warmup_runs=settings.warmup_runs,
-            rounds=settings.rounds,
-        )
+        exported = profile(run.exported(), run.student, settings)
         eager = eager_latency(
             {model.role if model.role != "teacher" else model.name: model.embedder() for model in models},
             threads=settings.threads,
@@ -42,10 +34,3 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
         if recipe.rehearse:
             result["rehearsal"] = MARK
         atomic.write_json(target, result)
-
-
-def asked_devices(settings: ProfileRecipe) -> list[str]:
-    """The devices that a recipe names, or else every kind there is: those that are absent then say what is missing."""
-    from export.device import list_devices
-
-    return list(settings.devices) or [device.name for device in list_devices()]

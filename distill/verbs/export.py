@@ -3,7 +3,6 @@
 import shutil
 
 from distill.console import Console
-from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.strict import Settings
 from distill.run_folder import RunFolder
@@ -34,6 +33,7 @@ def export(
         DistillError: parity below export.min_cosine, or a target's packages are missing.
     """
     from distill.stages.export import export_stage
+    from export.artifact import read_artifacts
 
     folder = RunFolder(run)
     job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target)
@@ -42,5 +42,5 @@ def export(
     if overwrite:
         shutil.rmtree(folder.export, ignore_errors=True)
     export_stage(job, folder, console or Console())
-    rows = [row for place in folder.exported() for row in atomic.read_json(place / "artifact.json")]
-    return ExportResult(folder.export, rows)
+    artifacts = [artifact.to_json() for place in folder.exported() for artifact in read_artifacts(place)]
+    return ExportResult(folder.export, artifacts)

@@ -30,11 +30,11 @@ def profile(
     Raises:
         UsageError: there is nothing exported there.
     """
-    from distill.stages.profile import asked_devices
+    from export.artifact import ARTIFACT_FILE
     from export.profile import profile as measure
 
     job, console, path = recipe_of(recipe, settings, device=device), console or Console(), Path(folder)
-    single = (path / "artifact.json").exists()
+    single = (path / ARTIFACT_FILE).exists()
     run = RunFolder(path.parent.parent if single else path)
     folders = [path] if single else run.exported()
     if not folders:
@@ -42,14 +42,5 @@ def profile(
             f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."
         )
     with console.stage("profile"):
-        found = measure(
-            folders,
-            run.student,
-            devices=asked_devices(job.profile),
-            threads=job.profile.threads,
-            runs=job.profile.runs,
-            warmup_runs=job.profile.warmup_runs,
-            rounds=job.profile.rounds,
-            progress=console.say,
-        )
+        found = measure(folders, run.student, job.profile, progress=lambda done, total, note: console.say(note))
     return ProfileResult([asdict(item) for item in found])

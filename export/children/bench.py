@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from export.target import TOWERS, Runner, get_target
+from export.artifact import TOWERS
+from export.target import Runner, get_target
 
 
 def load_runners(job: dict[str, Any]) -> dict[str, Runner]:

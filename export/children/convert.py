@@ -17,8 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.parity import Reference, check_file
-from export.target import TOWERS, get_target
+from export.artifact import TOWERS, tower_file
+from export.target import get_target
+from export.towers.parity import Reference, check_file
 
 
 def exit_with_parent() -> None:
@@ -54,7 +55,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
     reference = Reference.load(Path(job["reference"]))
     result: dict[str, Any] = {}
     for tower in TOWERS:
-        path = Path(job["folder"]) / f"{tower}{target.suffix}"
+        path = Path(job["folder"]) / tower_file(tower, target.suffix)
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program

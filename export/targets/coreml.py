@@ -12,8 +12,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.artifact import Tower
 from export.mil.coremltools import import_coremltools
-from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
     import numpy as np

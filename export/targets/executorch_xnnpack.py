@@ -9,7 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.target import TARGETS, Runner, Target, Tower
+from export.artifact import Tower
+from export.target import TARGETS, Runner, Target
 
 if TYPE_CHECKING:
     import numpy as np

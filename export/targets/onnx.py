@@ -4,7 +4,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target, Tower
+from export.artifact import Tower
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

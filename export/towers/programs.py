@@ -14,8 +14,8 @@ import numpy as np
 from distill.core import atomic
 from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
-from export.parity import Reference
-from export.target import TOWERS
+from export.artifact import TOWERS
+from export.towers.parity import Reference
 
 if TYPE_CHECKING:
     from students.student import Student

@@ -120,12 +120,13 @@ def exported(
 ) -> tuple[Path, list[Any]]:
     """Both towers in all three formats, made once: (out folder, artifacts)."""
     from export.run import export_student
+    from export.settings import ExportSettings
 
     out = tmp_path_factory.mktemp("exported") / "export"
     artifacts = export_student(
         student_dir,
         out,
-        targets=["coreml", "executorch", "onnx"],
+        ExportSettings(targets=("coreml", "executorch", "onnx"), min_cosine=0.99),
         pixels=pixels,
         tokens=tokens,
         licence="Apache-2.0",

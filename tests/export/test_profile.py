@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.strict import parse
 from export.artifact import ExportArtifact
 from export.children.bench import time_runs
 from export.device import list_devices
 from export.profile import profile
+from export.settings import ProfileSettings
 
 
 def _profile(exported: tuple[Path, Any], student_dir: Path, **changes: Any) -> list[Any]:
     folders = [exported[0] / name for name in ("coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32")]
-    arguments: dict[str, Any] = {
-        "devices": ["host"],
-        "threads": 1,
-        "runs": 10,
-        "warmup_runs": 2,
-        "rounds": 3,
-        **changes,
-    }
-    return profile(folders, student_dir, **arguments)
+    given = {"devices": ("host",), "threads": 1, "runs": 10, "warmup_runs": 2, "rounds": 3, **changes}
+    return profile(folders, student_dir, ProfileSettings(**given))
 
 
 def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +60,7 @@ def test_the_host_is_measured(exported: tuple[Path, list[ExportArtifact]], stude
 
 @pytest.mark.process
 def test_phones_get_a_reason_and_no_number(exported: tuple[Path, Any], student_dir: Path) -> None:
-    rows = _profile(exported, student_dir, devices=["pixel-9", "apple"])
+    rows = _profile(exported, student_dir, devices=("pixel-9", "apple"))
     assert len(rows) == 2 * 3 * 2
     for row in rows:
         assert row.source == "not measured"
@@ -98,11 +93,14 @@ class _FakeRuntime:
 def test_rounds_alternate_and_percentiles(
     exported: tuple[Path, Any], student_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.profile._Runtime", _FakeRuntime)
+    monkeypatch.setattr("export.profile.Runtime", _FakeRuntime)
     _FakeRuntime.record.clear()
+    told: list[tuple[int, int, str]] = []
     rows = profile(
-        [exported[0] / "onnx-fp32"], student_dir, devices=["host"], threads=1, runs=100, warmup_runs=0, rounds=3
-    )
+        [exported[0] / "onnx-fp32"], student_dir, ProfileSettings(devices=("host",), runs=100, rounds=3),
+        progress=lambda *step: told.append(step),
+    )  # fmt: skip
+    assert [step[:2] for step in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert _FakeRuntime.record[:4] == ["0-eager image 34", "1-onnx image 34", "0-eager text 34", "1-onnx text 34"]
     assert _FakeRuntime.record[4:6] == ["1-onnx image 33", "0-eager image 33"]  # backwards
     # 1..100 ms: with linear interpolation the q-th percentile lies at 1 + 0.99 q.
@@ -117,14 +115,13 @@ def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student
     for tower in ("image", "text"):
         (folder / f"{tower}.onnx").write_bytes(b"no model")
     with pytest.raises(DistillError, match=r"Timing 1-onnx failed(.|\n)*Protobuf"):
-        profile([folder], student_dir, devices=["host"], threads=1, runs=1, warmup_runs=0, rounds=1)
+        profile([folder], student_dir, ProfileSettings(devices=("host",), runs=1, rounds=1))
 
 
-@pytest.mark.process
-def test_bad_counts(exported: tuple[Path, Any], student_dir: Path) -> None:
-    for wrong in ({"runs": 0}, {"threads": 0}, {"rounds": 0}, {"warmup_runs": -1}):
-        with pytest.raises(UsageError, match="at least"):
-            _profile(exported, student_dir, **wrong)
+@pytest.mark.parametrize("wrong", ["runs", "threads", "rounds", "warmup_runs"])
+def test_bad_counts(wrong: str) -> None:
+    with pytest.raises(UsageError, match=f"'{wrong}': input should be greater than or equal to 1"):
+        parse(ProfileSettings, {wrong: 0}, "profile")
 
 
 def test_the_host_is_listed_first() -> None:

@@ -13,25 +13,27 @@ import torch
 from distill.core.errors import DistillError, UsageError
 from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
 from export.children.process import spawn
-from export.parity import Reference
 from export.run import export_student
+from export.settings import ExportSettings
 from export.target import get_target
+from export.towers.parity import Reference
 from students.student import Student
 
 FOLDERS = ["coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32"]
 
 
 def _export(
-    student_dir: Path, out: Path, pixels: np.ndarray, tokens: np.ndarray, **changes: Any
+    student_dir: Path,
+    out: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    targets: tuple[str, ...] = ("onnx",),
+    min_cosine: float = 0.99,
+    **changes: Any,
 ) -> list[ExportArtifact]:
-    arguments: dict[str, Any] = {
-        "targets": ["onnx"],
-        "licence": "Apache-2.0",
-        "provenance": {"teacher": "none"},
-        "resume": False,
-        **changes,
-    }
-    return export_student(student_dir, out, pixels=pixels, tokens=tokens, **arguments)
+    settings = ExportSettings(targets=targets, min_cosine=min_cosine)
+    arguments = {"licence": "Apache-2.0", "provenance": {"teacher": "none"}, "resume": False} | changes
+    return export_student(student_dir, out, settings, pixels=pixels, tokens=tokens, **arguments)
 
 
 @pytest.mark.process
@@ -66,14 +68,15 @@ def test_a_resume_keeps_whole_folders(
 ) -> None:
     out, artifacts = exported
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    lines: list[str] = []
+    told: list[tuple[int, int, str]] = []
     again = _export(
-        student_dir, out, pixels, tokens, targets=["coreml", "xnnpack", "onnx"], resume=True, progress=lines.append
-    )
+        student_dir, out, pixels, tokens, targets=("coreml", "xnnpack", "onnx"), resume=True,
+        progress=lambda *step: told.append(step),
+    )  # fmt: skip
     assert again == artifacts
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    assert len(lines) == 3
-    assert all("unchanged" in line for line in lines)
+    assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    assert all("unchanged" in note for _, _, note in told)
 
 
 @pytest.mark.process
@@ -99,17 +102,19 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
         out,
         pixels,
         tokens,
-        targets=["coreml", "executorch", "onnx"],
+        targets=("coreml", "executorch", "onnx"),
         resume=True,
-        rehearsal=True,
-        progress=lines.append,
+        provenance={"rehearsal": True},
+        progress=lambda done, total, note: lines.append(note),
     )
     assert sum("converting" in line for line in lines) == 3
     assert {(a.target, a.tower): a.sha256 for a in again} == {(a.target, a.tower): a.sha256 for a in exported[1]}
     assert all(a.provenance["rehearsal"] is True for a in again)
     assert not (out / ".partial-work").exists()
     # Another licence: the same files, another artifact.json.
-    relicensed = _export(student_dir, out, pixels, tokens, resume=True, licence="other", progress=lines.append)
+    relicensed = _export(
+        student_dir, out, pixels, tokens, resume=True, licence="other", progress=lambda *step: lines.append(step[2])
+    )
     assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other"}
     assert "unchanged" in lines[-1]
 
@@ -127,7 +132,8 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     finished = exported[0] / "onnx-fp32"
 
     def programs(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
-        np.savez(folder / "reference.npz", image=np.zeros((1, 32)))
+        embeddings = np.zeros((len(pixels), 32), np.float32)
+        Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
         return {}
 
     def worker(arguments: list[str], **options: Any) -> Any:
@@ -143,7 +149,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
         return spawn(["-c", ""], **options)
 
     monkeypatch.setattr("export.run.write_programs", programs)
-    monkeypatch.setattr("export.run.spawn", worker)
+    monkeypatch.setattr("export.children.conversion.spawn", worker)
     out = tmp_path / "out"
     with pytest.raises(DistillError, match=r"does not say what .* text 0\.99980, wanted 0\.99990") as caught:
         _export(student_dir, out, pixels, tokens)
@@ -193,7 +199,7 @@ def test_bad_calls(
             _export(*arguments, **changes)
 
     out = tmp_path / "out"
-    refused(UsageError, "executorch-xnnpack", student_dir, out, pixels, tokens, targets=["executorch-xnnpak"])
+    refused(UsageError, "executorch-xnnpack", student_dir, out, pixels, tokens, targets=("executorch-xnnpak",))
     refused(UsageError, "model.safetensors", tmp_path, out, pixels, tokens)
     refused(UsageError, r"float32 \[n, 3, S, S\]", student_dir, out, pixels.astype(np.float64), tokens)
     refused(UsageError, r"\[0, 1\]", student_dir, out, pixels * 255, tokens)
@@ -232,7 +238,7 @@ def test_fastvit_exports(fastvit: Student, tmp_path: Path) -> None:
     coarse = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear").numpy()
     tokens = student.tokenize([f"{n} boats" for n in range(6)]).int().numpy()
-    artifacts = _export(tmp_path / "student", tmp_path / "out", pixels, tokens, targets=["coreml"])
+    artifacts = _export(tmp_path / "student", tmp_path / "out", pixels, tokens, targets=("coreml",))
     for artifact in artifacts:
         assert artifact.parity.cosine_min is not None
         assert artifact.parity.cosine_min > 0.999

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
-from export.parity import Reference, check_file
 from export.target import ALIASES, TARGETS, get_target
+from export.towers.parity import Reference, check_file
 from students.student import Student
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.parity import Reference, check_file, compare, required_cosine, run_all
 from export.target import NotCheckedError, get_target
+from export.towers.parity import Reference, check_file, compare, required_cosine, run_all
 from export.towers.tower import ImageTower, TextTower, deployable_towers
 from students.student import Student
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import ParityReport
-from export.target import NotCheckedError, Runner, Target, Tower
+from export.artifact import ParityReport, Tower
+from export.target import NotCheckedError, Runner, Target
 
 Array = np.ndarray[Any, Any]
 

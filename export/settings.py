@@ -1,0 +1,27 @@
+"""What a caller can choose about exporting and timing: the tables `export` and `profile` of a recipe. Imports nothing heavy."""
+
+from pydantic import Field
+
+from distill.core.strict import Strict
+
+
+class ExportSettings(Strict):
+    """Which files are made, and the parity below which an export fails."""
+
+    targets: tuple[str, ...] = ("executorch-xnnpack", "coreml", "onnx")
+    min_cosine: float = Field(0.999, ge=-1, le=1)
+    parity_samples: int = Field(32, ge=1)
+    jobs: int = Field(2, ge=1, description="targets converted side by side")
+
+
+class ProfileSettings(Strict):
+    """Latency on this host, and the phones asked for."""
+
+    enabled: bool = True
+    devices: tuple[str, ...] = Field(
+        (), description="names of distill devices; empty = all, the absent ones with the reason"
+    )
+    threads: int = Field(1, ge=1)
+    warmup_runs: int = Field(5, ge=1)
+    runs: int = Field(48, ge=1, description="timed calls per model, over all rounds")
+    rounds: int = Field(3, ge=1)
