@@ -4,10 +4,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
-from distill.recipe import CaptioningRecipe, StudentRecipe
+from distill.recipe import StudentRecipe
 from students.spec import STUDENTS, StudentSpec
+from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher, resolve_teacher
-from teachers.spec import TeacherSpec
+from teachers.load_captioner import load_captioner, resolve_captioner
 
 if TYPE_CHECKING:
     from students.student import Student
@@ -19,12 +20,18 @@ COPY = "copy"  # student.inherit: every weight as it is, from a model of the sam
 
 
 class TeacherSet:
-    """The recipe's teachers: specs at once (so that a wrong name fails early), weights when first needed."""
+    """The recipe's teachers: specs at once (so that a wrong name fails early), weights when first needed.
+
+    Args:
+        names: of teachers, see `teachers.load`.
+        random_weights, seed: as of `teachers.load.load_teacher`.
+
+    Raises UsageError for an unknown name and for one that stands twice.
+    """
 
     def __init__(self, names: tuple[str, ...], *, random_weights: bool, seed: int) -> None:
-        if len(set(names)) != len(names):
-            raise UsageError(f"A teacher is named twice: {', '.join(names)}.")
-        self.specs: list[TeacherSpec] = [resolve_teacher(name) for name in names]
+        _refuse_twins("teacher", names)
+        self.specs = [resolve_teacher(name) for name in names]
         self._random, self._seed = random_weights, seed
 
     @cached_property
@@ -34,30 +41,32 @@ class TeacherSet:
 
 
 class CaptionerSet:
-    """The recipe's captioners: specs at once (so that a wrong name fails early), weights when first needed."""
+    """The recipe's captioners, as `TeacherSet` has its teachers.
 
-    def __init__(self, names: tuple[str, ...], decode: CaptioningRecipe, *, random_weights: bool, seed: int) -> None:
-        from teachers.captioner import Decode
+    Args:
+        names: of captioners, see `teachers.load_captioner`.
+        settings: how they decode.
+        random_weights, seed: as of `teachers.load_captioner.load_captioner`.
 
-        if len(set(names)) != len(names):
-            raise UsageError(f"A captioner is named twice: {', '.join(names)}.")
-        self._decode = Decode(**decode.model_dump())
-        self._random, self._seed = random_weights, seed
-        if names:
-            from teachers.load_captioner import resolve_captioner
+    Raises UsageError for an unknown name and for one that stands twice.
+    """
 
-            self.specs = [resolve_captioner(name) for name in names]
-        else:
-            self.specs = []
+    def __init__(self, names: tuple[str, ...], settings: CaptionSettings, *, random_weights: bool, seed: int) -> None:
+        _refuse_twins("captioner", names)
+        self.specs = [resolve_captioner(name) for name in names]
+        self._settings, self._random, self._seed = settings, random_weights, seed
 
     @cached_property
     def loaded(self) -> "list[Captioner]":
         """The frozen models, in order."""
-        if not self.specs:
-            return []
-        from teachers.load_captioner import load_captioner
+        return [
+            load_captioner(spec, self._settings, random_weights=self._random, seed=self._seed) for spec in self.specs
+        ]
 
-        return [load_captioner(spec, self._decode, random_weights=self._random, seed=self._seed) for spec in self.specs]
+
+def _refuse_twins(noun: str, names: tuple[str, ...]) -> None:
+    if len(set(names)) != len(names):
+        raise UsageError(f"A {noun} is named twice: {', '.join(names)}.")
 
 
 def student_spec(recipe: StudentRecipe) -> StudentSpec:

@@ -15,6 +15,7 @@ from distill.core.strict import Settings, Strict, apply_settings, load_toml, par
 from distill.learning.settings import CheckpointSettings, OptimSettings
 from export.settings import ExportSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
+from teachers.captioner import CaptionSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -30,18 +31,6 @@ class StudentRecipe(Strict):
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
 
-class CaptioningRecipe(Strict):
-    """How captioners decode; see `teachers.captioner.Decode`."""
-
-    captions: int = Field(5, ge=1, description="captions per image and captioner")
-    top_p: float | None = Field(0.9, gt=0, le=1, description="nucleus of the sampling; ignored with beams")
-    temperature: float = Field(1.0, gt=0)
-    beams: int = Field(1, ge=1, description="1 = sampling")
-    max_tokens: int = Field(76, ge=1)
-    min_tokens: int = Field(5, ge=0)
-    seed: int = Field(0, ge=0)
-
-
 class ReinforceRecipe(ReinforceSettings):
     """Making a set: what is stored, who captions, where teachers run, and what is checked afterwards."""
 
@@ -49,7 +38,7 @@ class ReinforceRecipe(ReinforceSettings):
     caption_columns: dict[str, str] = Field(
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
-    captioning: CaptioningRecipe = CaptioningRecipe()
+    captioning: CaptionSettings = CaptionSettings()
     images: str | None = Field(
         None, description="where the images of a published set lie (data = datacompdr:TARS): any data, keyed by uid"
     )

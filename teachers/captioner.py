@@ -1,40 +1,50 @@
-"""What every captioner can do, and the facts that travel with it. Importable without torch.
+"""What every captioner can do, its settings, and the registry of the loaders that build captioners. Importable without torch.
 
 A captioner turns images into captions; it does not see views, only whole upright images. Which captions of a sample
 are used in training is a policy of `reinforced_data.training.pairs`, not of the captioner.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import Field
+
+from distill.core.errors import UsageError
 from distill.core.registry import Registry
+from distill.core.strict import Strict
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from distill.core.arrays import Array
 
 
-@dataclass(frozen=True)
-class Decode:
-    """How captions are decoded.
+class CaptionSettings(Strict):
+    """How captions are decoded."""
 
-    Attributes:
-        captions: N, captions per image.
-        top_p: nucleus of the sampling (MobileCLIP2: 0.9); None with `beams` > 1.
-        temperature: of the sampling.
-        beams: 1 = sampling, more = beam search (N best beams; N <= beams).
-        max_tokens, min_tokens: length limits of a caption in the captioner's own tokens.
-        seed: of the sampling, mixed with the sample's own number.
-    """
+    captions: int = Field(5, ge=1, description="captions per image and captioner")
+    top_p: float | None = Field(0.9, gt=0, le=1, description="nucleus of the sampling; ignored with beams")
+    temperature: float = Field(1.0, ge=0, description="of the sampling; 0 = greedy")
+    beams: int = Field(1, ge=1, description="1 = sampling")
+    max_tokens: int = Field(76, ge=1)
+    min_tokens: int = Field(5, ge=0)
+    seed: int = Field(0, ge=0)
 
-    captions: int = 5
-    top_p: float | None = 0.9
-    temperature: float = 1.0
-    beams: int = 1
-    max_tokens: int = 76
-    min_tokens: int = 5
-    seed: int = 0
+    def checked(self) -> "CaptionSettings":
+        """These settings as decoding uses and manifests record them: beam search has no nucleus.
+
+        Raises UsageError naming the values that do not go together.
+        """
+        wrong = ""
+        if 1 < self.beams < self.captions:
+            wrong = (
+                f"captions is {self.captions} with {self.beams} beams: beam search gives at most one caption per beam"
+            )
+        elif self.min_tokens > self.max_tokens:
+            wrong = f"min_tokens is {self.min_tokens}: from 0 to max_tokens ({self.max_tokens})"
+        if wrong:
+            raise UsageError(f"These captions cannot be decoded: {wrong}.")
+        return self.model_copy(update={"top_p": None}) if self.beams > 1 else self
 
 
 @dataclass(frozen=True)
@@ -60,34 +70,62 @@ class Captioner(Protocol):
 
     Attributes:
         spec: its facts.
-        decode: how it decodes.
+        settings: how it decodes.
         weights_sha256: of the weights in use; of the command or function for the user's own; "random" in a rehearsal.
     """
 
     spec: CaptionerSpec
-    decode: Decode
+    settings: CaptionSettings
     weights_sha256: str
+
+    @property
+    def device(self) -> Any:
+        """The torch device on which the weights are; "cpu" for the user's own, which look after themselves."""
+        ...
+
+    def to(self, device: Any) -> "Captioner":
+        """The same captioner, its weights, where it has any here, moved to a torch device."""
+        ...
 
     def caption(self, images: "list[Array]", seeds: list[int]) -> list[list[str]]:
         """Captions of b images.
 
         Args:
             images: b upright RGB images, [H, W, 3] uint8 each, any sizes.
-            seeds: one per image; an image's captions depend on (its pixels, its seed, decode) and not on its neighbours.
+            seeds: one per image; an image's captions depend on its pixels, its seed and the settings, not on its neighbours.
 
         Returns:
-            b lists of at most `decode.captions` captions, not yet cleaned; an empty list where it had nothing to say.
+            b lists of at most `settings.captions` captions, not yet cleaned; an empty list where it had nothing to say.
 
         Raises DistillError when the captioner as a whole is broken (a failing command, no memory).
         """
         ...
 
     def describe(self) -> dict[str, object]:
-        """What a manifest records: spec, decode, weights hash, preprocessing, tokenizer, versions that matter."""
+        """What a manifest records: spec, settings ("decode"), weights hash, preprocessing, tokenizer, versions that matter."""
         ...
 
 
-# loader key -> build(spec, decode, random_weights, seed) -> Captioner; implementations in teachers/captioners/
-CAPTIONERS: Registry[Any] = Registry("captioner", ("teachers.captioners",))
+@dataclass(frozen=True)
+class CaptionerLoader:
+    """One way to build captioners, and how users name the captioners that it builds.
+
+    Attributes:
+        load: (spec, settings, random_weights, seed of those) -> the captioner, frozen, on the CPU.
+        spec_of_name: for names "KEY:SOURCE", where KEY is the loader's own: (whole name, SOURCE) -> its facts. None when
+            no name is of that form. It runs nothing, reads no weights and never reaches the network.
+        spec_of_folder: (name, that folder) -> its facts, or None when the folder is no captioner of this kind. None when
+            no folder is.
+        forms: what users write, for messages: ("coca:MODEL/TAG", "coca:MODEL@CHECKPOINT").
+    """
+
+    load: Callable[[CaptionerSpec, CaptionSettings, bool, int], Captioner]
+    spec_of_name: Callable[[str, str], CaptionerSpec] | None = None
+    spec_of_folder: Callable[[str, Path], CaptionerSpec | None] | None = None
+    forms: tuple[str, ...] = ()
+
+
+# `CaptionerSpec.loader` -> the loader; implementations in teachers/captioners/
+CAPTIONERS: Registry[CaptionerLoader] = Registry("captioner", ("teachers.captioners",))
 # public name -> facts, for `distill list captioners` and `teachers.load_captioner`
 CAPTIONER_SPECS: Registry[CaptionerSpec] = Registry("captioner", ("teachers.captioners",))

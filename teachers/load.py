@@ -56,12 +56,12 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
 
 
 def _folder(path: Path) -> TeacherSpec:
-    kinds = [loader for _, loader in TEACHER_LOADERS.items() if loader.spec_of_folder is not None]
-    for loader in kinds:
+    for _, loader in TEACHER_LOADERS.items():
         spec = loader.spec_of_folder(path) if loader.spec_of_folder is not None else None
         if spec is not None:
             return spec
+    kinds = [loader.holds for _, loader in TEACHER_LOADERS.items() if loader.holds]
     raise UsageError(
-        f"The folder {str(path)!r} is no teacher: it holds neither {' nor '.join(kind.holds for kind in kinds)}. "
+        f"The folder {str(path)!r} is no teacher: it holds neither {' nor '.join(kinds)}. "
         "Give the student/ or teacher/ folder of a finished run."
     )

@@ -6,18 +6,9 @@ captioners are called and what becomes of the captions (reinforced_data).
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill.core.errors import UsageError, nearest
-from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerSpec, Decode
-
-if TYPE_CHECKING:
-    from teachers.captioner import Captioner
-
-FORMS = (
-    "coca:MODEL/TAG, coca:MODEL@CHECKPOINT, hf:NAME_OR_PATH, python:MODULE:FUNCTION, command:COMMAND, or the path of a "
-    "CoCa folder made by distill train"
-)
+from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, Captioner, CaptionerSpec, CaptionSettings
 
 
 def resolve_captioner(name: str) -> CaptionerSpec:
@@ -29,58 +20,50 @@ def resolve_captioner(name: str) -> CaptionerSpec:
     """
     if name in CAPTIONER_SPECS:
         return CAPTIONER_SPECS.get(name)
-    kind, colon, source = name.partition(":")
-    if colon and kind in ("coca", "hf", "python", "command"):
-        return _by_prefix(name, kind, source)
+    for key, loader in CAPTIONERS.items():
+        if loader.spec_of_name is not None and name.startswith(f"{key}:"):
+            return loader.spec_of_name(name, name[len(key) + 1 :])
     path = Path(name).expanduser()
     if name and path.is_dir():
-        from teachers.captioners.coca import folder_captioner_spec, is_coca_folder
-
-        if is_coca_folder(path):
-            return folder_captioner_spec(name, path)
-        raise UsageError(
-            f"The folder {str(path)!r} is no captioner: it holds no model with a caption decoder. Give the student/ folder "
-            "of a run whose student is a CoCa (coca-vitl14, say), or hf:PATH for a folder of transformers."
-        )
+        return _folder(name, path)
     missing = f" There is no folder {str(path)!r} either." if "/" in name or "\\" in name else ""
+    forms = [form for _, loader in CAPTIONERS.items() for form in loader.forms]
     raise UsageError(
-        f"Unknown captioner {name!r}.{missing} {nearest(name, CAPTIONER_SPECS)} Also accepted: {FORMS}. "
-        "`distill list captioners` shows all."
+        f"Unknown captioner {name!r}.{missing} {nearest(name, CAPTIONER_SPECS)} Also accepted: {', '.join(forms)}, or the "
+        "path of a CoCa folder made by distill train. `distill list captioners` shows all."
     )
 
 
 def load_captioner(
-    name: str | CaptionerSpec, decode: Decode | None = None, *, random_weights: bool = False, seed: int = 0
-) -> "Captioner":
+    name: str | CaptionerSpec,
+    settings: CaptionSettings | None = None,
+    *,
+    random_weights: bool = False,
+    seed: int = 0,
+) -> Captioner:
     """The captioner, frozen, on the CPU.
 
     Args:
         name: see the module; or a spec from `resolve_captioner`.
-        decode: None = the defaults of `Decode`.
+        settings: how it decodes; None = the defaults.
         random_weights: a rehearsal: the full-size architecture with random weights, no download of any kind.
         seed: of the random weights.
 
     Raises:
-        UsageError: unknown name, or decode values that make no sense.
+        UsageError: unknown name, or settings that do not go together.
         DistillError: weights, tokenizer or packages are missing, or the files do not fit.
     """
-    from teachers.captioners.parts.decoding import checked_decode
-
     spec = resolve_captioner(name) if isinstance(name, str) else name
-    checked = checked_decode(decode or Decode())  # before any weights are read
-    built: Captioner = CAPTIONERS.get(spec.loader)(spec, checked, random_weights, seed)
-    return built
+    checked = (settings or CaptionSettings()).checked()  # before any weights are read
+    return CAPTIONERS.get(spec.loader).load(spec, checked, random_weights, seed)
 
 
-def _by_prefix(name: str, kind: str, source: str) -> CaptionerSpec:
-    if kind == "coca":
-        from teachers.captioners.coca import coca_spec
-
-        return coca_spec(name, source)
-    if kind == "hf":
-        from teachers.captioners.hf import hf_spec
-
-        return hf_spec(name, source)
-    from teachers.captioners.own import command_spec, python_spec
-
-    return python_spec(name, source) if kind == "python" else command_spec(name, source)
+def _folder(name: str, path: Path) -> CaptionerSpec:
+    for _, loader in CAPTIONERS.items():
+        spec = loader.spec_of_folder(name, path) if loader.spec_of_folder is not None else None
+        if spec is not None:
+            return spec
+    raise UsageError(
+        f"The folder {str(path)!r} is no captioner: it holds no model with a caption decoder. Give the student/ folder "
+        "of a run whose student is a CoCa (coca-vitl14, say), or hf:PATH for a folder of transformers."
+    )

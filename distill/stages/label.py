@@ -83,7 +83,7 @@ def _prepare(
         ).loaded
         device = teacher_device(settings.device, place)
         for model in [*models, *captioners]:
-            if device != "cpu" and hasattr(model, "to"):
+            if device != "cpu":
                 model.to(device)
     models = scaled_teachers(recipe, models, set_folder, console)
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
@@ -82,10 +83,24 @@ class ScaledTeacher:
         own = {"logit_scale": self.logit_scale, "logit_bias": self.logit_bias, "scale": origin}
         return {**self._teacher.describe(), **own}
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_teacher":  # not there yet while a copy is being made
-            raise AttributeError(name)
-        return getattr(self._teacher, name)
+    @property
+    def device(self) -> Any:
+        """See `teachers.teacher.Teacher`."""
+        return self._teacher.device
+
+    @property
+    def parameters(self) -> dict[str, int] | None:
+        """See `teachers.teacher.Teacher`."""
+        return self._teacher.parameters
+
+    def to(self, device: Any) -> "ScaledTeacher":
+        """See `teachers.teacher.Teacher`."""
+        self._teacher.to(device)
+        return self
+
+    def inheritable(self) -> ClipWeights:
+        """See `teachers.teacher.Teacher`."""
+        return self._teacher.inheritable()
 
 
 def calibrated(

@@ -54,7 +54,7 @@ def encode_images(teacher: Teacher, views: "Sequence[Array]") -> "Array":
     import numpy as np
     import torch
 
-    pixels = torch.from_numpy(np.stack(views)).to(getattr(teacher, "device", "cpu"))  # as bytes: a quarter of floats
+    pixels = torch.from_numpy(np.stack(views)).to(teacher.device)  # as bytes: a quarter of floats
     embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
     return _checked(teacher, embeds, len(views), "images")
 
@@ -108,6 +108,6 @@ class CaptionAsker:
             )
         for (row, _, _), texts in zip(waiting, answers, strict=True):
             texts = clean_captions([whole_sentences(clean_caption(text)) for text in texts])[
-                : self.captioner.decode.captions
+                : self.captioner.settings.captions
             ]
             row.captions = [*row.captions, *(Caption(text, f"synthetic:{name}") for text in texts)]

@@ -9,7 +9,6 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ def captioner_record(captioner: Any) -> dict[str, Any]:
         "name": spec.name,
         "licence": spec.licence,
         "commercial": spec.commercial,
-        "decode": asdict(captioner.decode),
+        "decode": captioner.settings.model_dump(),
         "weights_sha256": captioner.weights_sha256,
     }
     plain: dict[str, Any] = json.loads(json.dumps(facts, default=str, sort_keys=True))

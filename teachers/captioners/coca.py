@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.folder import is_clip_folder, read_config
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerSpec, Decode
+from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
+    from distill.core.arrays import Array
     from teachers.captioners.parts.decoding import Markers
 
-    Array = np.ndarray[Any, Any]
-
-COCA = "coca:"
 _LICENCE = "MIT"  # of the two published checkpoints; the second was tuned on COCO captions (CC-BY-4.0)
 for _name, _source in (
     ("coca-vitl14", "coca_ViT-L-14/laion2b_s13b_b90k"),
@@ -51,8 +48,13 @@ def is_coca_folder(path: Path) -> bool:
     return is_clip_folder(path) and "multimodal_cfg" in read_config(path)["model_cfg"]
 
 
-def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec:
-    """The facts of a folder made by `distill train`; licence from its card. Raises DistillError for unreadable files."""
+def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec | None:
+    """The facts of a CoCa folder made by `distill train`, licence from its card; None for any other folder.
+
+    Raises DistillError for unreadable files.
+    """
+    if not is_coca_folder(path):
+        return None
     from teachers.open_clip.folder import folder_spec
 
     facts = folder_spec(path)
@@ -76,15 +78,15 @@ class CocaCaptioner:
 
     Args:
         spec: its facts.
-        decode: how it decodes.
+        settings: how it decodes.
         parts: the model, put into eval mode, and what belongs to it.
     """
 
-    def __init__(self, spec: CaptionerSpec, decode: Decode, parts: CocaParts) -> None:
-        from teachers.captioners.parts.decoding import Markers, checked_decode
+    def __init__(self, spec: CaptionerSpec, settings: CaptionSettings, parts: CocaParts) -> None:
+        from teachers.captioners.parts.decoding import Markers
 
         self.spec = spec
-        self.decode = checked_decode(decode)
+        self.settings = settings
         self.model = parts.model.eval().requires_grad_(False)
         self.weights_sha256 = parts.weights_sha256
         self._parts = parts
@@ -118,7 +120,7 @@ class CocaCaptioner:
             pixels = torch.stack([self._parts.transform(_picture(image)) for image in images]).to(self.device)
             _, image_tokens = self.model._encode_image(pixels.to(self.model.logit_scale.dtype))
         step = CocaStep(self.model, image_tokens)
-        made = decode_tokens(step, self.decode, seeds, self.markers, self.device)
+        made = decode_tokens(step, self.settings, seeds, self.markers, self.device)
         return [[self.text(tokens) for tokens in captions] for captions in made]
 
     def text(self, tokens: list[int]) -> str:
@@ -134,7 +136,7 @@ class CocaCaptioner:
 
         return {
             "spec": asdict(self.spec),
-            "decode": asdict(self.decode),
+            "decode": self.settings.model_dump(),
             "weights_sha256": self.weights_sha256,
             "rehearsal": self.weights_sha256 == "random",
             "preprocess": self._parts.preprocess,
@@ -179,8 +181,7 @@ def _picture(image: Array) -> Any:
     return Image.fromarray(image)
 
 
-@CAPTIONERS.register("coca")
-def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
+def load_coca(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> CocaCaptioner:
     """A published CoCa or a checkpoint of one; raises what `load_open_clip` raises."""
     from teachers.open_clip.names import spec_of
     from teachers.open_clip.teacher import load_open_clip
@@ -188,20 +189,21 @@ def build_coca(spec: CaptionerSpec, decode: Decode, random_weights: bool = False
     teacher = load_open_clip(
         spec_of(spec.name, spec.source), random_weights=random_weights, seed=seed, noun="captioner"
     )
-    return _captioner(spec, decode, teacher, {})
+    return _captioner(spec, settings, teacher, {})
 
 
-@CAPTIONERS.register("coca-folder")
-def build_folder(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CocaCaptioner:
+def load_coca_folder(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> CocaCaptioner:
     """A folder made by `distill train` with a CoCa student."""
     from teachers.open_clip.folder import load_folder
 
     path = Path(spec.source)
     teacher = load_folder(path, random_weights=random_weights, seed=seed)
-    return _captioner(spec, decode, teacher, dict(read_config(path).get("preprocess_cfg", {})))
+    return _captioner(spec, settings, teacher, dict(read_config(path).get("preprocess_cfg", {})))
 
 
-def _captioner(spec: CaptionerSpec, decode: Decode, teacher: Any, preprocess: dict[str, Any]) -> CocaCaptioner:
+def _captioner(
+    spec: CaptionerSpec, settings: CaptionSettings, teacher: Any, preprocess: dict[str, Any]
+) -> CocaCaptioner:
     """The captioner inside a loaded teacher: the same weights and tokenizer, the checkpoint's own image transform."""
     from dataclasses import fields
 
@@ -209,16 +211,16 @@ def _captioner(spec: CaptionerSpec, decode: Decode, teacher: Any, preprocess: di
 
     known = {field.name for field in fields(PreprocessCfg)}
     own = asdict(teacher.preprocess)
-    settings = {**{key: value for key, value in preprocess.items() if key in known}, **own}
+    cfg = {**{key: value for key, value in preprocess.items() if key in known}, **own}
     parts = CocaParts(
         model=teacher.model,
-        transform=image_transform_v2(PreprocessCfg(**settings), is_train=False),
+        transform=image_transform_v2(PreprocessCfg(**cfg), is_train=False),
         tokenizer=teacher.tokenizer,
-        preprocess=settings,
+        preprocess=cfg,
         tokenizer_name=teacher.tokenizer_name,
         weights_sha256=teacher.weights_sha256,
     )
-    return CocaCaptioner(spec, decode, parts)
+    return CocaCaptioner(spec, settings, parts)
 
 
 def _refuse_other_models(config: dict[str, Any], what: str) -> None:
@@ -226,3 +228,9 @@ def _refuse_other_models(config: dict[str, Any], what: str) -> None:
         raise UsageError(f"{what} has no caption decoder: it is no CoCa. `distill list captioners` shows what is.")
     if config["text_cfg"].get("hf_model_name"):
         raise UsageError(f"{what} has a text tower from Hugging Face, which captioners here do not decode with.")
+
+
+CAPTIONERS.register("coca")(
+    CaptionerLoader(load_coca, spec_of_name=coca_spec, forms=("coca:MODEL/TAG", "coca:MODEL@CHECKPOINT"))
+)
+CAPTIONERS.register("coca-folder")(CaptionerLoader(load_coca_folder, spec_of_folder=folder_captioner_spec))

@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, UsageError
 from distill.core.hub import find_weights
-from teachers.captioner import CAPTIONERS, CaptionerSpec, Decode
+from teachers.captioner import CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from distill.core.arrays import Array
 
 _NEEDED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
@@ -43,17 +41,23 @@ class HfCaptioner:
     """See `teachers.captioner.Captioner`.
 
     Args:
-        spec, decode: its facts, and how it decodes.
+        spec, settings: its facts, and how it decodes.
         model: a transformers model with `generate`; put into eval mode.
         image_processor, tokenizer: of transformers.
         weights_sha256: of the weight files, in name order; "random" in a rehearsal.
     """
 
     def __init__(
-        self, spec: CaptionerSpec, decode: Decode, model: Any, image_processor: Any, tokenizer: Any, weights_sha256: str
+        self,
+        spec: CaptionerSpec,
+        settings: CaptionSettings,
+        model: Any,
+        image_processor: Any,
+        tokenizer: Any,
+        weights_sha256: str,
     ) -> None:
         self.spec = spec
-        self.decode = decode
+        self.settings = settings
         self.model = model.eval().requires_grad_(False)
         self.image_processor = image_processor
         self.tokenizer = tokenizer
@@ -63,6 +67,11 @@ class HfCaptioner:
         """Move the weights; inputs follow by themselves."""
         self.model.to(device)
         return self
+
+    @property
+    def device(self) -> Any:
+        """Where the weights are."""
+        return self.model.device
 
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
         """See `Captioner.caption`."""
@@ -74,9 +83,9 @@ class HfCaptioner:
 
         inputs = self.image_processor(images=Image.fromarray(image), return_tensors="pt")
         pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
-        with _seeded(self.decode.seed, seed, pixels.device), torch.no_grad(), _quiet():
+        with _seeded(self.settings.seed, seed, pixels.device), torch.no_grad(), _quiet():
             try:
-                made = self.model.generate(pixel_values=pixels, **_generate_options(self.decode, self._room()))
+                made = self.model.generate(pixel_values=pixels, **_generate_options(self.settings, self._room()))
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 raise DistillError(
                     f"The captioner {self.spec.name!r} cannot generate from an image alone: "
@@ -88,7 +97,7 @@ class HfCaptioner:
         """Tokens that the text decoder has positions for, its start marker apart."""
         text = self.model.config.get_text_config(decoder=True)
         positions = getattr(text, "max_position_embeddings", None)
-        return self.decode.max_tokens if not isinstance(positions, int) else max(1, positions - 1)
+        return self.settings.max_tokens if not isinstance(positions, int) else max(1, positions - 1)
 
     def describe(self) -> dict[str, object]:
         """See `Captioner.describe`."""
@@ -97,7 +106,7 @@ class HfCaptioner:
 
         return {
             "spec": asdict(self.spec),
-            "decode": asdict(self.decode),
+            "decode": self.settings.model_dump(),
             "weights_sha256": self.weights_sha256,
             "rehearsal": self.weights_sha256 == "random",
             "preprocess": _plain(self.image_processor.to_dict()),
@@ -106,17 +115,17 @@ class HfCaptioner:
         }
 
 
-def _generate_options(decode: Decode, room: int) -> dict[str, Any]:
+def _generate_options(settings: CaptionSettings, room: int) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "num_return_sequences": decode.captions,
-        "max_new_tokens": min(decode.max_tokens, room),
-        "min_new_tokens": min(decode.min_tokens, room),
+        "num_return_sequences": settings.captions,
+        "max_new_tokens": min(settings.max_tokens, room),
+        "min_new_tokens": min(settings.min_tokens, room),
     }
-    if decode.beams > 1:
-        return {**options, "do_sample": False, "num_beams": decode.beams}
-    if decode.temperature == 0:
+    if settings.beams > 1:
+        return {**options, "do_sample": False, "num_beams": settings.beams}
+    if settings.temperature == 0:
         return {**options, "num_return_sequences": 1, "do_sample": False, "num_beams": 1}
-    nucleus = 1.0 if decode.top_p is None else decode.top_p
+    nucleus = 1.0 if settings.top_p is None else settings.top_p
     # top_k = 0: transformers would keep the 50 best by default
     return {
         **options,
@@ -124,7 +133,7 @@ def _generate_options(decode: Decode, room: int) -> dict[str, Any]:
         "num_beams": 1,
         "top_p": nucleus,
         "top_k": 0,
-        "temperature": decode.temperature,
+        "temperature": settings.temperature,
     }
 
 
@@ -165,8 +174,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-@CAPTIONERS.register("hf")
-def build_hf(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> HfCaptioner:
+def load_hf(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> HfCaptioner:
     """The model in a folder or on the hub. A rehearsal still needs its configuration and tokenizer files.
 
     Raises:
@@ -208,7 +216,9 @@ def build_hf(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, 
             f"The captioner {spec.name!r} in {folder} cannot be loaded by transformers {transformers.__version__}: "
             f"{' '.join(str(error).split())[:300]}. It must be an image-to-text model with its image processor and tokenizer."
         ) from error
-    return HfCaptioner(spec, decode, model, image_processor, tokenizer, "random" if random_weights else _sha256(files))
+    return HfCaptioner(
+        spec, settings, model, image_processor, tokenizer, "random" if random_weights else _sha256(files)
+    )
 
 
 def _sha256(files: list[Path]) -> str:
@@ -238,3 +248,6 @@ def _folder(spec: CaptionerSpec) -> Path:
             f"fetched ({' '.join(str(error).split())[:160]}). Put a whole copy of the repository into a folder and name it "
             "with hf:PATH."
         ) from None
+
+
+CAPTIONERS.register("hf")(CaptionerLoader(load_hf, spec_of_name=hf_spec, forms=("hf:NAME_OR_PATH",)))

@@ -34,16 +34,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import CAPTIONERS, CaptionerSpec, Decode
+from teachers.captioner import CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
-    import numpy as np
+    from distill.core.arrays import Array
 
-    Array = np.ndarray[Any, Any]
-
+Own = TypeVar("Own", bound="_OwnCaptioner")
 TIMEOUT_S = 600.0  # of one batch
 _LICENCE = "unknown: the user's own captioner"
 
@@ -80,12 +79,36 @@ def _arguments(name: str, source: str) -> list[str]:
     return [str(Path(found).absolute()) if os.sep in program else program, *arguments[1:]]
 
 
-class CommandCaptioner:
+class _OwnCaptioner:
+    """What commands and functions share: no weights that could be moved."""
+
+    spec: CaptionerSpec
+    settings: CaptionSettings
+    weights_sha256: str
+    device = "cpu"
+
+    def to(self: Own, device: Any) -> Own:
+        """The same captioner: where it computes is the user's business."""
+        return self
+
+    def describe(self) -> dict[str, object]:
+        """See `Captioner.describe`."""
+        return {
+            "spec": asdict(self.spec),
+            "decode": self.settings.model_dump(),
+            "weights_sha256": self.weights_sha256,
+            "rehearsal": False,
+            "preprocess": "whole upright RGB images",
+            "tokenizer": "the captioner's own",
+        }
+
+
+class CommandCaptioner(_OwnCaptioner):
     """See the module and `teachers.captioner.Captioner`. `timeout_s` is for one batch, in seconds."""
 
-    def __init__(self, spec: CaptionerSpec, decode: Decode, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, spec: CaptionerSpec, settings: CaptionSettings, *, timeout_s: float = TIMEOUT_S) -> None:
         self.spec = spec
-        self.decode = decode
+        self.settings = settings
         self.timeout_s = timeout_s
         self._arguments = _arguments(spec.name, spec.source)
         self.weights_sha256 = _command_sha256(shlex.split(spec.source))
@@ -96,13 +119,13 @@ class CommandCaptioner:
 
         if not images:
             return []
-        options = {key: value for key, value in asdict(self.decode).items() if key != "seed"}
+        options = self.settings.model_dump(exclude={"seed"})
         with tempfile.TemporaryDirectory(prefix="distill-captions-") as folder:
             lines = []
             for number, (image, seed) in enumerate(zip(images, seeds, strict=True)):
                 path = Path(folder) / f"{number:06d}.png"
                 Image.fromarray(image).save(path, compress_level=1)
-                lines.append(json.dumps({"image": str(path), "seed": _seed(self.decode, seed), **options}))
+                lines.append(json.dumps({"image": str(path), "seed": _seed(self.settings, seed), **options}))
             output = self._run("".join(line + "\n" for line in lines).encode())
         try:
             answers = output.decode("utf-8").split("\n")
@@ -113,11 +136,7 @@ class CommandCaptioner:
             raise self._broken(
                 f"answered {len(answers)} lines for {len(images)} images; one JSON value per image is due"
             )
-        return [_captions(self._parse(line, n), n, self.decode, self._broken) for n, line in enumerate(answers)]
-
-    def describe(self) -> dict[str, object]:
-        """See `Captioner.describe`."""
-        return _description(self)
+        return [_captions(self._parse(line, n), n, self.settings, self._broken) for n, line in enumerate(answers)]
 
     def _parse(self, line: str, number: int) -> Any:
         try:
@@ -162,12 +181,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-class PythonCaptioner:
+class PythonCaptioner(_OwnCaptioner):
     """See the module and `teachers.captioner.Captioner`."""
 
-    def __init__(self, spec: CaptionerSpec, decode: Decode) -> None:
+    def __init__(self, spec: CaptionerSpec, settings: CaptionSettings) -> None:
         self.spec = spec
-        self.decode = decode
+        self.settings = settings
         self._function, self.weights_sha256 = _function(spec)
 
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
@@ -175,7 +194,7 @@ class PythonCaptioner:
         if not images:
             return []
         try:
-            answers = self._function(list(images), [_seed(self.decode, seed) for seed in seeds])
+            answers = self._function(list(images), [_seed(self.settings, seed) for seed in seeds])
         except DistillError:
             raise
         except Exception as error:
@@ -184,41 +203,26 @@ class PythonCaptioner:
             raise self._broken(f"returned a {type(answers).__name__}, not a list with one item per image")
         if len(answers) != len(images):
             raise self._broken(f"returned {len(answers)} items for {len(images)} images")
-        return [_captions(answer, n, self.decode, self._broken) for n, answer in enumerate(answers)]
-
-    def describe(self) -> dict[str, object]:
-        """See `Captioner.describe`."""
-        return _description(self)
+        return [_captions(answer, n, self.settings, self._broken) for n, answer in enumerate(answers)]
 
     def _broken(self, what: str) -> DistillError:
         return DistillError(f"The captioner {self.spec.name!r} {what}. docs/captioners.md says what is expected of it.")
 
 
-def _captions(answer: Any, number: int, decode: Decode, broken: Callable[[str], DistillError]) -> list[str]:
+def _captions(answer: Any, number: int, settings: CaptionSettings, broken: Callable[[str], DistillError]) -> list[str]:
     if isinstance(answer, dict):
         answer = answer.get("captions", answer)
     if isinstance(answer, str):
         answer = [answer]
     if not isinstance(answer, (list, tuple)) or not all(isinstance(text, str) for text in answer):
         raise broken(f"gave for image {number} neither a caption nor a list of captions: {str(answer)[:120]!r}")
-    return [str(text) for text in answer[: decode.captions]]
+    return [str(text) for text in answer[: settings.captions]]
 
 
-def _seed(decode: Decode, seed: int) -> int:
+def _seed(settings: CaptionSettings, seed: int) -> int:
     from teachers.captioners.parts.decoding import image_seed
 
-    return image_seed(decode.seed, seed)
-
-
-def _description(captioner: CommandCaptioner | PythonCaptioner) -> dict[str, object]:
-    return {
-        "spec": asdict(captioner.spec),
-        "decode": asdict(captioner.decode),
-        "weights_sha256": captioner.weights_sha256,
-        "rehearsal": False,
-        "preprocess": "whole upright RGB images",
-        "tokenizer": "the captioner's own",
-    }
+    return image_seed(settings.seed, seed)
 
 
 def _command_sha256(arguments: list[str]) -> str:
@@ -272,13 +276,17 @@ def _current_folder_importable() -> Any:
                 sys.path.remove(here)
 
 
-@CAPTIONERS.register("command")
-def build_command(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> CommandCaptioner:
+def _load_command(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> CommandCaptioner:
     """A command line; a rehearsal runs it as it is."""
-    return CommandCaptioner(spec, decode)
+    return CommandCaptioner(spec, settings)
 
 
-@CAPTIONERS.register("python")
-def build_python(spec: CaptionerSpec, decode: Decode, random_weights: bool = False, seed: int = 0) -> PythonCaptioner:
+def _load_python(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> PythonCaptioner:
     """A Python function; a rehearsal calls it as it is."""
-    return PythonCaptioner(spec, decode)
+    return PythonCaptioner(spec, settings)
+
+
+CAPTIONERS.register("command")(CaptionerLoader(_load_command, spec_of_name=command_spec, forms=("command:COMMAND",)))
+CAPTIONERS.register("python")(
+    CaptionerLoader(_load_python, spec_of_name=python_spec, forms=("python:MODULE:FUNCTION",))
+)

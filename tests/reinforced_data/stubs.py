@@ -13,12 +13,14 @@ from distill.core.strict import parse
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
-from teachers.captioner import CaptionerSpec, Decode
+from teachers.captioner import CaptionerSpec, CaptionSettings
 from teachers.spec import TeacherSpec
 
 
 class StubTeacher:
     """A fixed linear projection of pixels; captions become pseudo-random unit vectors of their letters."""
+
+    device = "cpu"
 
     def __init__(self, name="stub", width=8, image_size=16, kind="softmax", scale=50.0, bias=0.0, seed=0):
         self.spec = TeacherSpec(name, "stub", "stub", width, image_size, None, kind, "MIT", True)
@@ -53,7 +55,7 @@ class StubCaptioner:
 
     def __init__(self, name="chatter", captions=2, shy=False):
         self.spec = CaptionerSpec(name, "stub", "stub", "MIT", True)
-        self.decode = Decode(captions=captions)
+        self.settings = CaptionSettings(captions=captions)
         self.weights_sha256 = hashlib.sha256(name.encode()).hexdigest()
         self.shy = shy
         self.calls: list[int] = []

@@ -7,22 +7,21 @@ tokens by default, seeds nothing, encodes the image once per beam, and does not 
 key-value caches, diverse beam groups, repetition penalties.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from distill.core.errors import UsageError
-from teachers.captioner import Decode
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from teachers.captioner import CaptionSettings
 
-    # (tokens [n, t], image of each row [n]) -> logits of the next token [n, V]
-    Step = Callable[[Tensor, Tensor], Tensor]
+# (tokens [n, t], image of each row [n]) -> logits of the next token [n, V]
+Step = Callable[[Tensor, Tensor], Tensor]
+Device = torch.device | str
+IMPOSSIBLE = float("-inf")  # logit or log-probability of what must not be chosen
 
 
 @dataclass(frozen=True)
@@ -34,65 +33,60 @@ class Markers:
     context_length: int
 
 
-def checked_decode(decode: Decode) -> Decode:
-    """`decode` as it will be used: beam search has no nucleus. Raises UsageError naming the value that is wrong."""
-    wrong = [
-        (decode.captions < 1, f"captions is {decode.captions}: at least 1"),
-        (decode.beams < 1, f"beams is {decode.beams}: at least 1 (1 = sampling)"),
-        (decode.beams > 1 and decode.captions > decode.beams,
-         f"captions is {decode.captions} with {decode.beams} beams: beam search gives at most one caption per beam"),
-        (decode.top_p is not None and not 0 < decode.top_p <= 1, f"top_p is {decode.top_p}: above 0, at most 1"),
-        (decode.temperature < 0, f"temperature is {decode.temperature}: 0 (greedy) or more"),
-        (decode.max_tokens < 1, f"max_tokens is {decode.max_tokens}: at least 1"),
-        (not 0 <= decode.min_tokens <= decode.max_tokens,
-         f"min_tokens is {decode.min_tokens}: from 0 to max_tokens ({decode.max_tokens})"),
-    ]  # fmt: skip
-    for is_wrong, sentence in wrong:
-        if is_wrong:
-            raise UsageError(f"These captions cannot be decoded: {sentence}.")
-    return replace(decode, top_p=None) if decode.beams > 1 else decode
-
-
 def image_seed(decode_seed: int, seed: int) -> int:
     """One 63-bit seed of the decoding's seed and the image's own."""
     return int.from_bytes(hashlib.sha256(f"{decode_seed}:{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def decode_tokens(
-    step: Step, decode: Decode, seeds: list[int], markers: Markers, device: object
+    step: Step, settings: CaptionSettings, seeds: list[int], markers: Markers, device: Device
 ) -> list[list[list[int]]]:
     """For each of len(seeds) images its captions as token ids, markers left out.
 
-    At most `decode.max_tokens` tokens are made per caption, the end marker among them, and never more than the context
-    holds; no end marker comes before `decode.min_tokens` tokens. Sampling (beams = 1): temperature, then the smallest
+    At most `settings.max_tokens` tokens are made per caption, the end marker among them, and never more than the context
+    holds; no end marker comes before `settings.min_tokens` tokens. Sampling (beams = 1): temperature, then the smallest
     set of tokens whose probability reaches top_p; temperature 0 = greedy. Beam search: the best by mean log-probability.
     """
-    import torch
-
     with torch.no_grad():
-        if decode.beams > 1:
-            return _beam_search(step, decode, len(seeds), markers, device)
-        return _sample(step, decode, seeds, markers, device)
+        if settings.beams > 1:
+            return _beam_search(step, settings, len(seeds), markers, device)
+        return _sample(step, settings, seeds, markers, device)
 
 
-def room(decode: Decode, markers: Markers) -> int:
+def _room(settings: CaptionSettings, markers: Markers) -> int:
     """Tokens that may be made after the start marker."""
-    return max(1, min(decode.max_tokens, markers.context_length - 1))
+    return max(1, min(settings.max_tokens, markers.context_length - 1))
 
 
-def _sample(step: Step, decode: Decode, seeds: list[int], markers: Markers, device: object) -> list[list[list[int]]]:
-    import torch
+def _wide(logits: Tensor) -> Tensor:
+    """A copy in float64 (float32 where the device has no float64): sums over a vocabulary keep their last digits."""
+    return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64, copy=True)
 
-    limit, n = room(decode, markers), decode.captions
-    draws = torch.cat([_draws(image_seed(decode.seed, seed), n, limit) for seed in seeds])  # [b * n, limit]
-    owner = torch.arange(len(seeds), device=device).repeat_interleave(n)  # type: ignore[call-overload]
-    tokens = torch.full((len(owner), 1), markers.start, device=device)  # type: ignore[call-overload]
-    rows = torch.arange(len(owner))
+
+def _ban_markers(logits: Tensor, markers: Markers, *, early: bool) -> None:
+    """Make the start marker impossible, and the end marker too while a caption is too short to end (`early`)."""
+    logits[:, markers.start] = IMPOSSIBLE
+    if early:
+        logits[:, markers.end] = IMPOSSIBLE
+
+
+# --- sampling ---
+
+
+def _sample(
+    step: Step, settings: CaptionSettings, seeds: list[int], markers: Markers, device: Device
+) -> list[list[list[int]]]:
+    limit, n = _room(settings, markers), settings.captions
+    # All random numbers before the first token: which captions have ended cannot shift the draws of the others.
+    draws = torch.cat([_draws(image_seed(settings.seed, seed), n, limit) for seed in seeds])  # [b * n, limit]
+    owner = torch.arange(len(seeds), device=device).repeat_interleave(n)
+    tokens = torch.full((len(owner), 1), markers.start, device=device)
+    rows = torch.arange(len(owner))  # which caption each row of `tokens` is: the batch shrinks as captions end
     made: list[list[int]] = [[] for _ in range(len(owner))]
     for place in range(limit):
         logits = _wide(step(tokens, owner))
-        _ban(logits, markers, early=place < decode.min_tokens)
-        chosen = _choose(logits, decode, draws[rows, place].to(logits.device))
+        _ban_markers(logits, markers, early=place < settings.min_tokens)
+        chosen = _choose(logits, settings, draws[rows, place].to(logits.device))
         going = chosen != markers.end
         for row, token, goes in zip(rows.tolist(), chosen.tolist(), going.tolist(), strict=True):
             if goes:
@@ -106,18 +100,21 @@ def _sample(step: Step, decode: Decode, seeds: list[int], markers: Markers, devi
 
 def _draws(seed: int, captions: int, limit: int) -> Tensor:
     """[captions, limit] uniform numbers; the first captions are the same however many are asked for."""
-    import torch
-
     return torch.rand(captions, limit, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _choose(logits: Tensor, decode: Decode, draws: Tensor) -> Tensor:
-    """[n, V] logits and [n] uniform numbers -> [n] tokens, by the inverse of the cumulative distribution."""
-    if decode.temperature == 0:
+def _choose(logits: Tensor, settings: CaptionSettings, draws: Tensor) -> Tensor:
+    """[n, V] logits and [n] uniform numbers -> [n] tokens, by the inverse of the cumulative distribution.
+
+    One number per token, however large the vocabulary: `torch.multinomial` takes its numbers from the generator of the
+    whole batch, which would make a caption depend on its neighbours.
+    """
+    if settings.temperature == 0:
         return logits.argmax(-1)
-    probs, order = (logits / decode.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    probs, order = (logits / settings.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     total = probs.cumsum(-1)
-    kept = total - probs < (1.0 if decode.top_p is None else decode.top_p)
+    # A token is in the nucleus while the tokens before it fall short of top_p; the likeliest always is.
+    kept = total - probs < (1.0 if settings.top_p is None else settings.top_p)
     kept[:, 0] = True
     mass = (probs * kept).sum(-1, keepdim=True)
     place = (total < draws.to(total.dtype)[:, None] * mass).sum(-1)
@@ -125,94 +122,114 @@ def _choose(logits: Tensor, decode: Decode, draws: Tensor) -> Tensor:
     return order.gather(-1, place[:, None])[:, 0]
 
 
-def _wide(logits: Tensor) -> Tensor:
-    """A copy in float64 (float32 where the device has no float64): sums over a vocabulary keep their last digits."""
-    import torch
-
-    return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64, copy=True)
+# --- beam search ---
 
 
-def _ban(logits: Tensor, markers: Markers, *, early: bool) -> None:
-    logits[:, markers.start] = float("-inf")
-    if early:
-        logits[:, markers.end] = float("-inf")
+class Continuation(NamedTuple):
+    """A prefix of a caption with one more token.
+
+    Attributes:
+        row: of the prefix, in the batch of prefixes.
+        token: that follows it.
+        log_prob: of prefix and token together.
+    """
+
+    row: int
+    token: int
+    log_prob: float
 
 
-class _Beams:
-    """One image's finished captions (the `k` best so far) and the sums of its live ones."""
+class Beam:
+    """One image's search: it is told the best continuations of each step, and keeps the best captions that have ended.
 
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self.best: list[tuple[float, int, list[int]]] = []  # a heap: (mean log-probability, -arrival, tokens)
-        self._arrivals = 0
+    Args:
+        width: k, prefixes searched at a time, and finished captions kept.
+    """
 
-    def finish(self, log_prob: float, length: int, tokens: list[int]) -> None:
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._finished: list[tuple[float, int, list[int]]] = []  # a heap of (mean log-probability, -arrival, tokens)
+        self._arrivals = 0  # breaks ties: of equally good captions the earlier is the better
+
+    def advance(
+        self, ranked: list[Continuation], prefixes: Tensor, markers: Markers, *, last: bool
+    ) -> list[Continuation]:
+        """Keep the captions that end here, and choose the k prefixes to search on from.
+
+        Args:
+            ranked: the image's 2 k best continuations, best first. Of so many at least k go on, since each of the k
+                prefixes has one way to end.
+            prefixes: [n, t] tokens of the batch, start marker included.
+            markers: of the decoder.
+            last: whether no further token may be made: then every continuation ends.
+
+        Returns:
+            k continuations, or none when the search is over. Where fewer than k are possible, impossible ones fill up.
+        """
+        length = prefixes.shape[1]  # tokens made, the continuation's own instead of the start marker
+        going: list[Continuation] = []
+        for rank, one in enumerate(ranked):
+            if one.log_prob == IMPOSSIBLE:
+                break
+            ended = one.token == markers.end
+            if ended or last:
+                # Like a prefix, an end must be among the k best: a search that took worse ones would favour short captions.
+                if rank < self.width:
+                    self._finish(one.log_prob / length, prefixes[one.row, 1:].tolist() + [one.token] * (not ended))
+            elif len(going) < self.width:
+                going.append(one)
+        if not going or self._is_settled(going[0].log_prob / length):
+            return []
+        return going + [Continuation(ranked[0].row, markers.end, IMPOSSIBLE)] * (self.width - len(going))
+
+    def best(self, count: int) -> list[list[int]]:
+        """The tokens of the `count` best captions, best first."""
+        return [tokens for _, _, tokens in sorted(self._finished, reverse=True)[:count]]
+
+    def _finish(self, score: float, tokens: list[int]) -> None:
         self._arrivals += 1
-        entry = (log_prob / length, -self._arrivals, tokens)
-        if len(self.best) < self.k:
-            heapq.heappush(self.best, entry)
+        entry = (score, -self._arrivals, tokens)
+        if len(self._finished) < self.width:
+            heapq.heappush(self._finished, entry)
         else:
-            heapq.heappushpop(self.best, entry)
+            heapq.heappushpop(self._finished, entry)
 
-    def done(self, best_live: float, length: int) -> bool:
-        """Whether no live caption beats the worst kept one, were it to end now (transformers' early_stopping=False)."""
-        return len(self.best) == self.k and best_live / length <= self.best[0][0]
-
-    def ranked(self, count: int) -> list[list[int]]:
-        return [tokens for _, _, tokens in sorted(self.best, reverse=True)[:count]]
+    def _is_settled(self, best_live: float) -> bool:
+        """Whether the best prefix, were it to end now, beats no caption kept (transformers' early_stopping=False)."""
+        return len(self._finished) == self.width and best_live <= self._finished[0][0]
 
 
-def _beam_search(step: Step, decode: Decode, images: int, markers: Markers, device: object) -> list[list[list[int]]]:
-    import torch
-
-    limit, k = room(decode, markers), decode.beams
-    beams = [_Beams(k) for _ in range(images)]
+def _beam_search(
+    step: Step, settings: CaptionSettings, images: int, markers: Markers, device: Device
+) -> list[list[list[int]]]:
+    limit, k = _room(settings, markers), settings.beams
+    beams = [Beam(k) for _ in range(images)]
     live = list(range(images))  # images still searched; each has k rows of `tokens`, in this order
-    tokens = torch.full((images * k, 1), markers.start, device=device)  # type: ignore[call-overload]
-    sums = torch.full((images, k), float("-inf"), device=device)  # type: ignore[call-overload]
-    sums[:, 0] = 0.0
+    tokens = torch.full((images * k, 1), markers.start, device=device)
+    sums = torch.full((images, k), IMPOSSIBLE, device=device)
+    sums[:, 0] = 0.0  # all k prefixes are the start marker: only one of them may count
     for place in range(limit):
         owner = torch.tensor(live, device=tokens.device).repeat_interleave(k)
         log_probs = _wide(step(tokens, owner)).log_softmax(-1)
-        _ban(log_probs, markers, early=place < decode.min_tokens)
+        _ban_markers(log_probs, markers, early=place < settings.min_tokens)
         vocabulary = log_probs.shape[-1]
         total = (sums.to(log_probs)[:, :, None] + log_probs.view(len(live), k, vocabulary)).flatten(1)
         scores, index = total.topk(min(2 * k, total.shape[1]), dim=1)
-        kept_rows, kept_tokens, kept_sums, still = [], [], [], []
+        chosen: list[Continuation] = []
+        still: list[int] = []
         for number, image in enumerate(live):
-            going = _advance(
-                beams[image], scores[number].tolist(), index[number].tolist(), vocabulary, number * k, tokens, markers,
-                last=place + 1 == limit,
-            )  # fmt: skip
-            if going and not beams[image].done(going[0][2], place + 1):
-                going += [(number * k, markers.end, float("-inf"))] * (k - len(going))  # rows that no longer count
+            ranked = [
+                Continuation(number * k + at // vocabulary, at % vocabulary, score)
+                for score, at in zip(scores[number].tolist(), index[number].tolist(), strict=True)
+            ]
+            going = beams[image].advance(ranked, tokens, markers, last=place + 1 == limit)
+            if going:
                 still.append(image)
-                kept_rows += [row for row, _, _ in going]
-                kept_tokens += [token for _, token, _ in going]
-                kept_sums.append([log_prob for _, _, log_prob in going])
+                chosen += going
         live = still
         if not live:
             break
-        fresh = torch.tensor(kept_tokens, device=tokens.device)
-        tokens = torch.cat([tokens[torch.tensor(kept_rows, device=tokens.device)], fresh[:, None]], 1)
-        sums = torch.tensor(kept_sums, device=tokens.device, dtype=log_probs.dtype)
-    return [one.ranked(decode.captions) for one in beams]
-
-
-def _advance(
-    beams: _Beams, scores: list[float], index: list[int], vocabulary: int, first_row: int, tokens: Tensor,
-    markers: Markers, *, last: bool,
-) -> list[tuple[int, int, float]]:  # fmt: skip
-    """Finish what ends among an image's best continuations; returns the k best others as (row, token, log-probability)."""
-    going: list[tuple[int, int, float]] = []
-    for rank, (score, place) in enumerate(zip(scores, index, strict=True)):
-        if score == float("-inf"):
-            break
-        row, token = first_row + place // vocabulary, place % vocabulary
-        if token == markers.end or last:
-            if rank < beams.k:  # an end that is not among the k best is no candidate
-                made = tokens[row, 1:].tolist() + ([] if token == markers.end else [token])
-                beams.finish(score, tokens.shape[1], made)
-        elif len(going) < beams.k:
-            going.append((row, token, score))
-    return going
+        rows, added = (torch.tensor([one[field] for one in chosen], device=tokens.device) for field in (0, 1))
+        tokens = torch.cat([tokens[rows], added[:, None]], 1)
+        sums = torch.tensor([one.log_prob for one in chosen], device=tokens.device, dtype=log_probs.dtype).view(-1, k)
+    return [beam.best(settings.captions) for beam in beams]

@@ -18,7 +18,7 @@ from distill.recipe import load_recipe
 from distill.verbs.train import train
 from students.spec import STUDENTS
 from students.student import IGNORED, build_student, caption_labels, load_student
-from teachers.captioner import Decode
+from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher
 from teachers.load_captioner import load_captioner
 
@@ -144,9 +144,9 @@ def test_training_lowers_the_caption_loss(trained):
 def test_by_its_path_it_says_what_it_learned(trained, pictures):
     images = [np.asarray(Image.open(file)) for file in sorted(pictures.glob("*.png"))]
     for decode in (
-        Decode(1, temperature=0.0, min_tokens=0),
-        Decode(1, beams=3, min_tokens=0),
-        Decode(1, temperature=0.01, min_tokens=0),
+        CaptionSettings(captions=1, temperature=0.0, min_tokens=0),
+        CaptionSettings(captions=1, beams=3, min_tokens=0),
+        CaptionSettings(captions=1, temperature=0.01, min_tokens=0),
     ):
         captioner = load_captioner(str(trained / "student"), decode)
         assert captioner.caption(images, [0, 1, 2]) == [[caption] for caption in CAPTIONS]

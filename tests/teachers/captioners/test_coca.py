@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import CAPTIONER_SPECS, Decode
+from teachers.captioner import CAPTIONER_SPECS, CaptionSettings
 from teachers.captioners.coca import CocaStep
 from teachers.load_captioner import load_captioner, resolve_captioner
 
@@ -84,7 +84,9 @@ def test_greedy_agrees_with_open_clip_s_generate(name: str, images: list[Any], m
                  "MaxLengthCriteria", "StoppingCriteriaList"):  # fmt: skip
         monkeypatch.setattr(coca_model, lent, getattr(transformers, lent), raising=False)
     monkeypatch.setitem(coca_model.GENERATION_TYPES, "top_k", transformers.TopKLogitsWarper)
-    captioner: Any = in_float64(load_captioner(name, Decode(1, temperature=0.0, max_tokens=19, min_tokens=3)))
+    captioner: Any = in_float64(
+        load_captioner(name, CaptionSettings(captions=1, temperature=0.0, max_tokens=19, min_tokens=3))
+    )
     pixels = torch.stack([captioner._parts.transform(to_pil(image)) for image in images]).double()
     theirs = captioner.model.generate(
         pixels, generation_type="top_k", top_k=1, seq_len=20, max_seq_len=20, min_seq_len=4, repetition_penalty=1.0
@@ -103,9 +105,13 @@ def to_pil(image: Any) -> Any:
     return Image.fromarray(image)
 
 
-@pytest.mark.parametrize("decode", [Decode(4, max_tokens=9), Decode(3, beams=3, max_tokens=9, min_tokens=0)], ids=str)
+@pytest.mark.parametrize(
+    "decode",
+    [CaptionSettings(captions=4, max_tokens=9), CaptionSettings(captions=3, beams=3, max_tokens=9, min_tokens=0)],
+    ids=str,
+)
 def test_neighbours_do_not_matter_and_the_image_is_encoded_once(
-    name: str, images: list[Any], decode: Decode, monkeypatch: pytest.MonkeyPatch
+    name: str, images: list[Any], decode: CaptionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioner: Any = in_float64(load_captioner(name, decode))
     forwards = []
@@ -133,7 +139,7 @@ def test_the_caption_may_fill_the_model_s_whole_context(
         return logits
 
     monkeypatch.setattr(CocaStep, "__call__", endless)
-    captioner: Any = load_captioner(name, Decode(2))
+    captioner: Any = load_captioner(name, CaptionSettings(captions=2))
     assert [[len(made) for made in captions] for captions in tokens_of(captioner, images, [1, 2, 3, 4])] == [
         [19, 19]
     ] * 4
@@ -153,7 +159,7 @@ def test_preprocessing_is_open_clip_s_own(name: str, images: list[Any], open_cli
 
 
 def test_facts_and_description(name: str) -> None:
-    captioner: Any = load_captioner(name, Decode(beams=5))
+    captioner: Any = load_captioner(name, CaptionSettings(beams=5))
     facts = captioner.describe()
     assert len(facts["weights_sha256"]) == 64
     assert facts["decode"]["top_p"] is None
@@ -194,7 +200,7 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(DistillError, match=r"the weights of captioner 'coca-vitl14'.*laion/CoCa-ViT-L-14"):
         load_captioner("coca-vitl14")
     with pytest.raises(UsageError, match="captions"):  # found before any weights
-        load_captioner("coca-vitl14", Decode(captions=0))
+        load_captioner("coca-vitl14", CaptionSettings(captions=3, beams=2))
 
 
 def test_weights_come_from_the_named_folder(
@@ -206,7 +212,7 @@ def test_weights_come_from_the_named_folder(
     (tmp_path / "lab--coca").mkdir()
     os.link(name.partition("@")[2], tmp_path / "lab--coca" / "open_clip_model.safetensors")
     monkeypatch.setenv("DISTILL_WEIGHTS", str(tmp_path))
-    captioner = load_captioner("coca:distill-tiny-coca/lab", Decode(2, max_tokens=6))
+    captioner = load_captioner("coca:distill-tiny-coca/lab", CaptionSettings(captions=2, max_tokens=6))
     assert captioner.weights_sha256 == load_captioner(name).weights_sha256
     assert captioner.describe()["preprocess"]["mean"] == (0.5, 0.5, 0.5)  # type: ignore[index]
 
@@ -219,18 +225,22 @@ def test_a_rehearsal_is_offline_and_depends_on_its_seed(
 
     monkeypatch.setattr(socket.socket, "connect", forbidden)
     monkeypatch.setattr(socket, "getaddrinfo", forbidden)
-    captioner = load_captioner(name, Decode(2, max_tokens=6), random_weights=True, seed=1)
+    captioner = load_captioner(name, CaptionSettings(captions=2, max_tokens=6), random_weights=True, seed=1)
     assert captioner.weights_sha256 == "random"
     assert captioner.describe()["rehearsal"] is True
     first = captioner.caption(images, [1, 2, 3, 4])
-    again = load_captioner(name, Decode(2, max_tokens=6), random_weights=True, seed=1).caption(images, [1, 2, 3, 4])
+    again = load_captioner(name, CaptionSettings(captions=2, max_tokens=6), random_weights=True, seed=1).caption(
+        images, [1, 2, 3, 4]
+    )
     assert first == again
     assert all(isinstance(text, str) for captions in first for text in captions)
 
 
 def test_a_full_size_rehearsal(images: list[Any]) -> None:
     captioner: Any = load_captioner(
-        "coca:coca_ViT-B-32/laion2b_s13b_b90k", Decode(1, max_tokens=3, min_tokens=1), random_weights=True
+        "coca:coca_ViT-B-32/laion2b_s13b_b90k",
+        CaptionSettings(captions=1, max_tokens=3, min_tokens=1),
+        random_weights=True,
     )
     assert len(captioner.caption(images[:1], [0])[0]) == 1
     assert sum(parameter.numel() for parameter in captioner.model.parameters()) > 250_000_000

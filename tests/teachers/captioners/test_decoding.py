@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
+from distill.core.strict import parse
 from distill.core.torch_compat import ensure_torchvision
-from teachers.captioner import Decode
-from teachers.captioners.parts.decoding import Markers, checked_decode, decode_tokens, image_seed
+from teachers.captioner import CaptionSettings
+from teachers.captioners.parts.decoding import Markers, decode_tokens, image_seed
 
 START, END, V = 0, 1, 6
 
@@ -53,7 +54,7 @@ def brute_force(step: Table, image: int, limit: int, least: int) -> list[tuple[f
 @pytest.mark.parametrize("least", [0, 2])
 def test_a_beam_as_wide_as_the_tree_finds_the_best_captions(least: int) -> None:
     step, limit = Table(), 4
-    wide = Decode(captions=5, beams=1000, max_tokens=limit, min_tokens=least, top_p=None)
+    wide = CaptionSettings(captions=5, beams=1000, max_tokens=limit, min_tokens=least, top_p=None)
     found = decode_tokens(step, wide, [0, 0, 0], Markers(START, END, 77), "cpu")
     for image in range(3):
         assert found[image] == [words for _, words in brute_force(step, image, limit, least)[:5]]
@@ -77,14 +78,16 @@ def test_a_narrow_beam_is_the_textbook_one() -> None:
             live = [item for item in grown[: 2 * k] if item[1][-1] != END][:k]
             if len(done) == k and live[0][0] / (place + 1) <= done[-1][0]:
                 break
-        decode = Decode(captions=k, beams=k, max_tokens=limit, min_tokens=0, top_p=None)
+        decode = CaptionSettings(captions=k, beams=k, max_tokens=limit, min_tokens=0, top_p=None)
         shifted = lambda tokens, owner, image=image: step(tokens, owner + image)  # noqa: E731
         assert decode_tokens(shifted, decode, [0], Markers(START, END, 77), "cpu") == [[words for _, words in done]]
 
 
 def test_greedy_takes_the_most_probable_token() -> None:
     step = Table()
-    [[made]] = decode_tokens(step, Decode(1, temperature=0, max_tokens=7), [3], Markers(START, END, 77), "cpu")
+    [[made]] = decode_tokens(
+        step, CaptionSettings(captions=1, temperature=0, max_tokens=7), [3], Markers(START, END, 77), "cpu"
+    )
     prefix = [START]
     for place in range(7):
         row = step.row(0, prefix)
@@ -103,7 +106,7 @@ def test_sampling_follows_temperature_and_nucleus() -> None:
     """Frequencies of the first token over many seeds against the truncated distribution computed by hand."""
     logits = torch.tensor([[-9.0, -9.0, 2.0, 1.0, 0.5, 0.0]], dtype=torch.float64)
     step = lambda tokens, owner: logits.repeat(len(tokens), 1).clone()  # noqa: E731
-    decode = Decode(captions=4000, top_p=0.8, temperature=0.7, max_tokens=1, min_tokens=1)
+    decode = CaptionSettings(captions=4000, top_p=0.8, temperature=0.7, max_tokens=1, min_tokens=1)
     [captions] = decode_tokens(step, decode, [5], Markers(START, END, 77), "cpu")
     weights = [math.exp(v / 0.7) for v in (2.0, 1.0, 0.5, 0.0)]
     probs = [w / sum(weights) for w in weights]
@@ -115,15 +118,15 @@ def test_sampling_follows_temperature_and_nucleus() -> None:
 
 
 def test_an_image_s_captions_depend_on_its_seed_alone() -> None:
-    step, decode, markers = Table(), Decode(captions=3, max_tokens=9, min_tokens=1), Markers(START, END, 77)
+    step, decode, markers = Table(), CaptionSettings(captions=3, max_tokens=9, min_tokens=1), Markers(START, END, 77)
     same = lambda tokens, owner: step(tokens, owner * 0)  # noqa: E731 - every image looks alike
     together = decode_tokens(same, decode, [7, 8, 9, 7], markers, "cpu")
     assert together[0] == together[3] != together[1]
     for seed, captions in zip([7, 8, 9], together, strict=False):
         assert decode_tokens(same, decode, [seed], markers, "cpu") == [captions]
-    more = decode_tokens(same, Decode(captions=5, max_tokens=9, min_tokens=1), [8], markers, "cpu")
+    more = decode_tokens(same, CaptionSettings(captions=5, max_tokens=9, min_tokens=1), [8], markers, "cpu")
     assert more[0][:3] == together[1]
-    other = decode_tokens(same, Decode(captions=3, max_tokens=9, min_tokens=1, seed=1), [7], markers, "cpu")
+    other = decode_tokens(same, CaptionSettings(captions=3, max_tokens=9, min_tokens=1, seed=1), [7], markers, "cpu")
     assert other[0] != together[0]
     assert image_seed(1, 23) != image_seed(12, 3)
 
@@ -135,12 +138,12 @@ def test_length_limits() -> None:
     for beams in (1, 2):
         shared = {"captions": 1, "beams": beams, "top_p": None}
         step = lambda tokens, owner: never.repeat(len(tokens), 1)  # noqa: E731
-        long = decode_tokens(step, Decode(max_tokens=200, **shared), [0], Markers(START, END, 16), "cpu")
+        long = decode_tokens(step, CaptionSettings(max_tokens=200, **shared), [0], Markers(START, END, 16), "cpu")
         assert len(long[0][0]) == 15  # the context holds the start marker too
-        short = decode_tokens(step, Decode(max_tokens=7, **shared), [0], Markers(START, END, 16), "cpu")
+        short = decode_tokens(step, CaptionSettings(max_tokens=7, **shared), [0], Markers(START, END, 16), "cpu")
         assert len(short[0][0]) == 7
         step = lambda tokens, owner: always.repeat(len(tokens), 1)  # noqa: E731
-        least = decode_tokens(step, Decode(min_tokens=4, **shared), [0], Markers(START, END, 16), "cpu")
+        least = decode_tokens(step, CaptionSettings(min_tokens=4, **shared), [0], Markers(START, END, 16), "cpu")
         assert len(least[0][0]) == 4
         assert START not in least[0][0]
 
@@ -155,7 +158,7 @@ def test_finished_captions_are_computed_no_longer() -> None:
         logits[owner == 1, END] = 99.0 if tokens.shape[1] > 5 else -99.0
         return logits
 
-    decode_tokens(step, Decode(captions=2, min_tokens=2), [0, 1], Markers(START, END, 77), "cpu")
+    decode_tokens(step, CaptionSettings(captions=2, min_tokens=2), [0, 1], Markers(START, END, 77), "cpu")
     assert rows == [4, 4, 4, 2, 2, 2]
 
 
@@ -174,8 +177,8 @@ def test_finished_captions_are_computed_no_longer() -> None:
 )
 def test_values_that_make_no_sense_are_named(values: dict[str, Any], word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        checked_decode(Decode(**values))
-    assert checked_decode(Decode(captions=2, beams=2)).top_p is None
+        parse(CaptionSettings, values, "captioning").checked()
+    assert CaptionSettings(captions=2, beams=2).checked().top_p is None
 
 
 def test_beam_search_and_greedy_agree_with_transformers() -> None:
@@ -200,7 +203,9 @@ def test_beam_search_and_greedy_agree_with_transformers() -> None:
     first = torch.arange(images)[:, None] + 2
     shared: dict[str, Any] = {"attention_mask": torch.ones_like(first), "suppress_tokens": [0], "min_new_tokens": 3}
     for beams, captions, longest in ((1, 1, 12), (4, 3, 12), (3, 1, 20), (5, 5, 6)):
-        decode = Decode(captions=captions, beams=beams, temperature=0.0, max_tokens=longest, min_tokens=3, top_p=None)
+        decode = CaptionSettings(
+            captions=captions, beams=beams, temperature=0.0, max_tokens=longest, min_tokens=3, top_p=None
+        )
         ours = decode_tokens(step, decode, list(range(images)), Markers(0, 1, 77), "cpu")
         with torch.no_grad():
             made = model.generate(

@@ -10,7 +10,7 @@ import torch
 
 from distill.core.errors import DistillError, UsageError
 from distill.core.torch_compat import ensure_torchvision
-from teachers.captioner import Decode
+from teachers.captioner import CaptionSettings
 from teachers.load_captioner import load_captioner, resolve_captioner
 
 ensure_torchvision()
@@ -78,9 +78,13 @@ def encoder_of(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["blip", "pair"])
-@pytest.mark.parametrize("decode", [Decode(3, max_tokens=8), Decode(2, beams=3, max_tokens=8)], ids=["sample", "beam"])
+@pytest.mark.parametrize(
+    "decode",
+    [CaptionSettings(captions=3, max_tokens=8), CaptionSettings(captions=2, beams=3, max_tokens=8)],
+    ids=["sample", "beam"],
+)
 def test_captions_are_seeded_and_the_image_is_encoded_once(
-    kind: str, decode: Decode, images: list[Any], request: pytest.FixtureRequest
+    kind: str, decode: CaptionSettings, images: list[Any], request: pytest.FixtureRequest
 ) -> None:
     captioner: Any = load_captioner(request.getfixturevalue(kind), decode)
     forwards = []
@@ -100,7 +104,7 @@ def test_captions_are_seeded_and_the_image_is_encoded_once(
 
 def test_greedy_is_transformers_own(pair: str, images: list[Any]) -> None:
     """The argmax at every step, computed with plain forward passes."""
-    captioner: Any = load_captioner(pair, Decode(1, temperature=0.0, max_tokens=6, min_tokens=0))
+    captioner: Any = load_captioner(pair, CaptionSettings(captions=1, temperature=0.0, max_tokens=6, min_tokens=0))
     pixels = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 255 * 2 - 1
     made = [2]
     with torch.no_grad():

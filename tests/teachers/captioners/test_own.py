@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import Decode
+from teachers.captioner import CaptionSettings
 from teachers.load_captioner import load_captioner, resolve_captioner
 
 IMAGES: list[Any] = [np.full((4 + n, 6, 3), 40 * n, np.uint8) for n in range(3)]
@@ -33,8 +33,8 @@ def script(folder: Path, body: str) -> str:
     return str(path)
 
 
-def command(folder: Path, body: str, decode: Decode | None = None, timeout_s: float = 60.0) -> Any:
-    captioner: Any = load_captioner("command:" + script(folder, body), decode or Decode(2))
+def command(folder: Path, body: str, decode: CaptionSettings | None = None, timeout_s: float = 60.0) -> Any:
+    captioner: Any = load_captioner("command:" + script(folder, body), decode or CaptionSettings(captions=2))
     captioner.timeout_s = timeout_s
     return captioner
 
@@ -47,8 +47,8 @@ def test_a_command_sees_the_pixels_and_its_seed(tmp_path: Path) -> None:
     assert [captions[0].rsplit(" ", 2)[0] for captions in made] == ["(6, 4) 0", "(6, 5) 40", "(6, 6) 80"]
     assert len({captions[0].split()[-2] for captions in made}) == 3
     assert captioner.caption(IMAGES[1:2], [6]) == made[1:2]
-    assert command(tmp_path, GOOD, Decode(2, seed=9)).caption(IMAGES, [5, 6, 7]) != made
-    assert command(tmp_path, GOOD, Decode(1)).caption(IMAGES[:1], [5]) == [made[0][:1]]
+    assert command(tmp_path, GOOD, CaptionSettings(captions=2, seed=9)).caption(IMAGES, [5, 6, 7]) != made
+    assert command(tmp_path, GOOD, CaptionSettings(captions=1)).caption(IMAGES[:1], [5]) == [made[0][:1]]
     assert captioner.caption([], []) == []
 
 
@@ -116,7 +116,7 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def mixed(images, seeds):\n    return [['a'], 3, 'b']\n"
         "number = 3\n"
     )
-    captioner = load_captioner("python:my_captions_a:caption", Decode(2))
+    captioner = load_captioner("python:my_captions_a:caption", CaptionSettings(captions=2))
     made = captioner.caption(IMAGES, [1, 2, 3])
     assert [captions[0].split(" high")[0] for captions in made] == ["4", "5", "6"]
     assert captioner.caption(IMAGES[2:], [3]) == made[2:]
