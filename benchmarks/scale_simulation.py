@@ -45,6 +45,8 @@ IMAGE_BYTES = 70_000  # DataComp-1B: 90 TB of 1.28 billion images (reference/mob
 class Random:
     """A teacher of width 768 that costs nothing: embeddings are unit rows of a seed."""
 
+    device = "cpu"
+
     def __init__(self, name: str) -> None:
         self.spec = TeacherSpec(name, "stub", "stub", 768, 32, None, "softmax", "MIT", True)
         self.logit_scale, self.logit_bias, self.weights_sha256 = 100.0, 0.0, "0" * 64

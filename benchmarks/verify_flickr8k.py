@@ -37,7 +37,7 @@ class Memo:
     def __init__(self, teacher: Any) -> None:
         self.teacher, self.spec = teacher, teacher.spec
         self.logit_scale, self.logit_bias = teacher.logit_scale, teacher.logit_bias
-        self.weights_sha256, self.describe = teacher.weights_sha256, teacher.describe
+        self.weights_sha256, self.describe, self.device = teacher.weights_sha256, teacher.describe, teacher.device
         self.kept: dict[str, Any] = {}
         self.forwards = 0
 
