@@ -5,6 +5,7 @@ kind can read is in `sources/`.
 """
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -49,7 +50,10 @@ _KINDS = ("folder", "table", "hf", "webdataset")  # of places; a bare word of th
 
 
 def open_source(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
+    location: str | os.PathLike[str],
+    split: Split,
+    limit: int | None = None,
+    caption_columns: Mapping[str, str] | None = None,
 ) -> Source:
     """Open data for one split.
 
@@ -67,6 +71,7 @@ def open_source(
         UsageError: nothing of the kind is there, or it holds no data; the message names what was looked for.
         DistillError: it is there but cannot be read, or a hub set cannot be had.
     """
+    location = os.fspath(location)
     if split not in ("train", "eval"):
         raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval'))}")
     if "\0" in location:

@@ -5,6 +5,7 @@ Shards are memory-mapped, and a view's or a caption's bytes are read alone. Draw
 """
 
 import hashlib
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +42,7 @@ class ReinforcedData:
         UsageError: there is no reinforced set. DistillError: it is unfinished, or a shard is missing or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         self.teacher_facts = {
