@@ -25,7 +25,8 @@ from reinforced_data.pixels.views import draw_view
 from reinforced_data.sample import Caption
 from reinforced_data.store.dtypes import EMBED_DTYPES
 from reinforced_data.store.manifest import SCHEMA_VERSION, Plan, SourceFacts
-from reinforced_data.store.shard_file import Row, write_shard
+from reinforced_data.store.row import Row
+from reinforced_data.store.shard_file import write_shard
 
 WIDTHS = {"dfn-vitl14": 768, "dfn-vitl14-39b": 768}
 WORDS = (

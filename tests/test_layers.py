@@ -38,8 +38,9 @@ HEAVY = {
 }  # fmt: skip
 LIGHT = ("distill/cli.py", "distill/recipe.py", "distill/verbs", "teachers/zoo", "teachers/spec.py",
          "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
-         "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py", "export/targets", "export/devices",
-         "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
+         "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py",
+         "reinforced_data/labelling/settings.py", "reinforced_data/store/names.py", "reinforced_data/store/dtypes.py",
+         "export/targets", "export/devices", "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
 
 
 def modules(root: Path = ROOT) -> dict[str, ast.Module]:

@@ -1,20 +1,17 @@
 """Asking models in batches: views and captions through teachers, whole images through captioners. Nothing is stored."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from reinforced_data.sample import Caption
 from reinforced_data.sources.parts.listing import clean_captions
-from reinforced_data.store.shard_file import Row
 from teachers.captioner import Captioner
 from teachers.captioners.parts.text import clean_caption, whole_sentences
 from teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 CAPTION_BATCH = 16  # images per call of a captioner; whole images wait for it in memory
 
@@ -29,29 +26,26 @@ class ImageEncoder:
         self._done: list[Array] = []
         self.image_size = teacher.spec.image_size
 
-    def add(self, views: "list[Array]") -> None:
+    def add(self, views: Sequence[Array]) -> None:
         """A sample's rendered views, [S, S, 3] uint8 each."""
         self._pending += views
         while len(self._pending) >= self._batch_size:
             self._encode(self._pending[: self._batch_size])
             del self._pending[: self._batch_size]
 
-    def finish(self) -> "Array":
+    def finish(self) -> Array:
         """Embeddings of all views added, [views, D] float32."""
-        import numpy as np
-
         if self._pending:
             self._encode(self._pending)
         empty = np.zeros((0, self.teacher.spec.width), np.float32)
         return np.concatenate([empty, *self._done])
 
-    def _encode(self, views: "list[Array]") -> None:
+    def _encode(self, views: Sequence[Array]) -> None:
         self._done.append(encode_images(self.teacher, views))
 
 
-def encode_images(teacher: Teacher, views: "Sequence[Array]") -> "Array":
+def encode_images(teacher: Teacher, views: Sequence[Array]) -> Array:
     """Rendered views ([S, S, 3] uint8 each) through a teacher: [len(views), D] float32."""
-    import numpy as np
     import torch
 
     pixels = torch.from_numpy(np.stack(views)).to(teacher.device)  # as bytes: a quarter of floats
@@ -59,10 +53,8 @@ def encode_images(teacher: Teacher, views: "Sequence[Array]") -> "Array":
     return _checked(teacher, embeds, len(views), "images")
 
 
-def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> "Array":
+def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> Array:
     """Captions through a teacher in batches: [len(texts), D] float32."""
-    import numpy as np
-
     batches = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
     empty = np.zeros((0, teacher.spec.width), np.float32)
     return np.concatenate(
@@ -70,7 +62,7 @@ def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> "Ar
     )
 
 
-def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> "Array":
+def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> Array:
     if tuple(embeds.shape) != (count, teacher.spec.width):
         raise DistillError(
             f"Teacher {teacher.spec.name!r} gave embeddings of shape {list(embeds.shape)} for {count} {noun}; its spec "
@@ -81,23 +73,26 @@ def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> "Array":
 
 
 class CaptionAsker:
-    """Feeds one captioner images in batches and hangs what it says on their rows, tagged "synthetic:<name>"."""
+    """Feeds one captioner images in batches and keeps what it says, tagged "synthetic:<name>", by sample."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.captioner = captioner
-        self._waiting: list[tuple[Row, Array, int]] = []
+        self._waiting: list[tuple[int, Array, int]] = []
+        self._said: dict[int, list[Caption]] = {}
 
-    def ask(self, row: Row, image: "Array | None", seed: int) -> None:
-        """Caption `image` ([H, W, 3] uint8) for `row`, now or with the images that follow."""
-        assert image is not None
-        self._waiting.append((row, image, seed))
+    def ask(self, index: int, image: Array, seed: int) -> None:
+        """Have `image` ([H, W, 3] uint8) of sample `index` captioned, now or with the images that follow."""
+        self._waiting.append((index, image, seed))
         if len(self._waiting) >= CAPTION_BATCH:
-            self.finish()
+            self._caption()
 
-    def finish(self) -> None:
-        """Caption what is waiting."""
-        if not self._waiting:
-            return
+    def finish(self) -> dict[int, list[Caption]]:
+        """Captions by sample index, of all that were asked for."""
+        if self._waiting:
+            self._caption()
+        return self._said
+
+    def _caption(self) -> None:
         waiting, self._waiting = self._waiting, []
         name = self.captioner.spec.name
         answers = self.captioner.caption([image for _, image, _ in waiting], [seed for _, _, seed in waiting])
@@ -106,8 +101,6 @@ class CaptionAsker:
                 f"Captioner {name!r} gave {len(answers)} answers for {len(waiting)} images. It must give one list of "
                 "captions per image, in order."
             )
-        for (row, _, _), texts in zip(waiting, answers, strict=True):
-            texts = clean_captions([whole_sentences(clean_caption(text)) for text in texts])[
-                : self.captioner.settings.captions
-            ]
-            row.captions = [*row.captions, *(Caption(text, f"synthetic:{name}") for text in texts)]
+        for (index, _, _), texts in zip(waiting, answers, strict=True):
+            clean = clean_captions([whole_sentences(clean_caption(text)) for text in texts])
+            self._said[index] = [Caption(text, f"synthetic:{name}") for text in clean[: self.captioner.settings.captions]]

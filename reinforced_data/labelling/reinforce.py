@@ -33,7 +33,8 @@ from reinforced_data.store.manifest import (
 )
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
-from reinforced_data.store.shard_file import Row, ShardNotes, read_notes, write_shard
+from reinforced_data.store.row import Row
+from reinforced_data.store.shard_file import ShardNotes, read_notes, write_shard
 from reinforced_data.store.shards import Shards
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher

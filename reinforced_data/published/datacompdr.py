@@ -25,7 +25,7 @@ from reinforced_data.pixels.views import storable
 from reinforced_data.published.embed_files import BadRecordError, load_npz, load_pth_gz
 from reinforced_data.sample import Caption, View
 from reinforced_data.sources.parts.listing import clean_caption
-from reinforced_data.store.shard_file import Row
+from reinforced_data.store.row import Row
 
 if TYPE_CHECKING:
     import numpy as np

@@ -34,7 +34,8 @@ from reinforced_data.store.manifest import (
     software_versions,
 )
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
-from reinforced_data.store.shard_file import Row, read_notes, write_shard
+from reinforced_data.store.row import Row
+from reinforced_data.store.shard_file import read_notes, write_shard
 from teachers.load import resolve_teacher
 from teachers.spec import TeacherSpec
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from reinforced_data.sample import Caption, View
 from reinforced_data.store.codec import Encoded
 from reinforced_data.store.dtypes import NUMPY_DTYPES
-from reinforced_data.store.shard_file import Row, embeds_column, scales_column
+from reinforced_data.store.row import Row
+from reinforced_data.store.shard_file import embeds_column, scales_column
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,15 +23,16 @@ The schema's metadata key "distill" holds JSON: format version, hash of the plan
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.atomic import staged_file
 from reinforced_data.pixels.views import OPERATION_NAMES
-from reinforced_data.sample import Caption, View
+from reinforced_data.sample import View
 from reinforced_data.store.codec import Encoded, encode
 from reinforced_data.store.manifest import SCHEMA_VERSION, Plan, Rejected
+from reinforced_data.store.row import Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,26 +43,6 @@ IMAGE, TEXT = "image", "text"
 SIDES = (IMAGE, TEXT)
 ROWS_PER_BATCH, BATCH_BYTES = 64, 256 << 20  # of a record batch; its binary columns must stay below 2 GB
 METADATA_KEY = b"distill"
-
-
-@dataclass
-class Row:
-    """One sample on its way to a shard: A views, C captions, and per teacher their embeddings.
-
-    Embeddings are [A, D] and [C, D] float32, or already `Encoded` in the plan's storage type. `known` is the same
-    sample in the set that is being extended, while it is being labelled.
-    """
-
-    key: str
-    image: bytes
-    image_sha256: str
-    width: int
-    height: int
-    captions: Sequence[Caption]
-    views: Sequence[View]
-    image_embeds: "dict[str, Array | Encoded]" = field(default_factory=dict)
-    text_embeds: "dict[str, Array | Encoded]" = field(default_factory=dict)
-    known: "Row | None" = None
 
 
 def embeds_column(side: str, teacher: str) -> str:

@@ -20,7 +20,7 @@ from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.published.imported import PublishedSet
 from reinforced_data.source import open_source
 from reinforced_data.sources.parts.listing import MAX_CAPTION_CHARS, MAX_CAPTIONS
-from reinforced_data.store.shard_file import Row
+from reinforced_data.store.row import Row
 from teachers.spec import TeacherSpec
 from tests.reinforced_data.sources import fuzz_corpus as corpus
 from tests.reinforced_data.sources.tar_tools import make_tar, npz, pth_gz, published_members, unit_rows

@@ -1,0 +1,165 @@
+"""From a sample of the source to what models are asked about: decoded, its views drawn and rendered, in threads.
+
+What is asked depends on what an earlier, smaller set holds of the same sample already (`known`): its views and captions
+are the first ones of the larger set, and no model sees them again. No model is called here.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.core.arrays import Array
+from distill.core.streams import Stream, rng
+from reinforced_data.pixels.decode import BadImageError, decode_rgb
+from reinforced_data.pixels.views import draw_view, render_view
+from reinforced_data.sample import RawSample, View
+from reinforced_data.source import Source
+from reinforced_data.store.manifest import Plan, Rejected
+from reinforced_data.store.row import Row
+from teachers.captioner import Captioner
+from teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MOST_THREADS = 8
+_AHEAD_PER_THREAD = 4  # samples that are prepared before models are ready for them: bounds the memory of pixels
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample that can be used, and what is known of it; small enough to keep until its shard is written.
+
+    Attributes:
+        index: of the sample in its source.
+        raw: the sample as found.
+        image_sha256: of its encoded image, hex.
+        size: (width, height) of the decoded upright image, pixels.
+        views: all views that the plan asks for; those of `known` come first.
+        known: the same sample in the set that is being extended, None in a new set.
+    """
+
+    index: int
+    raw: RawSample
+    image_sha256: str
+    size: tuple[int, int]
+    views: Sequence[View]
+    known: Row | None
+
+    def views_known(self, teacher: str) -> int:
+        """How many of the views the teacher has labelled already; they are the first ones."""
+        return _views_known(self.known, teacher)
+
+    def captions_known(self, teacher: str) -> int:
+        """How many of the captions the teacher has labelled already; they are the first ones."""
+        return len(self.known.captions) if self.known and teacher in self.known.text_embeds else 0
+
+    def captioned_by(self, captioner: str) -> bool:
+        """Whether the captioner has captioned the image already."""
+        return _captioned(self.known, captioner)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An item with its pixels, which are let go as soon as the models have taken them.
+
+    Attributes:
+        views: (side in pixels, number of views that are known already) -> the rendered other views, [S, S, 3] uint8
+            each. Teachers of one input size that know equally many views share them.
+        image: the whole upright image, [H, W, 3] uint8, where a captioner is to be asked, else None.
+    """
+
+    item: Item
+    views: Mapping[tuple[int, int], Sequence[Array]]
+    image: Array | None
+
+
+class Preparation:
+    """Prepares samples of `source` for the models of `plan`; `base` holds, by key, the rows of the set it extends."""
+
+    def __init__(
+        self,
+        source: Source,
+        teachers: Sequence[Teacher],
+        captioners: Sequence[Captioner],
+        plan: Plan,
+        base: Mapping[str, Row],
+    ) -> None:
+        self.source, self.teachers, self.captioners, self.plan, self.base = source, teachers, captioners, plan, base
+
+    def prepared(self, indices: Sequence[int]) -> Iterator[Prepared | Rejected]:
+        """Samples in the order of `indices`, a bounded number ahead of the caller.
+
+        Threads, because Pillow lets go of the interpreter while it decodes and resizes.
+        """
+        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        waiting: deque[Future[Prepared | Rejected]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for index in indices:
+                    try:
+                        raw = self.source[index]  # in this thread: sources need not be safe in threads
+                        waiting.append(pool.submit(self._prepare, raw, index))
+                    except BadImageError as error:
+                        future: Future[Prepared | Rejected] = Future()
+                        future.set_result(Rejected(key=error.key, reason=error.reason))
+                        waiting.append(future)  # in its turn, so that results stay in order
+                    if len(waiting) >= threads * _AHEAD_PER_THREAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _prepare(self, raw: RawSample, index: int) -> Prepared | Rejected:
+        if not raw.captions and not self.captioners:
+            return Rejected(key=raw.key, reason="no caption")
+        digest = hashlib.sha256(raw.image).hexdigest()
+        known = self._known(raw, digest)
+        missing = {(teacher.spec.image_size, _views_known(known, teacher.spec.name)) for teacher in self.teachers}
+        to_caption = any(not _captioned(known, captioner.spec.name) for captioner in self.captioners)
+        count = self.plan.views_per_image
+        image: Image | None = None
+        if known is not None and not to_caption and all(first >= count for _, first in missing):
+            size = (known.width, known.height)  # nothing is asked about it, so it is not decoded
+        else:
+            try:
+                image = decode_rgb(raw.image, raw.key)
+            except BadImageError as error:
+                return Rejected(key=error.key, reason=error.reason)
+            size = image.size
+        # All views are drawn, the known ones too: the stream of random numbers of a sample has one beginning, and so
+        # view 3 of an extended set is the view 3 of a set made at once.
+        draws = rng(Stream.VIEWS, self.plan.seed, index)
+        views = [draw_view(self.plan.view_preset, size[0], size[1], draws) for _ in range(count)]
+        if known is not None and list(known.views) != views[: len(known.views)]:
+            return Rejected(key=raw.key, reason="its stored views are not those that its seed draws")
+        item = Item(index, raw, digest, size, views, known)
+        rendered = {(side, first): _render(image, views[first:], side) for side, first in missing}
+        return Prepared(item, rendered, np.asarray(image) if to_caption and image is not None else None)
+
+    def _known(self, raw: RawSample, digest: str) -> Row | None:
+        """What the extended set holds of the sample; nothing when image or captions of that key are others now."""
+        known = self.base.get(raw.key)
+        if known is None or known.image_sha256 != digest:
+            return None
+        return known if list(known.captions[: len(raw.captions)]) == list(raw.captions) else None
+
+
+def _views_known(known: Row | None, teacher: str) -> int:
+    return len(known.image_embeds[teacher]) if known is not None and teacher in known.image_embeds else 0
+
+
+def _captioned(known: Row | None, captioner: str) -> bool:
+    return known is not None and any(caption.source == f"synthetic:{captioner}" for caption in known.captions)
+
+
+def _render(image: "Image | None", views: Sequence[View], side: int) -> list[Array]:
+    return [render_view(image, view, side) for view in views] if image is not None else []
