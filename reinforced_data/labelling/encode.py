@@ -103,4 +103,6 @@ class CaptionAsker:
             )
         for (index, _, _), texts in zip(waiting, answers, strict=True):
             clean = clean_captions([whole_sentences(clean_caption(text)) for text in texts])
-            self._said[index] = [Caption(text, f"synthetic:{name}") for text in clean[: self.captioner.settings.captions]]
+            self._said[index] = [
+                Caption(text, f"synthetic:{name}") for text in clean[: self.captioner.settings.captions]
+            ]
