@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from distill.reporting.terminal import print_pairs, print_rows
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -137,7 +139,7 @@ def reinforce(
         filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
         slurm_partition=slurm_partition, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
     )  # fmt: skip
-    _print(result, as_json, _show_pairs)
+    _print(result, as_json, lambda done: print_pairs(done.to_json()))
 
 
 @app.command()
@@ -150,10 +152,10 @@ def curate(
 ) -> None:  # fmt: skip
     """Choose among the samples of a reinforced set; says what was kept and why."""
     from distill.verbs.curate import curate as verb
-    from distill.verbs.curate import lines
+    from distill.verbs.curate import show
 
     result = verb(folder, filters or (), out=out, dry_run=dry_run, seed=seed, overwrite=overwrite)
-    _print(result, as_json, lambda done: print("\n".join(lines(done.to_json()))))
+    _print(result, as_json, lambda done: show(done.to_json()))
 
 
 @app.command()
@@ -169,7 +171,7 @@ def train(
         recipe, out=_need(out, "runs/student"), teacher=teacher or (), student=student, data=data, resume=resume,
         overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
-    _print(result, as_json, _show_pairs)
+    _print(result, as_json, lambda done: print_pairs(done.to_json()))
 
 
 @app.command(name="eval")
@@ -180,7 +182,7 @@ def evaluate(
     """Retrieval and zero-shot figures of one model."""
     from distill.verbs.evaluate import evaluate as verb
 
-    _print(verb(model, recipe, data=data, settings=sets or ()), as_json, _show_pairs)
+    _print(verb(model, recipe, data=data, settings=sets or ()), as_json, lambda done: print_pairs(done.to_json()))
 
 
 @app.command()
@@ -192,7 +194,7 @@ def export(
     from distill.verbs.export import export as verb
 
     result = verb(folder, target=target or (), overwrite=overwrite, settings=sets or ())
-    _print(result, as_json, lambda done: _show_rows(done.artifacts))
+    _print(result, as_json, lambda done: print_rows(done.artifacts))
 
 
 @app.command()
@@ -204,7 +206,7 @@ def profile(
     from distill.verbs.profile import profile as verb
 
     result = verb(folder, device=device or (), settings=sets or ())
-    _print(result, as_json, lambda done: _show_rows(done.profiles))
+    _print(result, as_json, lambda done: print_rows(done.profiles))
 
 
 @app.command()
@@ -222,7 +224,7 @@ def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     from distill.verbs.compare import compare as verb
 
     def show(result: Any) -> None:
-        _show_rows(result.table)
+        print_rows(result.table)
         for warning in result.warnings:
             print(warning)
 
@@ -237,7 +239,7 @@ def list_(
     """What can be named in a call."""
     from distill.verbs.listing import list_names
 
-    _print(list_names(kind), as_json, lambda found: _show_rows(found.rows))
+    _print(list_names(kind), as_json, lambda found: print_rows(found.rows))
 
 
 @app.command()
@@ -245,7 +247,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     """What works on this machine, and what to do about the rest."""
     from distill.verbs.machine import doctor as verb
 
-    _print(verb(), as_json, lambda found: _show_rows(found.rows))
+    _print(verb(), as_json, lambda found: print_rows(found.rows))
 
 
 @app.command()
@@ -253,40 +255,7 @@ def devices(as_json: JsonFlag = False) -> None:
     """This host and attached phones, and what is missing to use them."""
     from distill.verbs.machine import devices as verb
 
-    _print(verb(), as_json, lambda found: _show_rows(found.rows))
-
-
-def _show_rows(rows: list[dict[str, Any]]) -> None:
-    """Plain columns: quick to print, easy to grep."""
-    if not rows:
-        print("none")
-        return
-    columns = [key for key in rows[0] if any(row.get(key) not in (None, "", {}) for row in rows)]
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    for line in [columns, *cells]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items() if not isinstance(item, (dict, list)))
-    return "-" if value is None else str(value)
-
-
-def _show_pairs(result: Any) -> None:
-    _print_pairs(result.to_json(), "")
-
-
-def _print_pairs(values: dict[str, Any], indent: str) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            print(f"{indent}{key}:")
-            _print_pairs(value, indent + "  ")
-        else:
-            print(f"{indent}{key}: {_cell(value)}")
+    _print(verb(), as_json, lambda found: print_rows(found.rows))
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

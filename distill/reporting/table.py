@@ -1,6 +1,8 @@
-"""The closing table: teacher, student, plain student, for a terminal (rich) and for Markdown."""
+"""What the closing table and the reports' tables hold: teacher, student, plain student; captions by source."""
 
 from typing import Any
+
+from distill.reporting.terminal import print_table
 
 COLUMNS = ("model", "zero-shot top-1", "text-to-image R@1", "image-to-text R@1", "size MB (fp32)",
            "host p50 ms (image / text)", "parity (min cosine)")  # fmt: skip
@@ -25,23 +27,12 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Print the table to stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print the table, a line per phone, and where the reports lie."""
     title = facts["mark"] or f"{facts['out']}: all in percent, batch 1, {facts['host']}"
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    for row in rows(facts):
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=170)
-    console.print(table)
+    print_table(COLUMNS, rows(facts), title=title, figures=True)
     for phone in facts["phones"]:
-        console.print(f"{phone['phone']}: {phone['result']}", highlight=False, soft_wrap=True)
-    console.print(f"Report: {facts['out']}/report.md and report.html", highlight=False, soft_wrap=True)
+        print(f"{phone['phone']}: {phone['result']}")
+    print(f"Report: {facts['out']}/report.md and report.html")
 
 
 def caption_rows(captions: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

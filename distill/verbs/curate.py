@@ -53,21 +53,20 @@ def curate(
     return CurateResult(target, selection.kept, len(selection.keys), selection.facts())
 
 
-def lines(result: dict[str, Any]) -> list[str]:
-    """The result for a terminal: one table, then a histogram per filter that has a score."""
+def show(result: dict[str, Any]) -> None:
+    """Print the result for a person: one table, then a histogram per filter that has a score."""
+    from distill.reporting.terminal import print_table
     from reinforced_data.curation.histogram import histogram_lines
 
-    table = [("filter", "came", "kept", "dropped", "why")]
+    rows = []
     for step in result["filters"]:
         reasons = list(step["dropped"].items()) or [("", 0)]
         for place, (reason, count) in enumerate(reasons):
             first = (step["filter"], str(step["came"]), str(step["kept"])) if place == 0 else ("", "", "")
-            table.append((*first, str(count), reason))
-    widths = [max(len(row[column]) for row in table) for column in range(5)]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+            rows.append((*first, str(count), reason))
+    print_table(("filter", "came", "kept", "dropped", "why"), rows)
     for step in result["filters"]:
         if step["histogram"]:
-            shown += ["", step["filter"], *histogram_lines(step["histogram"])]
+            print("\n".join(["", step["filter"], *histogram_lines(step["histogram"])]))
     where = "nothing written (dry run)" if result["out"] is None else f"written to {result['out']}"
-    shown += ["", f"{result['kept']} of {result['samples']} samples, {result['draws']} draws an epoch; {where}"]
-    return shown
+    print(f"\n{result['kept']} of {result['samples']} samples, {result['draws']} draws an epoch; {where}")
