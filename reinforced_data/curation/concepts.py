@@ -10,14 +10,11 @@ import json
 import re
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 EVERYDAY = Path(__file__).with_name("everyday.txt")
 _SPACED = re.compile(r"([,.;:?!`])")
@@ -89,14 +86,10 @@ class Matches:
         self._places.extend(sorted(places))
         self._ends.append(len(self._places))
 
-    def counts(self, entries: int) -> "Array":
+    def counts(self, entries: int) -> Array:
         """How many samples mention each entry: [entries] int64."""
-        import numpy as np
-
         return np.bincount(np.asarray(self._places, np.int64), minlength=entries)
 
-    def of(self, sample: int) -> "Array":
+    def of(self, sample: int) -> Array:
         """The entries of one sample, [m] int32."""
-        import numpy as np
-
         return np.asarray(self._places[self._ends[sample] : self._ends[sample + 1]], np.int32)

@@ -6,7 +6,8 @@ reinforced (there is nothing stored to read).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distill.core.errors import UsageError
 from distill.core.progress import Progress, silent
@@ -15,11 +16,6 @@ from reinforced_data.curation.histogram import histogram
 from reinforced_data.curation.selection import Selection
 from reinforced_data.store.identity import set_identity
 from reinforced_data.store.reader import ReinforcedData
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 def curate(data: ReinforcedData, filters: Sequence[str], seed: int = 0, progress: Progress = silent) -> Selection:
@@ -34,8 +30,6 @@ def curate(data: ReinforcedData, filters: Sequence[str], seed: int = 0, progress
         UsageError: a filter or its settings are wrong, or two filters set repeats.
         DistillError: the set cannot be read.
     """
-    import numpy as np
-
     if not filters:
         raise UsageError("Name at least one filter, for example score:keep=0.2 (see distill list filters).")
     chain = [parse_filter(text) for text in filters]
@@ -75,8 +69,6 @@ def is_made(folder: Path, data: ReinforcedData, filters: Sequence[str], seed: in
 
 def _apply(result: Selection, rows: Rows, label: str, filter_: Filter, outcome: Outcome) -> Rows:
     """Note in `result` what `outcome` says of `rows`; returns those that are kept."""
-    import numpy as np
-
     keep = np.ones(len(rows), bool)
     counts: dict[str, int] = {}
     for reason, mask in outcome.dropped.items():

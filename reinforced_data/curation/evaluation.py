@@ -4,8 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import UsageError, nearest
 from reinforced_data.curation.filter import Rows
 from reinforced_data.curation.image_hash import hashes_of
@@ -13,11 +16,6 @@ from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import Split, open_source
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 from reinforced_data.store.reader import ReinforcedData
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -36,8 +34,8 @@ class Evaluation:
     name: str
     keys: list[str]
     by_sha256: dict[str, int]
-    hashed: "Array"
-    hashes: "Array"
+    hashed: Array
+    hashes: Array
     data: ReinforcedData | None
     unreadable: int
 
@@ -55,8 +53,6 @@ def read_evaluation(location: str, split: Split, with_hashes: bool) -> Evaluatio
 
     Raises what `open_source` and `ReinforcedData` raise, and UsageError when there is no image.
     """
-    import numpy as np
-
     folder = as_reinforced(location)
     reader = _Reader(ReinforcedData(folder)) if folder else _Reader(open_source(location, split))
     hashes: list[int | None] = []

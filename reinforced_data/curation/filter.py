@@ -10,17 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import UsageError, nearest
 from distill.core.registry import Registry
 from distill.core.strict import Strict, parse
 from reinforced_data.store.reader import ReinforcedData
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 BLOCK_ROWS = 4096
 _OPTION = re.compile(r'\s*([^=,"\s]+)\s*=\s*("[^"]*"|[^,"]*)\s*(?:,|$)')
@@ -38,10 +36,10 @@ class Outcome:
         facts: what else a person wants to know, as plain JSON.
     """
 
-    dropped: "dict[str, Array]"
-    scores: "Array | None" = None
+    dropped: dict[str, Array]
+    scores: Array | None = None
     score_name: str = ""
-    repeats: "Array | None" = None
+    repeats: Array | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,7 +56,7 @@ class Rows:
     """
 
     def __init__(
-        self, data: ReinforcedData, indices: "Array", keys: list[str], scores: "tuple[Array | None, ...]" = ()
+        self, data: ReinforcedData, indices: Array, keys: list[str], scores: tuple[Array | None, ...] = ()
     ) -> None:
         self.data = data
         self.indices = indices
@@ -73,7 +71,7 @@ class Rows:
         for start in range(0, len(self), BLOCK_ROWS):
             yield slice(start, min(start + BLOCK_ROWS, len(self)))
 
-    def where(self, keep: "Array", scores: "Array | None") -> "Rows":
+    def where(self, keep: Array, scores: Array | None) -> "Rows":
         """The rows for which `keep` ([n] bool) holds, with one more column of scores."""
         columns = tuple(None if column is None else column[keep] for column in (*self.scores, scores))
         keys = [key for key, kept in zip(self.keys, keep.tolist(), strict=True) if kept]
@@ -89,16 +87,12 @@ class Rows:
             )
         return name
 
-    def images(self, teacher: str, part: slice) -> "Array":
+    def images(self, teacher: str, part: slice) -> Array:
         """One unit-length embedding per row, the mean over its stored views: [b, D] float32."""
-        import numpy as np
-
         return np.stack([mean_view(self.data, int(i), teacher) for i in self.indices[part]]).astype(np.float32)
 
-    def image_matrix(self, teacher: str, folder: Path) -> "Array":
+    def image_matrix(self, teacher: str, folder: Path) -> Array:
         """`images` of all rows, [n, D] float32, in a file in `folder`: 3 GB of disk per million rows at D = 768."""
-        import numpy as np
-
         width = self.data.teacher_facts[teacher].width
         file = tempfile.NamedTemporaryFile(dir=folder, suffix=".f32", delete=False)  # noqa: SIM115 - outlives this call
         file.close()
@@ -108,15 +102,13 @@ class Rows:
         return matrix
 
 
-def mean_view(data: ReinforcedData, index: int, teacher: str) -> "Array":
+def mean_view(data: ReinforcedData, index: int, teacher: str) -> Array:
     """The unit-length mean of a sample's unit-length view embeddings, [D] float64. Zero vectors stay zero."""
     return unit(unit(data.image_embeds(index, teacher)).mean(0))
 
 
-def unit(vectors: "Array") -> "Array":
+def unit(vectors: Array) -> Array:
     """Rows of `vectors` [..., D] at unit length, float64; zero rows stay zero."""
-    import numpy as np
-
     vectors = vectors.astype(np.float64)
     norm = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     scaled: Array = vectors / np.where(norm == 0, 1, norm)
@@ -163,10 +155,8 @@ def fraction_of(fraction: Any, count: int) -> int:
     return int(fraction * count)
 
 
-def by_rank(scores: "Array", keys: list[str]) -> "Array":
+def by_rank(scores: Array, keys: list[str]) -> Array:
     """Places of all rows, best score first; equal scores in the order of their keys, NaN last."""
-    import numpy as np
-
     order = np.argsort(np.asarray(keys, dtype=object), kind="stable")
     ranked: Array = order[np.argsort(-scores[order], kind="stable")]
     return ranked

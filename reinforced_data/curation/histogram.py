@@ -1,19 +1,16 @@
 """The histogram of a filter's scores, kept and dropped apart: as numbers for a file, as text for a terminal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    Array = np.ndarray[Any, Any]
+from distill.core.arrays import Array
 
 BINS = 20
 
 
-def histogram(scores: "Array", keep: "Array", name: str) -> dict[str, Any]:
+def histogram(scores: Array, keep: Array, name: str) -> dict[str, Any]:
     """{"score", "edges" [BINS + 1], "kept" [BINS], "dropped" [BINS], "without_score"} of [n] scores and [n] flags."""
-    import numpy as np
-
     known = np.isfinite(scores)
     values, kept = scores[known], keep[known]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)

@@ -10,15 +10,15 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
-
-    Array = np.ndarray[Any, Any]
 
 BITS = 64
 _SIDE, _LOW = 32, 8
@@ -28,7 +28,6 @@ _CANDIDATES = 1 << 20
 
 def perceptual_hash(image: "Image") -> int | None:
     """64 bits, the lowest frequency in the highest bit; None for an image of one shade, which looks like any other."""
-    import numpy as np
     from PIL import Image
     from scipy.fft import dct
 
@@ -59,14 +58,12 @@ def _hash_one(key: str, data: bytes) -> int | None:
         return None
 
 
-def near_hashes(left: "Array", right: "Array", bits: int) -> "Iterator[tuple[Array, Array, Array]]":
+def near_hashes(left: Array, right: Array, bits: int) -> Iterator[tuple[Array, Array, Array]]:
     """All pairs (i, j, distance) with left[i] and right[j] at most `bits` apart; [n] and [m] uint64. Pairs may repeat.
 
     The hash is cut into bits + 1 bands: two hashes that differ in no more than `bits` places agree in a whole band, so
     that only those are compared, and none is missed. Candidates are made a million at a time.
     """
-    import numpy as np
-
     edges = np.linspace(0, BITS, bits + 2).round().astype(int)
     for low, high in itertools.pairwise(edges.tolist()):
         shift, mask = np.uint64(low), np.uint64((1 << (high - low)) - 1)
@@ -86,8 +83,6 @@ def near_hashes(left: "Array", right: "Array", bits: int) -> "Iterator[tuple[Arr
 
 
 @cache
-def _bit_counts() -> "Array":
-    import numpy as np
-
+def _bit_counts() -> Array:
     counts: Array = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1)
     return counts

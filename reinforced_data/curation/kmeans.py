@@ -4,28 +4,22 @@ Our own, because the libraries at hand (scikit-learn, faiss) either average in a
 compiled dependency, and neither reads from a file in blocks. Left out: restarts, and triangle-inequality speed-ups.
 """
 
-from typing import TYPE_CHECKING, Any
+import numpy as np
 
+from distill.core.arrays import Array
 from distill.core.streams import Stream, rng
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SAMPLE_PER_CENTROID = 128  # 200 MB of sample for k = 500 at D = 768
 ITERATIONS = 25
 BLOCK = 4096
 
 
-def spherical_kmeans(vectors: "Array", k: int, seed: int) -> "Array":
+def spherical_kmeans(vectors: Array, k: int, seed: int) -> Array:
     """k unit-length centroids of `vectors` ([n, D] unit-length float32, n >= k): [k, D] float32.
 
     k-means++ start, then up to ITERATIONS rounds of Lloyd with centroids brought back to unit length; an empty cluster
     restarts at the vector that is farthest from its centroid. Deterministic for one seed.
     """
-    import numpy as np
-
     draws = rng(Stream.CLUSTERS, seed)
     count = min(len(vectors), k * SAMPLE_PER_CENTROID)
     sample = np.asarray(vectors[np.sort(draws.permutation(len(vectors))[:count])])
@@ -40,13 +34,11 @@ def spherical_kmeans(vectors: "Array", k: int, seed: int) -> "Array":
     return centroids
 
 
-def assign(vectors: "Array", centroids: "Array", ranks: int = 1) -> "tuple[Array, Array]":
+def assign(vectors: Array, centroids: Array, ranks: int = 1) -> tuple[Array, Array]:
     """The nearest centroid of every vector and their cosine: [n] int64, [n] float32.
 
     With ranks = r > 1, the r nearest, best first: [n, r] both. One block of vectors is in memory at a time.
     """
-    import numpy as np
-
     places = np.empty((len(vectors), ranks), np.int64)
     cosines = np.empty((len(vectors), ranks), np.float32)
     for start in range(0, len(vectors), BLOCK):
@@ -57,9 +49,7 @@ def assign(vectors: "Array", centroids: "Array", ranks: int = 1) -> "tuple[Array
     return (places[:, 0], cosines[:, 0]) if ranks == 1 else (places, cosines)
 
 
-def _plus_plus(sample: "Array", k: int, draws: "np.random.Generator") -> "Array":
-    import numpy as np
-
+def _plus_plus(sample: Array, k: int, draws: np.random.Generator) -> Array:
     chosen = [int(draws.integers(len(sample)))]
     distance = np.full(len(sample), np.inf)
     while len(chosen) < k:
@@ -74,9 +64,7 @@ def _plus_plus(sample: "Array", k: int, draws: "np.random.Generator") -> "Array"
     return sample[chosen].copy()
 
 
-def _means(sample: "Array", nearest: "Array", cosine: "Array", k: int) -> "Array":
-    import numpy as np
-
+def _means(sample: Array, nearest: Array, cosine: Array, k: int) -> Array:
     order = np.argsort(nearest, kind="stable")
     sizes = np.bincount(nearest, minlength=k)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])

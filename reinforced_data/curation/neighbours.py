@@ -1,14 +1,11 @@
 """Near neighbours among unit vectors in a file, and the groups that pairs of neighbours make."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.curation.kmeans import assign, spherical_kmeans
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 EXACT_ROWS = 100_000  # above this, vectors are compared inside clusters only
 CLUSTER_ROWS = 10_000
@@ -24,13 +21,10 @@ class Groups:
     """
 
     def __init__(self, rows: int) -> None:
-        import numpy as np
-
         self.labels = np.arange(rows)
 
-    def join(self, left: "Array", right: "Array") -> None:
+    def join(self, left: Array, right: Array) -> None:
         """Rows left[p] and right[p] belong together, for every p."""
-        import numpy as np
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -40,10 +34,8 @@ class Groups:
             graph = coo_array((np.ones(len(a), bool), (a, b)), shape=shape)
             self.labels = connected_components(graph, directed=False)[1].astype(np.int64)[self.labels]
 
-    def keepers(self, keys: list[str]) -> "Array":
+    def keepers(self, keys: list[str]) -> Array:
         """For each row the row of its group with the lowest key: [n] int64."""
-        import numpy as np
-
         order = np.argsort(np.asarray(keys, dtype=object), kind="stable")
         _, first, group = np.unique(self.labels[order], return_index=True, return_inverse=True)
         kept = np.empty(len(keys), np.int64)
@@ -51,7 +43,7 @@ class Groups:
         return kept
 
 
-def near_pairs(vectors: "Array", minimum: float, seed: int) -> "Iterator[tuple[Array, Array, Array, Array]]":
+def near_pairs(vectors: Array, minimum: float, seed: int) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Blocks of pairs of rows with cosine >= minimum, and every row's best cosine so far.
 
     Every pair is compared up to EXACT_ROWS rows. Beyond that, as in SemDeDup (arXiv:2303.09540), only rows that share a
@@ -63,8 +55,6 @@ def near_pairs(vectors: "Array", minimum: float, seed: int) -> "Iterator[tuple[A
     Yields:
         (i, j, rows, best): pairs i[p], j[p], and for `rows` the highest cosine to another row of the part compared.
     """
-    import numpy as np
-
     if len(vectors) <= EXACT_ROWS:
         yield from _within(vectors, np.arange(len(vectors)), minimum)
         return
@@ -74,9 +64,7 @@ def near_pairs(vectors: "Array", minimum: float, seed: int) -> "Iterator[tuple[A
         yield from _within(vectors, np.flatnonzero((nearest == cluster).any(1)), minimum)
 
 
-def _within(vectors: "Array", members: "Array", minimum: float) -> "Iterator[tuple[Array, Array, Array, Array]]":
-    import numpy as np
-
+def _within(vectors: Array, members: Array, minimum: float) -> Iterator[tuple[Array, Array, Array, Array]]:
     parts = [members[start : start + BLOCK] for start in range(0, len(members), BLOCK)]
     for place, rows in enumerate(parts):
         left = np.asarray(vectors[rows])
@@ -90,10 +78,8 @@ def _within(vectors: "Array", members: "Array", minimum: float) -> "Iterator[tup
                 yield rows[:0], rows[:0], columns, cosine.max(0)
 
 
-def nearest_of(vectors: "Array", others: "Array") -> "tuple[Array, Array]":
+def nearest_of(vectors: Array, others: Array) -> tuple[Array, Array]:
     """For every row of `vectors` [n, D] its nearest row of `others` [m, D]: (places [n], cosines [n] float32)."""
-    import numpy as np
-
     places, best = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf, np.float32)
     for start in range(0, len(vectors), BLOCK):
         rows = slice(start, min(start + BLOCK, len(vectors)))

@@ -1,14 +1,11 @@
 """How many samples each cluster may keep: the integer solution of the quadratic programme of concept pruning."""
 
-from typing import TYPE_CHECKING, Any
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+from distill.core.arrays import Array
 
 
-def quotas(wanted: "Array", sizes: "Array", total: int) -> "Array":
+def quotas(wanted: Array, sizes: Array, total: int) -> Array:
     """Whole numbers x_j nearest to `wanted` (least squares) with sum x_j = total and least_j <= x_j <= sizes_j.
 
     least_j is 1 for clusters that are not empty, while `total` reaches for that, else 0. The real-valued optimum is
@@ -18,8 +15,6 @@ def quotas(wanted: "Array", sizes: "Array", total: int) -> "Array":
     Args:
         wanted: [k] float, P_j * total. sizes: [k] int, samples per cluster. total: at most sizes.sum().
     """
-    import numpy as np
-
     sizes = sizes.astype(np.int64)
     total = min(int(total), int(sizes.sum()))
     least = np.minimum(sizes, 1) if total >= np.count_nonzero(sizes) else np.zeros_like(sizes)

@@ -7,8 +7,11 @@ its order). Making one is the business of `curate`; `SelectedPairs` trains on on
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.atomic import read_json, sha256_file, staged_dir, write_json
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
@@ -16,11 +19,6 @@ from reinforced_data.store.identity import SET_KEY, fresh, set_identity
 from reinforced_data.store.names import SELECTION_FILE, SELECTION_ROWS_FILE
 from reinforced_data.store.reader import ReinforcedData
 from reinforced_data.training.pairs import Pair, Pairs
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SELECTION_VERSION = 1
 
@@ -43,8 +41,8 @@ class Selection:
     seed: int
     steps: list[dict[str, Any]]
     keys: list[str]
-    repeats: "Array"
-    why: "Array"
+    repeats: Array
+    why: Array
     causes: list[tuple[str, str]]
 
     @property
@@ -97,7 +95,6 @@ class Selection:
             ) from error
 
     def _write_arrow(self, path: Path) -> None:
-        import numpy as np
         import pyarrow as pa
 
         columns = {
@@ -116,7 +113,6 @@ class Selection:
 
     def _named(self, names: list[str]) -> Any:
         """The causes as a column of words: null where the sample is kept."""
-        import numpy as np
         import pyarrow as pa
 
         words = list(dict.fromkeys(names))
@@ -145,8 +141,6 @@ class Selection:
         pairs = list(zip(table["dropped_by"].to_pylist(), table["reason"].to_pylist(), strict=True))
         causes = [pair for pair in dict.fromkeys(pairs) if pair[0] is not None]
         code = {pair: place for place, pair in enumerate(causes, 1)}
-        import numpy as np
-
         return Selection(
             set_sha256=record[SET_KEY],
             seed=record["seed"],
@@ -208,8 +202,6 @@ class SelectedPairs:
     """
 
     def __init__(self, pairs: Pairs, selection: Selection) -> None:
-        import numpy as np
-
         if len(pairs) != len(selection.keys):
             raise UsageError(
                 f"The selection is of {len(selection.keys)} samples and the set has {len(pairs)}. Make it anew: distill "
@@ -226,6 +218,6 @@ class SelectedPairs:
         """See `Pairs`."""
         return self.pairs.key(int(self.places[index]))
 
-    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """See `Pairs`; `index` counts the draws of the selection."""
         return self.pairs.pair(int(self.places[index]), rng)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.core.arrays import Array
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
@@ -33,10 +34,7 @@ from reinforced_data.source import Source
 from teachers.teacher import Teacher
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
-
-    Array = np.ndarray[Any, Any]
 
 Which = bool | Literal["all"]  # False: none; True: teachers without a published scale; "all": every teacher
 MOST_PAIRS = 2048

@@ -8,8 +8,11 @@ Left out: comparing teachers with each other, and repairing (reinforce again).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError, nearest
 from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
@@ -17,11 +20,6 @@ from reinforced_data.pixels.views import render_view
 from reinforced_data.store.dtypes import MIN_COSINE
 from reinforced_data.store.reader import ReinforcedData
 from teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class _Worst:
         self.least, self._sum, self._count = 2.0, 0.0, 0
         self._place = _Place(0, 0)
 
-    def add(self, places: list[_Place], live: "Array", stored: "list[Array]") -> None:
+    def add(self, places: list[_Place], live: Array, stored: list[Array]) -> None:
         """One batch, rows [n, D] float32."""
         cosines = _cosines(live, stored)
         lowest = int(cosines.argmin())
@@ -171,10 +169,8 @@ class _Worst:
         return {"key": data.text(self._place.sample).key, part: self._place.part, "cosine": self.least}
 
 
-def _cosines(live: "Array", stored: "list[Array]") -> "Array":
+def _cosines(live: Array, stored: list[Array]) -> Array:
     """[n] float64; -1 for a row that is not finite, so that nothing broken can pass."""
-    import numpy as np
-
     a, b = live.astype(np.float64), np.stack(stored).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         cosines: Array = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)

@@ -13,14 +13,16 @@ semantics, which the tests check against torchvision. No horizontal flip, as pub
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import UsageError, nearest
 from reinforced_data.pixels.decode import square_view
 from reinforced_data.sample import View
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
 
 
@@ -56,7 +58,7 @@ def view_preset(name: str) -> ViewPreset:
     return VIEW_PRESETS[name]
 
 
-def draw_view(preset: str, width: int, height: int, rng: "np.random.Generator") -> View:
+def draw_view(preset: str, width: int, height: int, rng: np.random.Generator) -> View:
     """A random view of a width x height (pixels) image. Raises UsageError for an unknown preset."""
     rules = view_preset(preset)
     if rules.scale is None:
@@ -72,15 +74,13 @@ def draw_view(preset: str, width: int, height: int, rng: "np.random.Generator") 
 
 def storable(view: View) -> View:
     """`view` with its numbers rounded to float32, as the store keeps them."""
-    import numpy as np
-
     left, top, width, height = (float(np.float32(value)) for value in view.box)
     ops = tuple((name, float(np.float32(magnitude))) for name, magnitude in view.ops)
     return View(box=(left, top, width, height), ops=ops)
 
 
 def _draw_box(
-    scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: "np.random.Generator"
+    scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """(left, top, width, height) as fractions of whole pixels: uniform area share, log-uniform shape, ten tries, else
     the centre."""
@@ -120,10 +120,8 @@ def _snap(pixels: float) -> float:
     return float(halves if abs(pixels - halves) < 1e-2 else pixels)
 
 
-def render_view(image: "Image", view: View, size: int) -> "np.ndarray[Any, Any]":
+def render_view(image: "Image", view: View, size: int) -> Array:
     """Replay `view` on an RGB image: [size, size, 3] uint8, exactly. Raises UsageError for an unknown operation."""
-    import numpy as np
-
     return np.array(apply_operations(crop_square(image, view, size), view))  # a copy that may be written to
 
 
@@ -194,17 +192,17 @@ _OPERATIONS: "dict[str, Callable[[Image, float], Image]]" = {
 OPERATION_NAMES = tuple(sorted(_OPERATIONS))  # what the store's numbers mean, and what is drawn from
 
 
-def _signed(most: float) -> "Callable[[float, np.random.Generator], float]":
+def _signed(most: float) -> Callable[[float, np.random.Generator], float]:
     return lambda strength, rng: most * strength * (1.0 if rng.integers(2) else -1.0)
 
 
-def _fixed(amount: Callable[[float], float]) -> "Callable[[float, np.random.Generator], float]":
+def _fixed(amount: Callable[[float], float]) -> Callable[[float, np.random.Generator], float]:
     return lambda strength, _: amount(strength)
 
 
 # Operation -> (strength in 0..1, rng) -> magnitude. The extremes are torchvision's: 150 pixels of a 331-pixel image for
 # translations, 30 degrees, slope 0.3, change 0.9, four bits fewer, threshold 255 down to 0.
-_MAGNITUDES: "dict[str, Callable[[float, np.random.Generator], float]]" = {
+_MAGNITUDES: dict[str, Callable[[float, np.random.Generator], float]] = {
     "identity": _fixed(lambda _: 0.0),
     "shear_x": _signed(0.3),
     "shear_y": _signed(0.3),

@@ -18,19 +18,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.pixels.decode import BadImageError, decode_rgb, shown_otherwise
 from reinforced_data.pixels.views import storable
 from reinforced_data.published.embed_files import BadRecordError, load_npz, load_pth_gz
 from reinforced_data.sample import Caption, View
 from reinforced_data.sources.parts.listing import clean_caption
 from reinforced_data.store.row import Row
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 VIEW_PIXELS = 224  # side of the views that the published teachers saw; translations are pixels of it
 MAX_TEXT_BYTES = 1 << 20  # of a JSON or caption member
@@ -148,8 +146,6 @@ def _operation(value: Any) -> tuple[str, float]:
 
 def _share(pixels: float) -> float:
     """Pixels of the published view as a fraction of its side that means as many whole pixels there, even as float32."""
-    import numpy as np
-
     share = float(np.float32(pixels / VIEW_PIXELS))
     if int(share * VIEW_PIXELS) != int(pixels):
         share = (int(pixels) + math.copysign(0.5, pixels)) / VIEW_PIXELS
@@ -157,15 +153,13 @@ def _share(pixels: float) -> float:
 
 
 def pair_captions(
-    real: Sequence[str], synthetic: Mapping[str, Sequence[str]], embeds: "Mapping[str, Array]"
-) -> "tuple[list[Caption], Array]":
+    real: Sequence[str], synthetic: Mapping[str, Sequence[str]], embeds: Mapping[str, Array]
+) -> tuple[list[Caption], Array]:
     """Captions, each with its row of the embeddings: (C captions, [C, D]). Handles the old and the new layout.
 
     A caption's source is "real" or "synthetic:<key>". Where no real caption is to be had (Apple publishes none), the
     synthetic ones stand alone. Raises BadRecordError when captions and rows do not match.
     """
-    import numpy as np
-
     if "text_emb" not in embeds:
         raise BadRecordError("it has no text_emb")
     rows = embeds["text_emb"]
@@ -195,10 +189,8 @@ def pair_captions(
     return [cleaned[place] for place in kept], np.concatenate(parts)[kept]
 
 
-def split_columns(rows: "Array", teachers: Sequence[tuple[str, int]], what: str) -> "list[tuple[str, Array]]":
+def split_columns(rows: Array, teachers: Sequence[tuple[str, int]], what: str) -> list[tuple[str, Array]]:
     """[n, D] as (teacher, [n, D_t]) of unit-length rows. Raises BadRecordError when widths or lengths do not fit."""
-    import numpy as np
-
     whole = sum(width for _, width in teachers)
     if rows.shape[1] != whole:
         widths = " + ".join(f"{name} {width}" for name, width in teachers)

@@ -8,14 +8,11 @@ import io
 import re
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 MAX_EMBED_BYTES = 64 << 20  # unpacked, of one sample; the largest published ones have 0.3 MB
 
@@ -28,10 +25,8 @@ class BadRecordError(DistillError):
         self.reason = reason
 
 
-def load_npz(data: bytes) -> "dict[str, Array]":
+def load_npz(data: bytes) -> dict[str, Array]:
     """The two-dimensional float arrays of an .npz: name -> [n, D] float32. Raises BadRecordError."""
-    import numpy as np
-
     _check_zip(data, "npz")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -41,7 +36,7 @@ def load_npz(data: bytes) -> "dict[str, Array]":
     return {name: _checked(name, value) for name, value in found.items() if name.endswith("_emb")}
 
 
-def load_pth_gz(data: bytes) -> "dict[str, Array]":
+def load_pth_gz(data: bytes) -> dict[str, Array]:
     """The same of a gzipped `torch.save` of a dict of tensors (bf16, fp16 or fp32). Raises BadRecordError."""
     import torch
 
@@ -90,10 +85,8 @@ def _check_zip(data: bytes, what: str) -> None:
         raise BadRecordError(f"its {what} unpacks to more than {MAX_EMBED_BYTES >> 20} MiB")
 
 
-def _checked(name: str, value: "Array") -> "Array":
+def _checked(name: str, value: Array) -> Array:
     """`value` as [n, D] float32. Raises BadRecordError when it is something else, or not finite."""
-    import numpy as np
-
     if value.dtype.kind != "f" or value.ndim != 2:
         raise BadRecordError(f"{name} is {value.dtype} of shape {list(value.shape)}, where rows of floats belong")
     if not np.isfinite(value).all():

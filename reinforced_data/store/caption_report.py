@@ -11,15 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.streams import Stream, rng
 from reinforced_data.store.reader import ReinforcedData
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SAMPLES = 20_000  # read at most, by default
 RIVALS = 32  # other images that a caption's own image is ranked among
@@ -81,8 +79,6 @@ def caption_report(
         "first_share" (captions strictly nearer to their own image than to each rival; None without rivals),
         "self_similarity" (mean cosine of two captions of one sample, mean over samples; None where none has two).
     """
-    import numpy as np
-
     draws = rng(Stream.CAPTION_REPORT, seed)
     chosen = [int(i) for i in np.sort(draws.permutation(len(data))[:samples])]
     pool = [int(i) for i in np.sort(draws.permutation(np.array(chosen, np.int64))[:_BANK])]
@@ -102,7 +98,7 @@ def caption_report(
 
 
 def _read(
-    data: ReinforcedData, index: int, banks: "dict[str, Array]", others: list[int], sources: dict[str, _Source]
+    data: ReinforcedData, index: int, banks: dict[str, Array], others: list[int], sources: dict[str, _Source]
 ) -> None:
     captions = data.text(index).captions
     places: dict[str, list[int]] = {}
@@ -131,7 +127,7 @@ def _count(facts: _Source, texts: list[str]) -> None:
         facts.pair_count += max(0, len(words) - 1)
 
 
-def _judge(facts: _Teacher, texts: "Array", image: "Array", rivals: "Array") -> None:
+def _judge(facts: _Teacher, texts: Array, image: Array, rivals: Array) -> None:
     """texts: [C, D]; image: [D]; rivals: [R, D]; all unit length."""
     cosines = texts @ image
     facts.cosines += cosines.tolist()
@@ -173,17 +169,15 @@ def _nearest_rank(values: Iterable[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _image(data: ReinforcedData, index: int, teacher: str) -> "Array":
+def _image(data: ReinforcedData, index: int, teacher: str) -> Array:
     """The mean of the views' unit embeddings, unit length: [D] float64."""
     mean: Array = _unit(data.image_embeds(index, teacher)).mean(0)
     whole: Array = _unit(mean[None])[0]
     return whole
 
 
-def _unit(rows: "Array") -> "Array":
+def _unit(rows: Array) -> Array:
     """[n, D] -> float64, unit length; a row of zeros stays one."""
-    import numpy as np
-
     wide = rows.astype(np.float64)
     norms = np.sqrt((wide * wide).sum(-1, keepdims=True))
     result: Array = wide / np.where(norms == 0, 1.0, norms)

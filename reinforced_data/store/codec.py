@@ -7,31 +7,26 @@ has the bytes of one made at once.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.store.dtypes import NUMPY_DTYPES
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Rows as stored: `values` [n, D] in the storage type, `scales` [n] float32 for int8, None for the others."""
 
-    values: "Array"
-    scales: "Array | None"
+    values: Array
+    scales: Array | None
 
     def __len__(self) -> int:
         return len(self.values)
 
 
-def encode(rows: "Array", dtype: str) -> Encoded:
+def encode(rows: Array, dtype: str) -> Encoded:
     """Rows [n, D] float32 in the storage type `dtype` (one of EMBED_DTYPES)."""
-    import numpy as np
-
     rows = np.ascontiguousarray(rows, np.float32)
     if dtype == "int8":
         scales = (np.abs(rows).max(axis=1, initial=0.0) / np.float32(127)).astype(np.float32)
@@ -42,10 +37,8 @@ def encode(rows: "Array", dtype: str) -> Encoded:
     return Encoded(rows.astype(NUMPY_DTYPES[dtype]), None)
 
 
-def decode(values: "Array", scales: "Array | None", dtype: str) -> "Array":
+def decode(values: Array, scales: Array | None, dtype: str) -> Array:
     """Stored rows [n, D] (or one row [D]) as float32; `scales` [n] (or one number) for int8."""
-    import numpy as np
-
     if dtype == "int8":
         assert scales is not None
         return values.astype(np.float32) * np.asarray(scales, np.float32)[..., None]
@@ -56,16 +49,12 @@ def decode(values: "Array", scales: "Array | None", dtype: str) -> "Array":
 
 def join(parts: list[Encoded]) -> Encoded:
     """Rows after rows. All parts have one storage type."""
-    import numpy as np
-
     scales = None if parts[0].scales is None else np.concatenate([part.scales for part in parts])
     return Encoded(np.concatenate([part.values for part in parts]), scales)
 
 
-def _to_bf16(rows: "Array") -> "Array":
+def _to_bf16(rows: Array) -> Array:
     """Upper halves of float32 numbers, rounded to nearest, ties to even (as torch does)."""
-    import numpy as np
-
     bits = rows.view(np.uint32)
     rounded: Array = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
         "<u2"

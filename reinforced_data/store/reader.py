@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import decode_rgb
 from reinforced_data.sample import Caption, ReinforcedSample, View
@@ -23,10 +24,7 @@ from reinforced_data.store.shards import Shards
 from teachers.spec import TeacherFacts
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
-
-    Array = np.ndarray[Any, Any]
 
 _TEXTS_KEPT = 4096  # samples whose captions and views stay in memory as Python objects
 
@@ -170,19 +168,19 @@ class ReinforcedData:
             )
         return image
 
-    def image_embeds(self, index: int, teacher: str) -> "Array":
+    def image_embeds(self, index: int, teacher: str) -> Array:
         """The teacher's embeddings of the views: [A, D] float32."""
         return self._embeds(index, IMAGE, teacher)
 
-    def text_embeds(self, index: int, teacher: str) -> "Array":
+    def text_embeds(self, index: int, teacher: str) -> Array:
         """The teacher's embeddings of the captions: [C, D] float32."""
         return self._embeds(index, TEXT, teacher)
 
-    def image_embed(self, index: int, teacher: str, view: int) -> "Array":
+    def image_embed(self, index: int, teacher: str, view: int) -> Array:
         """The teacher's embedding of one view: [D] float32."""
         return self._embed(index, IMAGE, teacher, view)
 
-    def text_embed(self, index: int, teacher: str, caption: int) -> "Array":
+    def text_embed(self, index: int, teacher: str, caption: int) -> Array:
         """The teacher's embedding of one caption: [D] float32."""
         return self._embed(index, TEXT, teacher, caption)
 
@@ -191,11 +189,11 @@ class ReinforcedData:
         batch, place = self._rows.find(index)
         return batch.embeds(side, teacher, place)
 
-    def _embeds(self, index: int, side: str, teacher: str) -> "Array":
+    def _embeds(self, index: int, side: str, teacher: str) -> Array:
         stored = self.encoded(index, side, teacher)
         return decode(stored.values, stored.scales, self.manifest.embed_dtype)
 
-    def _embed(self, index: int, side: str, teacher: str, row: int) -> "Array":
+    def _embed(self, index: int, side: str, teacher: str, row: int) -> Array:
         stored = self.encoded(index, side, teacher)  # views of mapped memory: only the row below is touched
         scale = None if stored.scales is None else stored.scales[row]
         return decode(stored.values[row], scale, self.manifest.embed_dtype)

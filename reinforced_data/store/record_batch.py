@@ -4,18 +4,16 @@ Numbers are reached through the Arrow buffers, without a copy; see `shard_file` 
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.sample import Caption, View
 from reinforced_data.store.codec import Encoded
 from reinforced_data.store.dtypes import NUMPY_DTYPES
 from reinforced_data.store.row import Row
 from reinforced_data.store.shard_file import embeds_column, scales_column
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 _BOX = ("left", "top", "width", "height")
 
@@ -57,7 +55,7 @@ class StoredBatch:
             ops=tuple((names[codes[op]], float(magnitudes[op])) for op in range(int(ops[item]), int(ops[item + 1]))),
         )
 
-    def _view_arrays(self) -> "tuple[Array, ...]":
+    def _view_arrays(self) -> tuple[Array, ...]:
         views = self._columns["views"]
         fields = views.values
         ops = fields.field("ops")
@@ -70,7 +68,7 @@ class StoredBatch:
             self._names: list[str] = json.loads(self._schema.field("views").metadata[b"ops"])
         return self._names
 
-    def _offsets(self, column: str) -> "Array":
+    def _offsets(self, column: str) -> Array:
         name = "offsets:" + column
         if name not in self._arrays:
             self._arrays[name] = (self._columns[column].offsets.to_numpy(),)
@@ -88,9 +86,7 @@ class StoredBatch:
         kept = self._arrays[scales][0][rows] if self._dtype == "int8" else None
         return Encoded(self._arrays[column][0][rows], kept)
 
-    def _numbers(self, column: str) -> "Array":
-        import numpy as np
-
+    def _numbers(self, column: str) -> Array:
         rows = self._columns[column].values  # fixed_size_list<number, D>
         numbers = np.frombuffer(rows.values.buffers()[1] or b"", NUMPY_DTYPES[self._dtype])
         width = rows.type.list_size

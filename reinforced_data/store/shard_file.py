@@ -25,19 +25,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.atomic import staged_file
 from reinforced_data.pixels.views import OPERATION_NAMES
 from reinforced_data.sample import View
 from reinforced_data.store.codec import Encoded, encode
 from reinforced_data.store.manifest import SCHEMA_VERSION, Plan, Rejected
 from reinforced_data.store.row import Row
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 IMAGE, TEXT = "image", "text"
 SIDES = (IMAGE, TEXT)
@@ -149,13 +147,12 @@ def _plain_view(view: View) -> dict[str, Any]:
     return {"left": left, "top": top, "width": width, "height": height, "ops": ops}
 
 
-def _encoded(embeds: "Array | Encoded", dtype: str) -> Encoded:
+def _encoded(embeds: Array | Encoded, dtype: str) -> Encoded:
     return embeds if isinstance(embeds, Encoded) else encode(embeds, dtype)
 
 
-def _embeds_array(cells: "list[Array]", kind: Any) -> Any:
+def _embeds_array(cells: list[Array], kind: Any) -> Any:
     """Cells of [rows, D] numbers as one array of list<fixed_size_list>, without a Python object per number."""
-    import numpy as np
     import pyarrow as pa
 
     rows = kind.value_type

@@ -12,13 +12,12 @@ Losses belong to `distill`; this module only picks numbers.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
 
 from distill.core.errors import UsageError
 from reinforced_data.sentences import SENTENCE
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PolicyName = Literal["auto", "any", "sum", "mix"]
 KINDS = ("real", "synthetic")
@@ -66,7 +65,7 @@ class CaptionPolicy:
             return CaptionPolicy("sum", self.weights, self.sub_sentences)
         return CaptionPolicy("mix" if self.weights else "any", self.weights, self.sub_sentences)
 
-    def draw(self, sources: Sequence[str], rng: "np.random.Generator") -> tuple[int, ...]:
+    def draw(self, sources: Sequence[str], rng: np.random.Generator) -> tuple[int, ...]:
         """The numbers of the captions to read, of a sample with these sources: one, or with "sum" two (real first)."""
         usable = [n for n, source in enumerate(sources) if self.sub_sentences or not source.endswith(SENTENCE)]
         usable = usable or list(range(len(sources)))
@@ -79,7 +78,7 @@ class CaptionPolicy:
             return (self._weighted(usable, sources, rng),)
         return (usable[int(rng.integers(len(usable)))],)
 
-    def _weighted(self, among: list[int], sources: Sequence[str], rng: "np.random.Generator") -> int:
+    def _weighted(self, among: list[int], sources: Sequence[str], rng: np.random.Generator) -> int:
         """A source name by weight, then one of its captions evenly; evenly among all where no name fits."""
         weights = self.weights or dict.fromkeys(KINDS, 1.0)
         groups: dict[str, list[int]] = {}

@@ -8,6 +8,8 @@ place, and workers live for the whole run with two batches each in hand.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.sample import Batch
@@ -83,7 +85,6 @@ class _Guarded:
 
 def collate(pairs: list[Pair]) -> Batch:
     """b pairs as one batch: images [b, 3, S, S] uint8; texts and their embeddings by stream, see `Batch`."""
-    import numpy as np
     import torch
 
     streams = range(len(pairs[0].texts))

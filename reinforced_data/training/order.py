@@ -5,14 +5,10 @@ again until it lands inside (cycle walking; Black and Rogaway, CT-RSA 2002): a p
 with random access. Good enough to shuffle by; no cipher.
 """
 
-from typing import TYPE_CHECKING, Any
+import numpy as np
 
+from distill.core.arrays import Array
 from distill.core.streams import Stream, sequence
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 _ROUNDS = 8
 
@@ -21,8 +17,6 @@ class EpochOrder:
     """The order in which an epoch visits `count` samples; depends on (seed, epoch) alone."""
 
     def __init__(self, seed: int, epoch: int, count: int) -> None:
-        import numpy as np
-
         self.count = count
         self._half = max(1, (max(1, count - 1).bit_length() + 1) // 2)  # bits; the domain is 4 ** half >= count
         self._keys = sequence(Stream.ORDER, seed, epoch).generate_state(_ROUNDS, np.uint64)
@@ -30,10 +24,8 @@ class EpochOrder:
     def __len__(self) -> int:
         return self.count
 
-    def samples(self, start: int, stop: int) -> "Array":
+    def samples(self, start: int, stop: int) -> Array:
         """The sample numbers at places start <= place < stop, int64. Raises IndexError outside the epoch."""
-        import numpy as np
-
         if not 0 <= start <= stop <= self.count:
             raise IndexError((start, stop))
         numbers = self._once(np.arange(start, stop, dtype=np.uint64))
@@ -43,9 +35,7 @@ class EpochOrder:
             outside = outside[numbers[outside] >= self.count]
         return numbers.astype(np.int64)
 
-    def _once(self, numbers: "Array") -> "Array":
-        import numpy as np
-
+    def _once(self, numbers: Array) -> Array:
         bits = np.uint64(self._half)
         mask = np.uint64((1 << self._half) - 1)
         left, right = numbers >> bits, numbers & mask
@@ -55,10 +45,8 @@ class EpochOrder:
         return joined
 
 
-def _mixed(words: "Array") -> "Array":
+def _mixed(words: Array) -> Array:
     """A well-stirred 64-bit hash of each word (the finaliser of SplitMix64; Steele et al., OOPSLA 2014)."""
-    import numpy as np
-
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     stirred: Array = words ^ (words >> np.uint64(31))

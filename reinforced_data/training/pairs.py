@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.views import draw_view, render_view, view_preset
@@ -20,10 +23,7 @@ from reinforced_data.training.replay import Replay, stored_view
 from teachers.spec import TeacherFacts
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
-
-    Array = np.ndarray[Any, Any]
 
 SMALL_SIDE = 128  # pixels; images no larger are kept decoded, since decoding them costs more than keeping them
 CACHE_BYTES = 512 << 20
@@ -36,10 +36,10 @@ class Pair:
     the unit-length float32 embeddings: [D] of the view, [captions, D] of the texts."""
 
     key: str
-    image: "Array"
+    image: Array
     texts: tuple[str, ...]
-    teacher_image: "dict[str, Array]" = field(default_factory=dict)
-    teacher_text: "dict[str, Array]" = field(default_factory=dict)
+    teacher_image: dict[str, Array] = field(default_factory=dict)
+    teacher_text: dict[str, Array] = field(default_factory=dict)
 
 
 class Pairs(Protocol):
@@ -49,7 +49,7 @@ class Pairs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """A pair of sample `index`; view and captions are drawn from `rng`, as many captions for every sample."""
         ...
 
@@ -121,7 +121,7 @@ class StoredPairs:
         """See `Pairs`."""
         return self.data.key(index)
 
-    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """See `Pairs`. Raises DistillError naming the sample when its image is not the one that was reinforced."""
         data = self.data
         number = int(rng.integers(data.counts(index)[0]))
@@ -137,7 +137,7 @@ class StoredPairs:
     def _sources(self, index: int) -> list[str]:
         return self.data.caption_sources(index)
 
-    def _image(self, index: int, number: int) -> "Array":
+    def _image(self, index: int, number: int) -> Array:
         view, image = self.data.view(index, number), self._small.get(index)
         if image is None:
             if self.replay == "fast" and max(self.data.size(index)) > SMALL_SIDE:
@@ -146,9 +146,7 @@ class StoredPairs:
             self._small.keep(index, image)
         return render_view(image, view, self.image_size)
 
-    def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> "Array":
-        import numpy as np
-
+    def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> Array:
         return np.stack([_unit(self.data.text_embed(index, teacher, caption)) for caption in captions])
 
 
@@ -184,7 +182,7 @@ class RawPairs:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_facts": {}}
 
-    def pair(self, index: int, rng: "np.random.Generator") -> Pair:
+    def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """See `Pairs`. Raises DistillError when no sample at all can be used."""
         for step in range(len(self)):
             place = (index + step) % len(self)
@@ -208,12 +206,12 @@ class RawPairs:
         """See `Pairs`."""
         return self.source[index].key
 
-    def _texts(self, captions: Sequence[Caption], rng: "np.random.Generator") -> tuple[str, ...]:
+    def _texts(self, captions: Sequence[Caption], rng: np.random.Generator) -> tuple[str, ...]:
         picked = self.policy.draw([caption.source for caption in captions], rng)
         texts = tuple(captions[number].text for number in picked)
         return tuple(self._perhaps_sentence(text, rng) for text in texts) if self.policy.sub_sentences else texts
 
-    def _perhaps_sentence(self, text: str, rng: "np.random.Generator") -> str:
+    def _perhaps_sentence(self, text: str, rng: np.random.Generator) -> str:
         sentences = sub_sentences(text)
         choices = [text, *sentences] if len(sentences) > 1 else [text]
         return choices[int(rng.integers(len(choices)))]
@@ -235,9 +233,7 @@ def _known_preset(name: str) -> None:
     view_preset(name)  # raises; a function of its own because arguments here carry the same name
 
 
-def _unit(vector: "Array") -> "Array":
+def _unit(vector: Array) -> Array:
     """Unit length again after half-precision rounding (about 1e-4 off); float32 vectors stay as they are."""
-    import numpy as np
-
     norm = float(np.sqrt(np.dot(vector, vector)))
     return vector if abs(norm - 1.0) < 1e-6 or norm == 0.0 else (vector / np.float32(norm)).astype(np.float32)

@@ -7,19 +7,19 @@ and does not look beyond the crop's border. How far the pixels are apart is meas
 in the tests. Labelling and verification never come here.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from distill.core.arrays import Array
 from reinforced_data.pixels.decode import decode_reduced
 from reinforced_data.pixels.views import apply_operations, box_pixels, render_view
 from reinforced_data.sample import View
 from reinforced_data.store.reader import ReinforcedData
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
     from torch import Tensor
-
-    Array = np.ndarray[Any, Any]
 
 Replay = Literal["exact", "fast"]
 SPARE = 1.5  # the crop in the reduced image stays at least this many times the output's side
@@ -31,7 +31,7 @@ def reduction(view: View, size: tuple[int, int], output: int) -> int:
     return max((factor for factor in (2, 4, 8) if shorter / factor >= SPARE * output), default=1)
 
 
-def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> "Array":
+def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> Array:
     """The "fast" replay of a view of sample `index`: [output, output, 3] uint8.
 
     Raises DistillError naming the sample as `ReinforcedData.decoded` does.
@@ -45,9 +45,8 @@ def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> "A
     return fast_view(data.decoded(index), view, output, size)
 
 
-def fast_view(image: "Image", view: View, output: int, size: tuple[int, int]) -> "Array":
+def fast_view(image: "Image", view: View, output: int, size: tuple[int, int]) -> Array:
     """`view` of an image of `size` pixels, of which `image` may be a reduced copy: [output, output, 3] uint8."""
-    import numpy as np
     from PIL import Image
 
     if image.size != size:
@@ -62,9 +61,8 @@ def fast_view(image: "Image", view: View, output: int, size: tuple[int, int]) ->
     return np.array(apply_operations(Image.fromarray(crop), view)) if view.ops else crop
 
 
-def _resized(image: "Image", box: tuple[int, int, int, int], output: int) -> "Array":
+def _resized(image: "Image", box: tuple[int, int, int, int], output: int) -> Array:
     """Antialiased bicubic resize of whole pixels."""
-    import numpy as np
     from torch.nn.functional import interpolate
 
     pixels = _pixels(image)[box[1] : box[3], box[0] : box[2]]
@@ -74,7 +72,6 @@ def _resized(image: "Image", box: tuple[int, int, int, int], output: int) -> "Ar
 
 def _pixels(image: "Image") -> "Tensor":
     """[H, W, 4] uint8 over Pillow's own memory where it lends it (11.3 and later), only to read; else a copy [H, W, 3]."""
-    import numpy as np
     import pyarrow as pa
     import torch
 

@@ -2,17 +2,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from reinforced_data.curation.concepts import EVERYDAY, Concepts, Matches, read_concepts
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SHOWN = 20  # entries listed in the facts
 
@@ -35,8 +32,6 @@ class Balance(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`."""
-        import numpy as np
-
         concepts = Concepts(read_concepts(Path(self.concepts) if self.concepts else EVERYDAY))
         matches = self._matches(rows, concepts)
         counts = matches.counts(len(concepts.entries))
@@ -77,9 +72,7 @@ def draw(seed: int, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
-def _facts(concepts: Concepts, matches: Matches, counts: "Array", keep: "Array", cap: int) -> dict[str, Any]:
-    import numpy as np
-
+def _facts(concepts: Concepts, matches: Matches, counts: Array, keep: Array, cap: int) -> dict[str, Any]:
     after = np.zeros_like(counts)
     for row in np.flatnonzero(keep):
         after[matches.of(int(row))] += 1

@@ -3,19 +3,15 @@
 import tempfile
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from distill.core.errors import UsageError
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows, fraction_of
 from reinforced_data.curation.kmeans import assign, spherical_kmeans
 from reinforced_data.curation.quota import quotas
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 
 @FILTERS.register("clusters")
@@ -39,8 +35,6 @@ class Clusters(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`. Raises UsageError when there are fewer samples than clusters."""
-        import numpy as np
-
         if self.k > len(rows):
             raise UsageError(f"filter 'clusters': k={self.k} clusters of {len(rows)} samples. Give a smaller k.")
         teacher = rows.teacher(self.teacher)
@@ -72,10 +66,8 @@ class Clusters(Filter):
         )
 
 
-def between(centroids: "Array", neighbours: int) -> "Array":
+def between(centroids: Array, neighbours: int) -> Array:
     """d_inter: each centroid's mean cosine distance to its `neighbours` nearest others, [k] float64."""
-    import numpy as np
-
     wide = centroids.astype(np.float64)
     distance = 1 - wide @ wide.T
     np.fill_diagonal(distance, np.inf)
@@ -83,19 +75,15 @@ def between(centroids: "Array", neighbours: int) -> "Array":
     return nearest
 
 
-def shares(complexity: "Array", temperature: float) -> "Array":
+def shares(complexity: Array, temperature: float) -> Array:
     """P_j = softmax(C_j / temperature), [k] float64."""
-    import numpy as np
-
     weights = np.exp((complexity - complexity.max()) / temperature)
     shared: Array = weights / weights.sum()
     return shared
 
 
-def _farthest(distance: "Array", cluster: "Array", keys: list[str], counts: "Array") -> "Array":
+def _farthest(distance: Array, cluster: Array, keys: list[str], counts: Array) -> Array:
     """Places of the rows that are kept: in cluster j the counts[j] farthest, equals by key."""
-    import numpy as np
-
     rank = np.empty(len(keys), np.int64)
     rank[np.argsort(np.asarray(keys, dtype=object), kind="stable")] = np.arange(len(keys))
     order = np.lexsort((rank, -distance, cluster))

@@ -2,21 +2,18 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from distill.core.errors import UsageError
 from reinforced_data.curation.evaluation import Evaluation, read_evaluation, shared_teacher
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows
 from reinforced_data.curation.filters.duplicates import image_hashes
 from reinforced_data.curation.image_hash import BITS, near_hashes
 from reinforced_data.curation.neighbours import TOLERANCE, nearest_of
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SHOWN = 20  # pairs listed in the facts
 Matched = dict[int, tuple[int, float]]  # row -> (place in the evaluation set, score)
@@ -43,8 +40,6 @@ class Decontaminate(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`. Raises UsageError when `against` cannot be compared in the way asked for, or is the set itself."""
-        import numpy as np
-
         evaluation = read_evaluation(self.against, self.split, self.by in ("all", "hash"))
         if evaluation.data is not None and evaluation.data.path.resolve() == rows.data.path.resolve():
             raise UsageError(f"filter 'decontaminate': {self.against!r} is the training set itself.")
@@ -109,10 +104,8 @@ def _by_hash(rows: Rows, evaluation: Evaluation, bits: int) -> Matched:
     return found
 
 
-def _nearest(rows: Rows, evaluation: Evaluation, teacher: str) -> "tuple[Array, Array]":
+def _nearest(rows: Rows, evaluation: Evaluation, teacher: str) -> tuple[Array, Array]:
     """Per row the nearest evaluation image and its cosine: [n] int64, [n] float64."""
-    import numpy as np
-
     assert evaluation.data is not None
     theirs = Rows(evaluation.data, np.arange(len(evaluation.data)), evaluation.keys)
     places, cosines = np.empty(len(rows), np.int64), np.empty(len(rows), np.float64)
@@ -124,9 +117,7 @@ def _nearest(rows: Rows, evaluation: Evaluation, teacher: str) -> "tuple[Array, 
     return places, cosines
 
 
-def _mask(matched: Matched, rows: int) -> "Array":
-    import numpy as np
-
+def _mask(matched: Matched, rows: int) -> Array:
     mask = np.zeros(rows, bool)
     mask[list(matched)] = True
     return mask

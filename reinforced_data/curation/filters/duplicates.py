@@ -2,18 +2,15 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows
 from reinforced_data.curation.image_hash import hashes_of, near_hashes
 from reinforced_data.curation.neighbours import Groups, near_pairs
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 SHOWN = 20  # pairs listed in the facts
 
@@ -37,8 +34,6 @@ class Duplicates(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`."""
-        import numpy as np
-
         groups = Groups(len(rows))
         exact = _same_bytes(rows)
         groups.join(np.arange(len(rows)), exact)
@@ -67,9 +62,7 @@ class Duplicates(Filter):
         }
         return Outcome(dropped, scores, name, facts=facts)
 
-    def _by_embedding(self, rows: Rows, teacher: str, groups: Groups, seed: int) -> "Array":
-        import numpy as np
-
+    def _by_embedding(self, rows: Rows, teacher: str, groups: Groups, seed: int) -> Array:
         best = np.full(len(rows), -np.inf)
         with tempfile.TemporaryDirectory(prefix="distill-") as folder:
             vectors = rows.image_matrix(teacher, Path(folder))
@@ -80,10 +73,8 @@ class Duplicates(Filter):
         return np.where(np.isfinite(best), best, np.nan)
 
 
-def _same_bytes(rows: Rows) -> "Array":
+def _same_bytes(rows: Rows) -> Array:
     """For each row the first row whose image has the same SHA-256, [n] int64. 128 of its 256 bits are compared."""
-    import numpy as np
-
     digests = np.empty(len(rows), "S16")
     for part in rows.blocks():
         digests[part] = [bytes.fromhex(rows.data.text(int(i)).image_sha256)[:16] for i in rows.indices[part]]
@@ -92,18 +83,14 @@ def _same_bytes(rows: Rows) -> "Array":
     return same
 
 
-def image_hashes(rows: Rows) -> "tuple[Array, Array]":
+def image_hashes(rows: Rows) -> tuple[Array, Array]:
     """(rows that have a perceptual hash [h] int64, their hashes [h] uint64)."""
-    import numpy as np
-
     images = ((rows.keys[row], rows.data.image(int(index))) for row, index in enumerate(rows.indices))
     known = [(row, value) for row, value in enumerate(hashes_of(images)) if value is not None]
     return np.asarray([row for row, _ in known], np.int64), np.asarray([value for _, value in known], np.uint64)
 
 
 def _by_hash(rows: Rows, bits: int, groups: Groups) -> None:
-    import numpy as np
-
     owners, hashes = image_hashes(rows)
     values, first, place = np.unique(hashes, return_index=True, return_inverse=True)
     groups.join(owners, owners[first[place]])  # equal hashes once, so that a common one is not paired with itself

@@ -1,19 +1,15 @@
 """Mix several scores into one and draw from it with a soft cap on repeats (FLYT)."""
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from distill.core.errors import UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows, fraction_of
 from reinforced_data.curation.filters.score import Captions, caption_scores
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 ROUNDS = 1000  # the authors draw 128 million in rounds of 100 thousand
 
@@ -40,8 +36,6 @@ class Mix(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`. Raises UsageError for a score that there is not."""
-        import numpy as np
-
         mixed = np.zeros(len(rows))
         parts = self._parts(rows)
         for name, weight in parts.items():
@@ -70,7 +64,7 @@ class Mix(Filter):
                 raise UsageError(f"filter 'mix': weights {item!r}: write NAME=WEIGHT;NAME=WEIGHT with a number each.")
         return parts
 
-    def _score(self, rows: Rows, name: str) -> "Array":
+    def _score(self, rows: Rows, name: str) -> Array:
         if not name.startswith("#"):
             return caption_scores(rows, rows.teacher(name), self.captions)
         place = int(name[1:]) - 1 if name[1:].isdigit() else -1
@@ -83,10 +77,8 @@ class Mix(Filter):
         return column
 
 
-def standardised(scores: "Array") -> "Array":
+def standardised(scores: Array) -> Array:
     """Mean 0 and deviation 1 over the finite ones ([n] float64); what is not finite gets the lowest."""
-    import numpy as np
-
     known = np.isfinite(scores)
     if not known.any():
         return np.zeros(len(scores))
@@ -98,14 +90,12 @@ def standardised(scores: "Array") -> "Array":
     return result
 
 
-def soft_cap_sample(logits: "Array", draws: int, penalty: float, batch: int, seed: int) -> "Array":
+def soft_cap_sample(logits: Array, draws: int, penalty: float, batch: int, seed: int) -> Array:
     """How often each of n rows is drawn, [n] int64, `draws` in all.
 
     A round without replacement is the top `batch` of logits plus Gumbel noise, which has that very distribution (Kool
     et al., arXiv:1903.06059) and needs no normalisation.
     """
-    import numpy as np
-
     noise = rng(Stream.MIX, seed)
     logits = logits.astype(np.float64).copy()
     counts = np.zeros(len(logits), np.int64)

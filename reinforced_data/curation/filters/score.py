@@ -1,18 +1,15 @@
 """Keep the pairs whose caption fits the image, as a teacher sees it (LAION's threshold, DFN's top fraction)."""
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
+from distill.core.arrays import Array
 from distill.core.errors import UsageError
 from reinforced_data.curation.filter import FILTERS, Filter, Outcome, Rows, by_rank, fraction_of, mean_view, unit
 from reinforced_data.store.reader import ReinforcedData
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 Captions = Literal["best", "mean", "real"]
 
@@ -35,8 +32,6 @@ class Score(Filter):
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """See `Filter`. Samples that have no real caption are dropped with captions=real."""
-        import numpy as np
-
         if self.min is None and self.keep is None:
             raise UsageError("filter 'score': give min=COSINE, keep=FRACTION or both, for example score:keep=0.2.")
         teacher = rows.teacher(self.teacher)
@@ -51,10 +46,8 @@ class Score(Filter):
         return Outcome(dropped, scores, f"cosine of image and caption by {teacher} ({self.captions})")
 
 
-def caption_scores(rows: Rows, teacher: str, captions: Captions) -> "Array":
+def caption_scores(rows: Rows, teacher: str, captions: Captions) -> Array:
     """The score of every row, [n] float64; NaN where no caption counts."""
-    import numpy as np
-
     scores = np.empty(len(rows), np.float64)
     for part in rows.blocks():
         scores[part] = [_score(rows.data, int(index), teacher, captions) for index in rows.indices[part]]
