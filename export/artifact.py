@@ -1,4 +1,7 @@
-"""What an export leaves behind: `ExportArtifact`, `ParityReport`, `LatencyProfile`, and their folder on disk. No torch."""
+"""What an export leaves behind: `ExportArtifact`, `ParityReport`, `LatencyProfile`, and the folder that holds them.
+
+The one writer and reader of exported folders, and the one place for the names in them. Imports no torch.
+"""
 
 import hashlib
 from dataclasses import asdict, dataclass, field
@@ -29,7 +32,7 @@ def profile_file(device: str) -> str:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The exported file against the eager student on the same inputs.
+    """How near the embeddings of an exported file are to the eager student's on the same inputs.
 
     Attributes:
         checked_by: how, in words for the report ("executorch runtime", "onnxruntime", "MIL program run in torch, not
@@ -148,7 +151,7 @@ def read_artifacts(folder: Path) -> list[ExportArtifact]:
         raise UsageError(f"{str(folder / ARTIFACT_FILE)!r} cannot be read ({error}). Export again.") from None
 
 
-def whole(folder: Path, request: str) -> list[ExportArtifact] | None:
+def read_if_whole(folder: Path, request: str) -> list[ExportArtifact] | None:
     """The artifacts of a folder that answers the same request with unchanged files, else None.
 
     Args:

@@ -1,4 +1,4 @@
-"""Devices to measure on: the registry and what a device says of itself. Left out: measuring (export.profile)."""
+"""Devices to measure on: their registry, and what is known of each. Left out: measuring (export.profile)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field

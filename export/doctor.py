@@ -1,7 +1,6 @@
-"""`doctor`: is this machine ready? Looks without importing anything heavy, so that it answers at once and never
-crashes.
+"""`doctor` checks what this machine can do. It imports nothing heavy, so that it answers at once and never crashes.
 
-Left out: mending what it finds; it says what to run.
+Left out: mending what is wrong; each check says what to run.
 """
 
 import importlib.metadata

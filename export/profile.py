@@ -1,4 +1,4 @@
-"""`profile`: how long each exported tower takes, and where it was not measured, why not.
+"""`profile` measures how long each exported tower takes, or says why it could not be measured.
 
 Eager means the same deployable towers in eager torch. On the host every runtime has a process of its own; rounds
 alternate between them, forwards and backwards, so that a machine that slows down slows all of them. Left out:
@@ -51,7 +51,7 @@ def profile(
     known = {info.name: info for info in list_devices()}
     result: list[LatencyProfile] = []
     for device in dict.fromkeys(settings.devices or known):
-        info = known.get(device) or _absent(device, known)
+        info = known.get(device) or _absent_device(device, known)
         if info.kind == "host":
             rows = _measure_host(artifacts, student_dir, info, settings, progress)
         else:
@@ -80,7 +80,7 @@ def _measure_host(
     for folder, towers in artifacts.items():
         target = get_target(towers[0].target)
         if target.no_latency:
-            rows[folder] = [_blank(info.name, target.runtime, tower, target.no_latency) for tower in TOWERS]
+            rows[folder] = [_not_timed(info.name, target.runtime, tower, target.no_latency) for tower in TOWERS]
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
             jobs.append((folder, target.name, {"source": str(folder), "files": files}))
@@ -147,16 +147,16 @@ def _measured(device: str, runtime: str, tower: str, times: list[float], setting
 
 def _not_measured(artifacts: dict[Path, list[ExportArtifact]], info: DeviceInfo) -> _Rows:
     return {
-        path: [_blank(info.name, get_target(towers[0].target).runtime, tower, info.missing) for tower in TOWERS]
+        path: [_not_timed(info.name, get_target(towers[0].target).runtime, tower, info.missing) for tower in TOWERS]
         for path, towers in artifacts.items()
     }
 
 
-def _blank(device: str, runtime: str, tower: str, reason: str) -> LatencyProfile:
+def _not_timed(device: str, runtime: str, tower: str, reason: str) -> LatencyProfile:
     return LatencyProfile(device=device, runtime=runtime, tower=tower, source="not measured", note=reason)
 
 
-def _absent(device: str, known: dict[str, DeviceInfo]) -> DeviceInfo:
+def _absent_device(device: str, known: dict[str, DeviceInfo]) -> DeviceInfo:
     reasons = "; ".join(f"{info.name}: {info.missing}" for info in known.values() if not info.ready)
     return DeviceInfo(device, "absent", missing=f"no device {device!r} is attached ({reasons})")
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distill.core import atomic
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from distill.core.progress import Progress, silent
 from export.artifact import (
@@ -26,9 +27,9 @@ from export.artifact import (
     ParityReport,
     Tower,
     hash_path,
+    read_if_whole,
     size_of,
     tower_file,
-    whole,
     write_artifacts,
 )
 from export.children.conversion import Conversion
@@ -37,7 +38,6 @@ from export.target import INPUT_NAMES, OUTPUT_NAMES, Target, get_target
 from export.towers.parity import Reference, required_cosine
 from export.towers.programs import REFERENCE_FILE, check_inputs, student_digest, write_programs
 
-Array = np.ndarray[Any, Any]
 FORMAT = 1  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
@@ -168,7 +168,7 @@ def _job(
 
 def _kept(job: ExportJob) -> list[ExportArtifact] | None:
     """The artifacts of an earlier export that answers the same request and passes this one's bar, else None."""
-    artifacts = whole(job.folder, job.request)
+    artifacts = read_if_whole(job.folder, job.request)
     if artifacts is None or job.below_bar(artifacts):
         return None
     current = [replace(artifact, licence=job.licence, provenance=job.provenance) for artifact in artifacts]

@@ -6,21 +6,22 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.core.errors import DistillError
 from distill.core.registry import Registry
 from export.artifact import Tower
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
 
 INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens"}
 OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding"}
 
 # One input with batch 1 (pixels [1, 3, S, S] float32 or tokens [1, L] int32) -> [1, D] float32.
-Runner = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+Runner = Callable[["Array"], "Array"]
 
 
 class NotCheckedError(DistillError):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.core.arrays import Array
 from export.artifact import TOWERS
 from export.target import Runner, get_target
 
@@ -42,9 +43,9 @@ def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
     modules = dict(zip(TOWERS, deployable_towers(load_student(source)), strict=True))
 
     def runner(module: Any) -> Runner:
-        def run(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        def run(value: Array) -> Array:
             with torch.inference_mode():
-                result: np.ndarray[Any, Any] = module(torch.from_numpy(value)).numpy()
+                result: Array = module(torch.from_numpy(value)).numpy()
             return result
 
         return run
@@ -52,7 +53,7 @@ def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
     return {tower: runner(module) for tower, module in modules.items()}
 
 
-def time_runs(run: Runner, inputs: "np.ndarray[Any, Any]", runs: int, warmup_runs: int) -> list[float]:
+def time_runs(run: Runner, inputs: Array, runs: int, warmup_runs: int) -> list[float]:
     """Milliseconds of `runs` calls, each on the next input, after `warmup_runs` calls that are not counted."""
     items = [np.ascontiguousarray(item[None]) for item in inputs]
     for index in range(warmup_runs):

@@ -1,7 +1,7 @@
 """`python -m export.children.convert JOB.json`: convert both towers to one target and check them, in a process of its own.
 
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
-gigabytes; so each gets a process, whose output goes to a log file. Left out: everything that decides (export.run does).
+gigabytes; so each gets a process, whose output goes to a log file. Left out: every decision, which export.run takes.
 
 The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result,
 written to that file: {tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.

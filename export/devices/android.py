@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 
+from typing_extensions import override
+
 from export.device import DEVICES, DeviceInfo, DeviceKind
 
 NO_ADB = "adb is not on the PATH: install Android's platform tools (Debian: apt install adb) and attach a phone"
@@ -15,8 +17,9 @@ class Android(DeviceKind):
 
     kind = "android"
 
+    @override
     def find(self) -> list[DeviceInfo]:
-        """See DeviceKind. Asks `adb devices -l`, which may start adb's server, for at most five seconds."""
+        """What `adb devices -l` lists within five seconds. The call may start adb's server."""
         if shutil.which("adb") is None:
             return [DeviceInfo("android", "android", missing=NO_ADB)]
         try:

@@ -4,6 +4,8 @@ import platform
 import shutil
 import sys
 
+from typing_extensions import override
+
 from export.device import DEVICES, DeviceInfo, DeviceKind
 
 
@@ -12,8 +14,8 @@ class Apple(DeviceKind):
 
     kind = "apple"
 
+    @override
     def find(self) -> list[DeviceInfo]:
-        """See DeviceKind."""
         if sys.platform != "darwin":
             return [
                 DeviceInfo(

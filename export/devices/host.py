@@ -5,6 +5,8 @@ import os
 import platform
 from pathlib import Path
 
+from typing_extensions import override
+
 from export.device import DEVICES, DeviceInfo, DeviceKind
 
 
@@ -13,8 +15,8 @@ class Host(DeviceKind):
 
     kind = "host"
 
+    @override
     def find(self) -> list[DeviceInfo]:
-        """See DeviceKind."""
         return [
             DeviceInfo(
                 name="host",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.core.arrays import Array
 from export.mil.coremltools import import_coremltools
 from export.mil.ops import OPS, Arguments
 from export.target import NotCheckedError
@@ -45,7 +46,7 @@ class MilProgram:
         self._constants: dict[Any, Any] = {}
 
     @torch.no_grad()
-    def run(self, value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    def run(self, value: Array) -> Array:
         """The program's output for one input, float32."""
         values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
         for op in self.operations:

@@ -10,15 +10,18 @@ import sys
 import uuid
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from export.artifact import Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
 
 # Random in every package otherwise, so that no two exports would be equal.
 PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
@@ -35,19 +38,19 @@ class CoreMl(Target):
     package = "coremltools"
 
     @property
+    @override
     def checked_by(self) -> str:
-        """See Target."""
         if sys.platform == "darwin":
             return "Core ML on this Mac"
         return "the saved MIL program run in torch with fp16 rounding after each operation, not Core ML itself"
 
     @property
+    @override
     def no_latency(self) -> str | None:
-        """See Target."""
         return None if sys.platform == "darwin" else "Core ML runs on Apple systems only, and this is not one"
 
+    @override
     def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
-        """See Target."""
         ct = import_coremltools()
         import numpy as np
 
@@ -73,8 +76,9 @@ class CoreMl(Target):
             ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         _settle_package(path, spec.SerializeToString(deterministic=True))
 
+    @override
     def load(self, path: Path, threads: int = 1) -> Runner:
-        """See Target. On Apple systems Core ML chooses its own threads."""
+        """As every target's; `threads` is without effect on Apple systems, where Core ML chooses its own."""
         import numpy as np
 
         if sys.platform == "darwin":
@@ -83,7 +87,7 @@ class CoreMl(Target):
             description = model.get_spec().description
             given, made = description.input[0].name, description.output[0].name
 
-            def predict(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+            def predict(value: "Array") -> "Array":
                 return np.asarray(model.predict({given: value})[made], dtype=np.float32)
 
             return predict
@@ -91,7 +95,7 @@ class CoreMl(Target):
 
         program = MilProgram(path)
 
-        def interpret(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        def interpret(value: "Array") -> "Array":
             return program.run(value)
 
         return interpret

@@ -9,12 +9,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from export.artifact import Tower
 from export.target import TARGETS, Runner, Target
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
 
 
 class ExecutorchXnnpack(Target):
@@ -28,12 +31,12 @@ class ExecutorchXnnpack(Target):
     package = "executorch"
 
     @property
+    @override
     def checked_by(self) -> str:
-        """See Target."""
         return "executorch runtime, XNNPACK on this CPU"
 
+    @override
     def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
-        """See Target."""
         logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # a deprecation inside torchao
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and executorch deprecating each other's internals
@@ -46,8 +49,8 @@ class ExecutorchXnnpack(Target):
             executable = lowered.to_executorch()
         path.write_bytes(executable.buffer)
 
+    @override
     def load(self, path: Path, threads: int = 1) -> Runner:
-        """See Target."""
         import torch
 
         with warnings.catch_warnings():
@@ -59,9 +62,9 @@ class ExecutorchXnnpack(Target):
             program = Runtime.get().load_program(path)
             method = program.load_method("forward")
 
-        def run(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        def run(value: "Array") -> "Array":
             # The runtime reuses its output memory, hence the copy.
-            result: np.ndarray[Any, Any] = method.execute([torch.from_numpy(value)])[0].numpy().copy()
+            result: Array = method.execute([torch.from_numpy(value)])[0].numpy().copy()
             return result
 
         return run
@@ -70,11 +73,9 @@ class ExecutorchXnnpack(Target):
 def _drop_idle_expands() -> Any:
     """A pass that removes `expand` to the shape a tensor already has.
 
-    Decomposing a batched matmul leaves two of them per attention block. XNNPACK does not take `expand`, so each one
-    cuts
-    the graph: without them the default student's image tower falls into 10 delegated pieces instead of 17, lowers in
-        half
-    the time and runs in half the time.
+    Decomposing a batched matmul leaves two of them per attention block. XNNPACK does not take `expand`, so each one cuts
+    the graph: without them the default student's image tower falls into 10 delegated pieces instead of 17, and is
+    lowered and run in half the time.
     """
     from executorch.exir.dialects._ops import ops as exir_ops
     from executorch.exir.pass_base import ExportPass

@@ -2,13 +2,17 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from export.artifact import Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
 
 OPSET = 20  # the first with a Gelu of its own, so that runtimes see one node instead of five
 
@@ -24,12 +28,12 @@ class Onnx(Target):
     package = "onnxruntime"
 
     @property
+    @override
     def checked_by(self) -> str:
-        """See Target."""
         return "onnxruntime, CPU"
 
+    @override
     def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
-        """See Target."""
         import torch
 
         with warnings.catch_warnings():
@@ -56,8 +60,8 @@ class Onnx(Target):
             item.ClearField("doc_string")
         path.write_bytes(model.SerializeToString(deterministic=True))
 
+    @override
     def load(self, path: Path, threads: int = 1) -> Runner:
-        """See Target."""
         import numpy as np
         import onnxruntime
 
@@ -67,7 +71,7 @@ class Onnx(Target):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
 
-        def run(value: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        def run(value: "Array") -> "Array":
             return np.asarray(session.run(None, {name: value})[0])
 
         return run

@@ -1,24 +1,21 @@
-"""Does the exported file still say what the student says? Both run on the same real inputs, and their embeddings
-compared.
+"""Parity: an exported file and its student are run on the same real inputs, and their embeddings are compared.
 
 Left out: the quality of the student (evaluation), how fast the file is (profile).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from distill.core.arrays import Array
 from export.artifact import ParityReport, Tower
 from export.target import NotCheckedError, Runner, Target
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the eager student makes of the real inputs.
+    """The embeddings that the eager student gives for the real inputs.
 
     Attributes:
         pixels: [n, 3, S, S] float32, RGB in [0, 1].
@@ -33,18 +30,18 @@ class Reference:
     text: Array
 
     def save(self, path: Path) -> None:
-        """Write to an .npz file."""
+        """Write the four arrays to the .npz file `path`."""
         np.savez(path, pixels=self.pixels, tokens=self.tokens, image=self.image, text=self.text)
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
-        """Read what `save` wrote."""
+        """The reference that `save` wrote to `path`."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{name: arrays[name] for name in ("pixels", "tokens", "image", "text")})
 
 
 def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> ParityReport:
-    """The report on one tower.
+    """Compare one tower's embeddings.
 
     Args:
         exported: [n, D], from the exported file.
@@ -70,12 +67,12 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
 
 
 def run_all(runner: Runner, inputs: Array) -> Array:
-    """[n, ...] through a batch-1 callable -> [n, D]."""
+    """Embeddings [n, D] of the inputs [n, ...], each run alone because exported files have batch 1."""
     return np.concatenate([np.asarray(runner(np.ascontiguousarray(item[None]))) for item in inputs])
 
 
 def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -> ParityReport:
-    """Run the exported `path` on all of the reference's inputs and compare."""
+    """The parity of the exported file `path`, run on all of the reference's inputs."""
     try:
         runner = target.load(path)
     except NotCheckedError as reason:

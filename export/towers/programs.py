@@ -7,11 +7,12 @@ out: anything that one target wants and another does not.
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill.core import atomic
+from distill.core.arrays import Array
 from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 from export.artifact import TOWERS
@@ -20,7 +21,6 @@ from export.towers.parity import Reference
 if TYPE_CHECKING:
     from students.student import Student
 
-Array = np.ndarray[Any, Any]
 REFERENCE_FILE = "reference.npz"
 STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE)  # what decides a student's embeddings
 BATCH = 16
