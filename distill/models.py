@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
 from distill.recipe import StudentRecipe
+from students.inherit.start import COPY, NONE, TOWERS, check_strategy, start_from
 from students.spec import STUDENTS, StudentSpec
 from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher, resolve_teacher
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from students.student import Student
     from teachers.captioner import Captioner
     from teachers.teacher import Teacher
-
-
-COPY = "copy"  # student.inherit: every weight as it is, from a model of the same architecture (fine-tuning)
 
 
 class TeacherSet:
@@ -76,65 +74,36 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
     )
 
 
-def check_strategy(name: str) -> None:
-    """Raise UsageError unless `name` is an inheritance strategy, "copy" or "none"."""
-    from students.inherit import STRATEGIES
-
-    if name not in ("none", COPY):
-        STRATEGIES.get(name)
-
-
-def _copy_weights(student: "Student", origin: "Teacher") -> dict[str, Any]:
-    """Every weight of `origin` into `student`. Raises UsageError when they are not the same architecture and vocabulary."""
-    source = origin.inheritable()
-    own = student.clip.state_dict()
-    odd = sorted(own.keys() ^ source.state.keys())
-    odd += [name for name in own if name in source.state and own[name].shape != source.state[name].shape]
-    if odd or source.vocabulary != student.vocabulary:
-        what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
-        raise UsageError(
-            f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
-            f"{student.spec.name!r} ({what}). Choose the student of that name, or another strategy (distill list strategies)."
-        )
-    student.clip.load_state_dict(source.state)
-    summary = {"strategy": "copy", "source": source.name, "source_sha256": source.sha256}
-    return {**summary, "towers": ["visual", "text"], "skipped": {}}
-
-
 def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":
-    """A student ready to train, and what it inherited: {"strategy", "source", "towers": {...}, "skipped": {...}, "plan"}.
+    """A student ready to train, and what it inherited, as inheritance.json records it.
 
-    With `inherit = "none"` or no teachers, every weight is random and depends on `seed` alone.
+    With `inherit = "none"` or no teachers, every weight is random and depends on `seed` alone. A teacher that no student
+    can inherit from is no error: both towers count as skipped, with its reason.
+
+    Args:
+        recipe: which student, and what it starts from.
+        teachers: the recipe's; the first is inherited from where the recipe names no other. None = inherit from none.
+        seed: of the weights that are not inherited.
     """
-    from students.inherit import apply_plan, make_plan
     from students.student import build_student
 
     student = build_student(student_spec(recipe), seed)
-    if recipe.inherit == "none" or (teachers is None and recipe.inherit_from is None):
-        return student, {"strategy": "none", "towers": [], "skipped": {}}
+    if recipe.inherit == NONE or (teachers is None and recipe.inherit_from is None):
+        return student, {"strategy": NONE, "towers": [], "skipped": {}}
     check_strategy(recipe.inherit)
-    if recipe.inherit_from is not None:
-        origin = load_teacher(recipe.inherit_from)
-    elif teachers is not None and teachers.specs:
-        origin = teachers.loaded[0]
-    else:
-        raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")
-    if recipe.inherit == COPY:
-        return student, _copy_weights(student, origin)
+    origin = _origin(recipe, teachers)
     try:
-        source = origin.inheritable()
+        weights = origin.inheritable()
     except UsageError as reason:
-        return student, {
-            "strategy": recipe.inherit,
-            "towers": [],
-            "skipped": {"visual": str(reason), "text": str(reason)},
-        }
-    plan = make_plan(source, student.spec.model_cfg, recipe.inherit, student.vocabulary)
-    state = apply_plan(plan, source, student.spec.model_cfg)
-    unexpected = student.clip.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise DistillError(
-            f"Inheritance made tensors that the student lacks: {', '.join(unexpected[:3])}. Please report this."
-        )
-    summary = {"strategy": plan.strategy, "source": plan.source, "source_sha256": plan.source_sha256}
-    return student, {**summary, "towers": list(plan.towers), "skipped": plan.skipped, "plan": plan.to_json()}
+        if recipe.inherit == COPY:
+            raise
+        return student, {"strategy": recipe.inherit, "towers": [], "skipped": dict.fromkeys(TOWERS, str(reason))}
+    return student, start_from(student, weights, recipe.inherit)
+
+
+def _origin(recipe: StudentRecipe, teachers: TeacherSet | None) -> "Teacher":
+    if recipe.inherit_from is not None:
+        return load_teacher(recipe.inherit_from)
+    if teachers is not None and teachers.specs:
+        return teachers.loaded[0]
+    raise DistillError("There is nothing to inherit from: name a teacher, or say --set student.inherit=none.")

@@ -21,7 +21,7 @@ FLOORS = {
     "distill": ["core", "processes console learning evaluation", "recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
     "export": ["artifact device settings", "target devices", "mil", "targets towers doctor", "children", "profile run"],
-    "students": ["spec tokenizer vocabularies", "student inherit zoo"],
+    "students": ["spec tokenizer vocabularies", "student zoo", "inherit"],
     "reinforced_data": ["sample sentences", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
     "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],
@@ -29,8 +29,9 @@ FLOORS = {
 MOST_NAMES = 13  # at the top of a folder: a dozen or so can be taken in at a glance
 # Each file of these registers things of one kind, and there may be any number of them.
 EXTENSIONS = {
-    "distill/verbs", "distill/learning/losses", "export/targets", "export/devices", "students/zoo", "teachers/zoo",
-    "teachers/captioners", "reinforced_data/sources", "reinforced_data/curation/filters",
+    "distill/verbs", "distill/learning/losses", "export/targets", "export/devices", "students/inherit/strategies",
+    "students/zoo", "teachers/zoo", "teachers/captioners", "teachers/loaders", "reinforced_data/sources",
+    "reinforced_data/curation/filters",
 }  # fmt: skip
 # Importing these modules must stay quick, so that `distill --help` and `distill list` answer at once.
 HEAVY = {

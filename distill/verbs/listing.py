@@ -120,9 +120,9 @@ def _filters() -> list[dict[str, Any]]:
 
 
 def _strategies() -> list[dict[str, Any]]:
-    from students.inherit import STRATEGIES
+    from students.inherit.strategy import STRATEGIES
 
-    rows = [{"name": name, "what": _first_line(pick)} for name, pick in STRATEGIES.items()]
+    rows = [{"name": name, "what": _first_line(strategy)} for name, strategy in STRATEGIES.items()]
     copy = "Every weight as it is, from a model of the same architecture: for fine-tuning."
     return sorted([*rows, {"name": "copy", "what": copy}], key=lambda row: row["name"])
 

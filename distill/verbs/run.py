@@ -82,11 +82,12 @@ def run(
 def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
     """Find everything that can be wrong about the call before anything is written."""
     from distill.learning.objective import objective_weights, refuse_without_decoder
-    from distill.models import CaptionerSet, check_strategy, student_spec
+    from distill.models import CaptionerSet, student_spec
     from distill.stages.evaluate import check_data
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training_data import caption_policy, check_curation
     from export.target import TARGETS
+    from students.inherit.start import check_strategy
 
     for objective in (job.objective, job.baseline.objective):
         objective_weights(objective)

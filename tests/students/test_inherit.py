@@ -7,7 +7,9 @@ import torch
 
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
-from students.inherit import STRATEGIES, apply_plan, make_plan, uniform
+from students.inherit.apply import apply_plan
+from students.inherit.plan import make_plan
+from students.inherit.strategy import STRATEGIES, evenly
 from students.spec import STUDENTS, StudentSpec
 from students.student import build_student
 
@@ -129,8 +131,8 @@ def test_magnitude_keeps_the_planted_heads_and_neurons():
 
 
 def test_uniform_keeps_both_ends():
-    assert uniform(12, 6, torch.zeros(12)) == [0, 2, 4, 7, 9, 11]
-    assert uniform(12, 9, torch.zeros(12))[-1] == 11
+    assert evenly(12, 6) == [0, 2, 4, 7, 9, 11]
+    assert evenly(12, 9)[-1] == 11
 
 
 @pytest.mark.parametrize(
