@@ -1,1 +1,1 @@
-"""What several filters share: neighbours, clusters, quotas, image hashes, concept matching, histograms."""
+"""Choosing among the samples of a finished set: filters in a chain, the selection they leave, and what filters share."""

@@ -82,7 +82,7 @@ class Matches:
         self._places, self._ends = array("i"), array("q", [0])
 
     def add(self, places: set[int]) -> None:
-        """One more sample."""
+        """Append the entries that one more sample mentions."""
         self._places.extend(sorted(places))
         self._ends.append(len(self._places))
 

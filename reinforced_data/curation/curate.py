@@ -1,6 +1,7 @@
-"""`curate`: run filters over a finished reinforced set, each on what the one before kept, and say what became of whom.
+"""`curate`: run filters over a finished reinforced set, each on the samples that the one before kept.
 
-Nothing of the set is changed or copied; the result is a `Selection`. Left out: filters over sources that were not
+The result says of every sample whether it is kept, how often it is used, or which filter dropped it and why.
+Nothing of the set is changed or copied. Left out: filters over sources that were not
 reinforced (there is nothing stored to read).
 """
 
@@ -68,7 +69,7 @@ def is_made(folder: Path, data: ReinforcedData, filters: Sequence[str], seed: in
 
 
 def _apply(result: Selection, rows: Rows, label: str, filter_: Filter, outcome: Outcome) -> Rows:
-    """Note in `result` what `outcome` says of `rows`; returns those that are kept."""
+    """Enter in `result` what a filter decided about `rows`; returns the rows that are kept."""
     keep = np.ones(len(rows), bool)
     counts: dict[str, int] = {}
     for reason, mask in outcome.dropped.items():

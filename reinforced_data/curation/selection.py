@@ -215,9 +215,9 @@ class SelectedPairs:
         return len(self.places)
 
     def key(self, index: int) -> str:
-        """See `Pairs`."""
+        """What messages call the sample of draw `index`."""
         return self.pairs.key(int(self.places[index]))
 
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
-        """See `Pairs`; `index` counts the draws of the selection."""
+        """A pair of the sample of draw `index`, its view and captions drawn from `rng`."""
         return self.pairs.pair(int(self.places[index]), rng)

@@ -68,11 +68,11 @@ class ScaledTeacher:
         self.logit_scale, self.logit_bias, self.scale = scale.logit_scale, scale.logit_bias, scale
 
     def encode_image(self, pixels: "Tensor") -> "Tensor":
-        """See `teachers.teacher.Teacher`."""
+        """[b, 3, H, W] RGB in [0, 1] -> [b, D], by the teacher."""
         return self._teacher.encode_image(pixels)
 
     def encode_text(self, captions: list[str]) -> "Tensor":
-        """See `teachers.teacher.Teacher`."""
+        """b captions -> [b, D], by the teacher."""
         return self._teacher.encode_text(captions)
 
     def describe(self) -> dict[str, object]:
@@ -83,21 +83,21 @@ class ScaledTeacher:
 
     @property
     def device(self) -> Any:
-        """See `teachers.teacher.Teacher`."""
+        """The torch device of the teacher's weights."""
         return self._teacher.device
 
     @property
     def parameters(self) -> dict[str, int] | None:
-        """See `teachers.teacher.Teacher`."""
+        """The teacher's three parameter counts, None where it has no such parts."""
         return self._teacher.parameters
 
     def to(self, device: Any) -> "ScaledTeacher":
-        """See `teachers.teacher.Teacher`."""
+        """The same, its teacher's weights moved to a torch device."""
         self._teacher.to(device)
         return self
 
     def inheritable(self) -> ClipWeights:
-        """See `teachers.teacher.Teacher`."""
+        """The teacher's weights, for a student to start from; UsageError where none can."""
         return self._teacher.inheritable()
 
 

@@ -71,7 +71,7 @@ def sigmoid_scale(image: "Tensor", text: "Tensor", owner: "Tensor", batch_size: 
 
 
 def _batches(image: "Tensor", text: "Tensor", owner: "Tensor", batch_size: int) -> "tuple[Tensor, Tensor]":
-    """[batches, B, B] similarities and 1.0 where row and column share a caption, float64."""
+    """[batches, b, b] similarities and 1.0 where row and column share a caption, float64."""
     import torch
 
     size = min(batch_size, len(image))

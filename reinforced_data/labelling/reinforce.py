@@ -1,4 +1,4 @@
-"""`reinforce`: run teachers and captioners over a source once and store what they know; a kill costs one shard.
+"""`reinforce` and `work`: run teachers and captioners over a source once and store what they know; a kill costs one shard.
 
 The folder holds plan.json (written first), shard-*.arrow (see `store.shard_file`) and manifest.json (written last). A shard's name
 and bytes are a function of the plan and of its place in the source. So `resume` after any kill gives the files of an
@@ -175,7 +175,7 @@ def _rows(path: Path, notes: ShardNotes, plan: Plan) -> dict[str, Row]:
 
 
 def plan_sha256(plan: Plan) -> str:
-    """What shards say of the plan that they follow."""
+    """The hash of a plan, which every shard that follows it holds in its metadata."""
     return sha256_json(plan.model_dump(mode="json"))
 
 

@@ -24,7 +24,7 @@ from teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class _Place:
-    """What one number is about: a sample's view or caption."""
+    """Which view or caption a cosine belongs to: the number `part` of sample `sample`."""
 
     sample: int
     part: int
@@ -95,7 +95,6 @@ def require_passed(report: dict[str, Any], where: str) -> None:
 
 def _draw(data: ReinforcedData, views: int | Literal["all"], seed: int) -> list[int]:
     """Indices of samples whose views come to `views`, ascending."""
-
     if views == "all":
         return list(range(len(data)))
     draws = rng(Stream.VERIFY, seed)
@@ -161,11 +160,11 @@ class _Worst:
 
     @property
     def mean(self) -> float:
-        """Over all that was added."""
+        """The mean of all cosines that were added."""
         return self._sum / max(self._count, 1)
 
     def about(self, data: ReinforcedData, part: str) -> dict[str, Any]:
-        """The least one's sample key, its view or caption number, its cosine."""
+        """Where the least cosine was: the sample's key, the number of its view or caption, the cosine."""
         return {"key": data.text(self._place.sample).key, part: self._place.part, "cosine": self.least}
 
 

@@ -64,7 +64,7 @@ def draw_view(preset: str, width: int, height: int, rng: np.random.Generator) ->
     if rules.scale is None:
         return storable(square_view(width, height))
     box = _draw_box(rules.scale, rules.ratio, width, height, rng)
-    names = OPERATION_NAMES
+    names = OPERATION_NAMES  # sorted: what is drawn must not depend on the order in which code lists operations
     ops = tuple(
         (name, _MAGNITUDES[name](rules.magnitude / 30, rng))
         for name in (names[int(rng.integers(len(names)))] for _ in range(rules.ops))
@@ -74,6 +74,7 @@ def draw_view(preset: str, width: int, height: int, rng: np.random.Generator) ->
 
 def storable(view: View) -> View:
     """`view` with its numbers rounded to float32, as the store keeps them."""
+    # Now, not when the shard is written: else teachers would see a view that differs from the stored one in its last bits.
     left, top, width, height = (float(np.float32(value)) for value in view.box)
     ops = tuple((name, float(np.float32(magnitude))) for name, magnitude in view.ops)
     return View(box=(left, top, width, height), ops=ops)
@@ -82,8 +83,12 @@ def storable(view: View) -> View:
 def _draw_box(
     scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """(left, top, width, height) as fractions of whole pixels: uniform area share, log-uniform shape, ten tries, else
-    the centre."""
+    """(left, top, width, height), fractions of the image that mean whole pixels, as torchvision's RandomResizedCrop draws.
+
+    The share of the area is uniform; the shape (width / height) is uniform in its logarithm, so that upright and lying
+    crops are equally likely. A crop that does not fit is drawn again, ten times, and then it is the largest centred one
+    of an allowed shape: a long panorama would else never end.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -101,6 +106,7 @@ def crop_square(image: "Image", view: View, size: int) -> "Image":
     from PIL.Image import Resampling
 
     box = box_pixels(view, image.size)
+    # Two ways of resizing, because a resized copy of the image may have the box's sides between pixels.
     if all(side.is_integer() for side in box):
         # Cut first, as torchvision does: no pixel outside the box then reaches its edges, and published views replay.
         return image.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3]))).resize((size, size), Resampling.BICUBIC)
@@ -115,7 +121,11 @@ def box_pixels(view: View, size: tuple[int, int]) -> tuple[float, float, float, 
 
 
 def _snap(pixels: float) -> float:
-    """A box side that means a whole or half pixel is one, in spite of float32 fractions (24 bits of 100,000 pixels)."""
+    """`pixels`, or the whole or half pixel that it means.
+
+    Boxes are drawn on whole pixels (halves come from centred squares) and kept as float32 fractions, whose 24 bits miss
+    by up to a hundredth of a pixel in an image 100,000 wide. Unsnapped, the resize would blend in a neighbouring pixel.
+    """
     halves = round(pixels * 2) / 2
     return float(halves if abs(pixels - halves) < 1e-2 else pixels)
 
@@ -134,6 +144,7 @@ def apply_operations(crop: "Image", view: View) -> "Image":
     return crop
 
 
+# Nearest-neighbour and black outside the image, as in the published recipes: smoother pixels would be other views.
 def _affine(image: "Image", matrix: tuple[float, float, float, float, float, float]) -> "Image":
     from PIL.Image import Resampling, Transform
 
@@ -193,10 +204,12 @@ OPERATION_NAMES = tuple(sorted(_OPERATIONS))  # what the store's numbers mean, a
 
 
 def _signed(most: float) -> Callable[[float, np.random.Generator], float]:
+    """A magnitude up to `most`, to either side with equal chance."""
     return lambda strength, rng: most * strength * (1.0 if rng.integers(2) else -1.0)
 
 
 def _fixed(amount: Callable[[float], float]) -> Callable[[float, np.random.Generator], float]:
+    """A magnitude that the strength alone decides; no random number is drawn for it."""
     return lambda strength, _: amount(strength)
 
 

@@ -248,7 +248,7 @@ def _plan(published: PublishedSet, settings: ReinforceSettings) -> Plan:
             fingerprint=published.fingerprint,
             samples=len(published),
         ),
-        teachers=[_facts(spec, scale) for spec, scale in published.teachers.items()],
+        teachers=[_teacher_record(spec, scale) for spec, scale in published.teachers.items()],
         captioners=[],
         sentences=False,
         view_preset="published",
@@ -262,8 +262,8 @@ def _plan(published: PublishedSet, settings: ReinforceSettings) -> Plan:
     )
 
 
-def _facts(spec: TeacherSpec, scale: float) -> dict[str, Any]:
-    """See `manifest.teacher_record`; the weights were never seen here."""
+def _teacher_record(spec: TeacherSpec, scale: float) -> dict[str, Any]:
+    """What `manifest.teacher_record` says of a loaded teacher, from its spec alone: no weights are read here."""
     return {
         "spec": asdict(spec),
         "name": spec.name,

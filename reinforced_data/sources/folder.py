@@ -93,7 +93,7 @@ def _files(folder: Path) -> list[Path]:
                 return parquet
             if tars and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
                 return tars
-            text = [file for file in files if file.suffix.lower() in TEXT_SUFFIXES and _telling(file)]
+            text = [file for file in files if file.suffix.lower() in TEXT_SUFFIXES and _named_as_table(file)]
             if text and not any(_split_of(file) for file in text):
                 return text[:1]
             if text:
@@ -104,7 +104,8 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in found if name.lower().endswith(TAR)]
 
 
-def _telling(file: Path) -> bool:
+def _named_as_table(file: Path) -> bool:
+    """Whether the file's name says that it is the table of the folder's images (captions.csv, train-0.tsv, ...)."""
     return re.split(r"[-._]", file.stem.lower())[0] in _TABLE_STEMS
 
 
@@ -164,11 +165,11 @@ class ImageListing:
         check_tags_occur(self, self._tagged)
 
     def image(self, row: int) -> bytes:
-        """See `Listing`."""
+        """The row's image, encoded as found; BadImageError when it cannot be read."""
         return read_image_file(self._folder / self.keys[row], self.keys[row], self.keys[row])
 
     def captions(self, row: int) -> list[Caption]:
-        """See `Listing`. A .txt holds real captions and goes before a .json; a damaged sidecar counts as having none."""
+        """The row's captions. A .txt holds real captions and goes before a .json; a damaged sidecar counts as having none."""
         lines = [Caption(line) for line in self._sidecar(self._texts[row]).splitlines() if line.strip()]
         try:
             told, tagged = json_captions(self._sidecar(self._jsons[row]), self._tagged)
@@ -186,7 +187,7 @@ class ImageListing:
             return ""
 
     def label(self, row: int) -> int | None:
-        """See `Listing`."""
+        """The row's index into `class_names`, None when it has none."""
         return self._labels[row] if self._labels else None
 
 

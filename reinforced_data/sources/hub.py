@@ -126,7 +126,7 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 
 class HubListing:
-    """The rows of one split of a `datasets.Dataset`; images stay encoded. `caption_columns`: see `open.open_source`."""
+    """The rows of one split of a `datasets.Dataset`; images stay encoded. `caption_columns`: as of `open_source`."""
 
     def __init__(self, data: Any, name: str, location: str, caption_columns: Mapping[str, str] | None = None) -> None:
         import datasets
@@ -155,7 +155,7 @@ class HubListing:
         self.class_names = self._labels.names if self._labels else ()
 
     def image(self, row: int) -> bytes:
-        """See `Listing`."""
+        """The row's image, encoded as found; BadImageError when it cannot be read."""
         try:
             cell = self._images[row][self._columns.image]
         except Exception as error:  # damaged Arrow data raises what its reader happens to raise; it costs its rows
@@ -163,7 +163,7 @@ class HubListing:
         return image_bytes(cell, Path(), self.keys[row])
 
     def captions(self, row: int) -> list[Caption]:
-        """See `Listing`."""
+        """The row's captions as found, perhaps none."""
         if self._texts is None:
             return []
         try:
@@ -173,7 +173,7 @@ class HubListing:
         return row_captions(cells, self._columns)
 
     def label(self, row: int) -> int | None:
-        """See `Listing`."""
+        """The row's index into `class_names`, None when it has none."""
         return self._labels[row] if self._labels else None
 
 

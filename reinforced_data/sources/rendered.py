@@ -70,7 +70,7 @@ def parse_location(location: str) -> Parameters:
 
 
 class RenderedSource:
-    """One split of the rendered set. See `reinforced_data.source.Source` for what the members mean."""
+    """One split of the rendered set, a `Source`."""
 
     name = "rendered"
     licence = "Apache-2.0 (made by this package)"

@@ -128,7 +128,7 @@ class TableListing:
         return self._groups[sample] if self._groups is not None else (sample,)
 
     def image(self, row: int) -> bytes:
-        """See `Listing`."""
+        """The row's image, encoded as found; BadImageError when it cannot be read."""
         first = self._rows(row)[0]
         if self._images is None:
             assert self._paths is not None
@@ -140,12 +140,12 @@ class TableListing:
         return image_bytes(table.column(0)[place].as_py(), self._base, self.keys[row])
 
     def captions(self, row: int) -> list[Caption]:
-        """See `Listing`."""
+        """The row's captions as found, perhaps none."""
         rows = [{name: column[one] for name, column in self._texts.items()} for one in self._rows(row)]
         return [caption for cells in rows for caption in row_captions(cells, self._columns)]
 
     def label(self, row: int) -> int | None:
-        """See `Listing`."""
+        """The row's index into `class_names`, None when it has none."""
         return self._labels[self._rows(row)[0]] if self._labels else None
 
 

@@ -99,7 +99,7 @@ def part_of(file: Path) -> str | None:
 
 @lru_cache(maxsize=8)
 def _index(files: tuple[tuple[Path, int, int], ...]) -> TarIndex:
-    """Kept, since the train and eval parts of a place are rows of the same tars."""
+    """The index of tars, kept since the train and eval parts of a place are rows of the same tars."""
     return TarIndex([file for file, _, _ in files])
 
 
@@ -159,7 +159,7 @@ class TarListing:
         return labels, labels.names
 
     def image(self, row: int) -> bytes:
-        """See `Listing`."""
+        """The row's image, encoded as found; BadImageError when it cannot be read."""
         if row in self.index.problems:
             raise BadImageError(self.keys[row], self.index.problems[row])
         members = self.index.members(row)
@@ -169,7 +169,7 @@ class TarListing:
         return self.index.read(row, kind, MAX_IMAGE_BYTES)
 
     def captions(self, row: int) -> list[Caption]:
-        """See `Listing`. A .txt goes before a .json; a damaged one counts as having none."""
+        """The row's captions. A .txt goes before a .json; a damaged one counts as having none."""
         members = self.index.members(row)
         text = next((kind for kind in TEXT_KINDS if kind in members and kind not in self._tagged), None)
         real = [Caption(self._text(row, text))] if text else []
@@ -192,7 +192,7 @@ class TarListing:
             return ""
 
     def label(self, row: int) -> int | None:
-        """See `Listing`."""
+        """The row's index into `class_names`, None when it has none."""
         return self._labels[row] if self._labels else None
 
 

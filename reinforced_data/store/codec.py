@@ -48,7 +48,7 @@ def decode(values: Array, scales: Array | None, dtype: str) -> Array:
 
 
 def join(parts: list[Encoded]) -> Encoded:
-    """Rows after rows. All parts have one storage type."""
+    """Several parts, all of one storage type, one below the other."""
     scales = None if parts[0].scales is None else np.concatenate([part.scales for part in parts])
     return Encoded(np.concatenate([part.values for part in parts]), scales)
 

@@ -99,7 +99,7 @@ class ReinforcedData:
         )
 
     def text(self, index: int) -> "StoredText":
-        """Everything about sample `index` but its image and embeddings. For one view or caption see below."""
+        """Everything about sample `index` but its image and embeddings. `view` and `caption` read one alone."""
         if index not in self._texts:
             batch, place = self._rows.find(index)
             self._texts[index] = StoredText(
@@ -119,28 +119,28 @@ class ReinforcedData:
         return batch.count("views", place), batch.count("captions", place)
 
     def key(self, index: int) -> str:
-        """Its key."""
+        """The key of sample `index`."""
         batch, place = self._rows.find(index)
         return str(batch.cell("key", place))
 
     def view(self, index: int, view: int) -> View:
-        """One of its views."""
+        """View number `view` of sample `index`."""
         batch, place = self._rows.find(index)
         return batch.view(place, view)
 
     def caption(self, index: int, caption: int) -> Caption:
-        """One of its captions."""
+        """Caption number `caption` of sample `index`."""
         batch, place = self._rows.find(index)
         return batch.caption(place, caption)
 
     def caption_sources(self, index: int) -> list[str]:
-        """The sources of its captions, in order."""
+        """The sources of the captions of sample `index`, in their order."""
         batch, place = self._rows.find(index)
         sources: list[str] = batch.cell("caption_sources", place)
         return sources
 
     def image(self, index: int) -> bytes:
-        """Its encoded image; on the first touch the hash is checked (DistillError names the sample)."""
+        """The encoded image of sample `index`; when first read, its hash is checked (DistillError names the sample)."""
         batch, place = self._rows.find(index)
         data: bytes = batch.cell("image", place)
         if not self._checked[index]:
@@ -153,12 +153,15 @@ class ReinforcedData:
         return data
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of its decoded upright image, pixels."""
+        """(width, height) of the decoded upright image of sample `index`, pixels."""
         batch, place = self._rows.find(index)
         return batch.cell("width", place), batch.cell("height", place)
 
     def decoded(self, index: int) -> "Image":
-        """Its image, decoded and upright. Raises DistillError when it does not decode to the size that was stored."""
+        """The image of sample `index`, decoded and upright.
+
+        Raises DistillError when it does not decode to the size that was stored.
+        """
         image, size = decode_rgb(self.image(index), self.key(index)), self.size(index)
         if image.size != size:
             raise DistillError(
@@ -169,11 +172,11 @@ class ReinforcedData:
         return image
 
     def image_embeds(self, index: int, teacher: str) -> Array:
-        """The teacher's embeddings of the views: [A, D] float32."""
+        """The teacher's embeddings of the views of sample `index`: [A, D] float32."""
         return self._embeds(index, IMAGE, teacher)
 
     def text_embeds(self, index: int, teacher: str) -> Array:
-        """The teacher's embeddings of the captions: [C, D] float32."""
+        """The teacher's embeddings of the captions of sample `index`: [C, D] float32."""
         return self._embeds(index, TEXT, teacher)
 
     def image_embed(self, index: int, teacher: str, view: int) -> Array:

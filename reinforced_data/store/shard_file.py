@@ -164,7 +164,7 @@ def _embeds_array(cells: list[Array], kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class ShardNotes:
-    """What a shard says of itself; `captions` are counted by source."""
+    """The metadata of a shard and its counts: `samples`, and `captions` by source."""
 
     schema_version: int
     plan_sha256: str

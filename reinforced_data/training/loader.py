@@ -182,14 +182,14 @@ def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch
         try:
             batch = next(source)
         except (RuntimeError, OSError, EOFError) as error:  # the last two: it died with a batch half handed over
-            raise DistillError(_obituary(steps, source, str(error))) from error
+            raise DistillError(_death_of_worker(steps, source, str(error))) from error
         if isinstance(batch, _Failed):
             raise DistillError(batch.message)
         yield batch
 
 
-def _obituary(steps: _Steps, source: Any, words: str) -> str:
-    """Which worker died, of what, and at which samples."""
+def _death_of_worker(steps: _Steps, source: Any, words: str) -> str:
+    """The message for a worker process that died: how it ended and which sample it was at."""
     import time
 
     dead: list[tuple[int, int]] = []

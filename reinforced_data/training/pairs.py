@@ -118,11 +118,14 @@ class StoredPairs:
         return len(self.data)
 
     def key(self, index: int) -> str:
-        """See `Pairs`."""
+        """What messages call sample `index`: its key."""
         return self.data.key(index)
 
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
-        """See `Pairs`. Raises DistillError naming the sample when its image is not the one that was reinforced."""
+        """A pair of sample `index`, drawn from `rng`.
+
+        Raises DistillError naming the sample when its image is not the one that was reinforced.
+        """
         data = self.data
         number = int(rng.integers(data.counts(index)[0]))
         picked = self.policy.draw(self._sources(index), rng)
@@ -183,7 +186,7 @@ class RawPairs:
         return {**self.__dict__, "_facts": {}}
 
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
-        """See `Pairs`. Raises DistillError when no sample at all can be used."""
+        """A pair of sample `index`, drawn from `rng`. Raises DistillError when no sample at all can be used."""
         for step in range(len(self)):
             place = (index + step) % len(self)
             if place in self._bad:
@@ -203,7 +206,7 @@ class RawPairs:
         )
 
     def key(self, index: int) -> str:
-        """See `Pairs`."""
+        """What messages call sample `index`: its key."""
         return self.source[index].key
 
     def _texts(self, captions: Sequence[Caption], rng: np.random.Generator) -> tuple[str, ...]:

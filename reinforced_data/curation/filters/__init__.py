@@ -1,1 +1,1 @@
-"""The filters: one file, one decorator each. See `reinforced_data.curation.filter` for what a filter is."""
+"""The filters: one file, one decorator each. What a filter is, `curation.filter` says."""

@@ -31,7 +31,7 @@ class Balance(Filter):
     unmatched: Literal["drop", "keep"] = Field("drop", description="what becomes of samples that mention no entry")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`."""
+        """Drop samples until each entry is mentioned by about `cap` of them."""
         concepts = Concepts(read_concepts(Path(self.concepts) if self.concepts else EVERYDAY))
         matches = self._matches(rows, concepts)
         counts = matches.counts(len(concepts.entries))

@@ -34,7 +34,7 @@ class Clusters(Filter):
     neighbours: int = Field(20, ge=1, description="nearest centroids that d_inter is the mean over")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`. Raises UsageError when there are fewer samples than clusters."""
+        """Drop the most typical members of each cluster. Raises UsageError when there are fewer samples than clusters."""
         if self.k > len(rows):
             raise UsageError(f"filter 'clusters': k={self.k} clusters of {len(rows)} samples. Give a smaller k.")
         teacher = rows.teacher(self.teacher)

@@ -39,7 +39,10 @@ class Decontaminate(Filter):
     split: Literal["train", "eval"] = Field("eval", description="of a source")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`. Raises UsageError when `against` cannot be compared in the way asked for, or is the set itself."""
+        """Drop images of the evaluation set.
+
+        Raises UsageError when `against` cannot be compared in the way asked for, or is the set itself.
+        """
         evaluation = read_evaluation(self.against, self.split, self.by in ("all", "hash"))
         if evaluation.data is not None and evaluation.data.path.resolve() == rows.data.path.resolve():
             raise UsageError(f"filter 'decontaminate': {self.against!r} is the training set itself.")

@@ -33,7 +33,7 @@ class Duplicates(Filter):
     teacher: str | None = Field(None, description="None = the set's first")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`."""
+        """Drop every copy but the one with the lowest key."""
         groups = Groups(len(rows))
         exact = _same_bytes(rows)
         groups.join(np.arange(len(rows)), exact)

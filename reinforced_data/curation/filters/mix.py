@@ -35,7 +35,7 @@ class Mix(Filter):
     captions: Captions = Field("best", description="see the filter score")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`. Raises UsageError for a score that there is not."""
+        """Draw from the mixed score. Raises UsageError for a score that there is not."""
         mixed = np.zeros(len(rows))
         parts = self._parts(rows)
         for name, weight in parts.items():

@@ -31,7 +31,7 @@ class Score(Filter):
     captions: Captions = Field("best", description="the best caption, the mean of all, or the best of the real ones")
 
     def select(self, rows: Rows, seed: int) -> Outcome:
-        """See `Filter`. Samples that have no real caption are dropped with captions=real."""
+        """Drop low scores. Samples that have no real caption are dropped with captions=real."""
         if self.min is None and self.keep is None:
             raise UsageError("filter 'score': give min=COSINE, keep=FRACTION or both, for example score:keep=0.2.")
         teacher = rows.teacher(self.teacher)
