@@ -27,7 +27,7 @@ from distill.core.clip.folder import (
     read_config,
     read_state,
     vocabulary_id,
-)  # fmt: skip
+)
 from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
 from students.spec import StudentSpec

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
 from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
@@ -15,7 +15,9 @@ from reinforced_data.pixels.views import render_view
 from reinforced_data.sample import RawSample, ZeroShotTask
 from reinforced_data.source import Source
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from students.student import Student
+    from teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -119,23 +121,23 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
     return result
 
 
-def student_embedder(student: Any, name: str) -> Embedder:
-    """An `Embedder` over a `students.Student`."""
+def student_embedder(student: "Student", name: str) -> Embedder:
+    """A student as evaluation sees it, under `name`."""
     import torch
 
     @torch.inference_mode()
     def images(batch: Array) -> Array:
-        return student.encode_image(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]
+        return student.encode_image(torch.from_numpy(batch)).numpy()
 
     @torch.inference_mode()
     def texts(captions: list[str]) -> Array:
-        return student.encode_text(student.tokenize(captions)).numpy()  # type: ignore[no-any-return]
+        return student.encode_text(student.tokenize(captions)).numpy()
 
     return Embedder(name, student.image_size, images, texts, count_parameters(student.clip))
 
 
-def teacher_embedder(teacher: Any) -> Embedder:
-    """An `Embedder` over a `teachers.Teacher`."""
+def teacher_embedder(teacher: "Teacher") -> Embedder:
+    """A teacher as evaluation sees it, under its own name."""
     import torch
 
     return Embedder(

@@ -129,7 +129,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
             source,
             run.features,
             decode=partial(_square, size=spec.image_size),
-            progress=lambda done, total: advance(done, total, "images"),
+            progress=advance,
         )
         classes = class_name_pairs(towers, cache)
     torch.manual_seed(recipe.seed)

@@ -8,7 +8,7 @@ Left out: text towers from Hugging Face (no published captioner has one) and hal
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from distill.core.arrays import Array
     from teachers.captioners.parts.decoding import Markers
+    from teachers.open_clip.teacher import OpenClipTeacher
 
 _LICENCE = "MIT"  # of the two published checkpoints; the second was tuned on COCO captions (CC-BY-4.0)
 for _name, _source in (
@@ -61,38 +62,36 @@ def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec | None:
     return CaptionerSpec(name, "coca-folder", str(path), facts.licence, facts.commercial)
 
 
-@dataclass(frozen=True)
-class CocaParts:
-    """What a CoCa captioner is made of: open_clip's model and transform, a CLIP BPE tokenizer, and their names."""
-
-    model: Any
-    transform: Any
-    tokenizer: Any
-    preprocess: dict[str, Any]
-    tokenizer_name: str
-    weights_sha256: str
-
-
 class CocaCaptioner:
     """See `teachers.captioner.Captioner`.
 
     Args:
         spec: its facts.
         settings: how it decodes.
-        parts: the model, put into eval mode, and what belongs to it.
+        teacher: the same weights as a teacher: its model, whose text tower writes the captions, and its tokenizer.
+        preprocess_cfg: open_clip's keys of how the checkpoint resizes and crops; absent ones are open_clip's defaults.
     """
 
-    def __init__(self, spec: CaptionerSpec, settings: CaptionSettings, parts: CocaParts) -> None:
+    def __init__(
+        self, spec: CaptionerSpec, settings: CaptionSettings, teacher: OpenClipTeacher, preprocess_cfg: dict[str, Any]
+    ) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
         from teachers.captioners.parts.decoding import Markers
 
         self.spec = spec
         self.settings = settings
-        self.model = parts.model.eval().requires_grad_(False)
-        self.weights_sha256 = parts.weights_sha256
-        self._parts = parts
+        self.model = teacher.model
+        self.tokenizer = teacher.tokenizer
+        self.tokenizer_name = teacher.tokenizer_name
+        self.weights_sha256 = teacher.weights_sha256
+        known = {field.name for field in fields(PreprocessCfg)}
+        given = {key: value for key, value in preprocess_cfg.items() if key in known}
+        self.preprocess = {**given, **asdict(teacher.preprocess)}
+        self.transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
         self.markers: Markers = Markers(
-            start=int(parts.tokenizer.sot_token_id),
-            end=int(parts.tokenizer.eot_token_id),
+            start=int(self.tokenizer.sot_token_id),
+            end=int(self.tokenizer.eot_token_id),
             context_length=int(self.model.context_length),
         )
 
@@ -117,7 +116,7 @@ class CocaCaptioner:
         if not images:
             return []
         with torch.no_grad():
-            pixels = torch.stack([self._parts.transform(_picture(image)) for image in images]).to(self.device)
+            pixels = torch.stack([self.transform(_picture(image)) for image in images]).to(self.device)
             _, image_tokens = self.model._encode_image(pixels.to(self.model.logit_scale.dtype))
         step = CocaStep(self.model, image_tokens)
         made = decode_tokens(step, self.settings, seeds, self.markers, self.device)
@@ -127,7 +126,7 @@ class CocaCaptioner:
         """Token ids as text, pieces joined."""
         from teachers.captioners.parts.text import join_pieces
 
-        return join_pieces(self._parts.tokenizer.decode(tokens))
+        return join_pieces(self.tokenizer.decode(tokens))
 
     def describe(self) -> dict[str, object]:
         """See `Captioner.describe`."""
@@ -139,8 +138,8 @@ class CocaCaptioner:
             "decode": self.settings.model_dump(),
             "weights_sha256": self.weights_sha256,
             "rehearsal": self.weights_sha256 == "random",
-            "preprocess": self._parts.preprocess,
-            "tokenizer": self._parts.tokenizer_name,
+            "preprocess": self.preprocess,
+            "tokenizer": self.tokenizer_name,
             "context_length": self.markers.context_length,
             "versions": {"open_clip": open_clip.__version__, "torch": torch.__version__},
         }
@@ -189,7 +188,7 @@ def load_coca(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bo
     teacher = load_open_clip(
         spec_of(spec.name, spec.source), random_weights=random_weights, seed=seed, noun="captioner"
     )
-    return _captioner(spec, settings, teacher, {})
+    return CocaCaptioner(spec, settings, teacher, {})
 
 
 def load_coca_folder(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, seed: int) -> CocaCaptioner:
@@ -198,29 +197,7 @@ def load_coca_folder(spec: CaptionerSpec, settings: CaptionSettings, random_weig
 
     path = Path(spec.source)
     teacher = load_folder(path, random_weights=random_weights, seed=seed)
-    return _captioner(spec, settings, teacher, dict(read_config(path).get("preprocess_cfg", {})))
-
-
-def _captioner(
-    spec: CaptionerSpec, settings: CaptionSettings, teacher: Any, preprocess: dict[str, Any]
-) -> CocaCaptioner:
-    """The captioner inside a loaded teacher: the same weights and tokenizer, the checkpoint's own image transform."""
-    from dataclasses import fields
-
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    known = {field.name for field in fields(PreprocessCfg)}
-    own = asdict(teacher.preprocess)
-    cfg = {**{key: value for key, value in preprocess.items() if key in known}, **own}
-    parts = CocaParts(
-        model=teacher.model,
-        transform=image_transform_v2(PreprocessCfg(**cfg), is_train=False),
-        tokenizer=teacher.tokenizer,
-        preprocess=cfg,
-        tokenizer_name=teacher.tokenizer_name,
-        weights_sha256=teacher.weights_sha256,
-    )
-    return CocaCaptioner(spec, settings, parts)
+    return CocaCaptioner(spec, settings, teacher, dict(read_config(path).get("preprocess_cfg", {})))
 
 
 def _refuse_other_models(config: dict[str, Any], what: str) -> None:

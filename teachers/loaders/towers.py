@@ -4,15 +4,11 @@ from pathlib import Path
 
 from teachers.spec import TeacherSpec
 from teachers.teacher import TEACHER_LOADERS, Teacher, TeacherLoader
-from teachers.towers.teacher import HEADS_FILE, is_towers_folder
+from teachers.towers.folder import HEADS_FILE, is_towers_folder, towers_spec
 
 
 def _spec(path: Path) -> TeacherSpec | None:
-    if not is_towers_folder(path):
-        return None
-    from teachers.towers.teacher import towers_spec
-
-    return towers_spec(path)
+    return towers_spec(path) if is_towers_folder(path) else None
 
 
 def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:

@@ -19,7 +19,7 @@ from distill.core.clip.folder import (
     read_config,
     read_state,
     vocabulary_id,
-)  # fmt: skip
+)
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
 from teachers.open_clip.teacher import LoadedClip, OpenClipTeacher, Preprocess

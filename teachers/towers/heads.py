@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from distill.core import atomic
 from distill.core.errors import DistillError
-
-HEADS_FILE = "heads.safetensors"
-INFO_FILE = "teacher.json"
-FORMAT = 1
+from teachers.towers.folder import FORMAT, HEADS_FILE, INFO_FILE, read_heads_info
 
 
 class Head(nn.Module):
@@ -110,8 +109,6 @@ def save_heads_teacher(path: Path, heads: AlignmentHeads, info: dict[str, Any]) 
         heads: trained heads.
         info: what the reader must know: "name", "licence", "commercial", data, seed, samples seen, ... Kept as given.
     """
-    from safetensors.torch import save_file
-
     state = {name: value.detach().to("cpu").contiguous() for name, value in heads.state_dict().items()}
     with atomic.staged_dir(path) as folder:
         save_file(state, str(folder / HEADS_FILE))
@@ -126,26 +123,8 @@ def save_heads_teacher(path: Path, heads: AlignmentHeads, info: dict[str, Any]) 
         atomic.write_json(folder / INFO_FILE, manifest)
 
 
-def read_heads_info(path: Path) -> dict[str, Any]:
-    """teacher.json of a folder that `save_heads_teacher` wrote. Raises DistillError when it is missing or damaged."""
-    try:
-        manifest = atomic.read_json(path / INFO_FILE)
-        complete = manifest["format"] == FORMAT and {"heads", "info", "heads_sha256"} <= manifest.keys()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DistillError(
-            f"{path / INFO_FILE} cannot be read ({error!r}). The folder must be one that `distill train --recipe "
-            "sail-lite0-minilm` wrote."
-        ) from None
-    if not complete:
-        raise DistillError(f"{path / INFO_FILE} is of another version ({manifest.get('format')!r}). Train it again.")
-    return dict(manifest)
-
-
 def load_heads(path: Path) -> AlignmentHeads:
     """The heads in a folder that `save_heads_teacher` wrote, in eval mode. Raises DistillError when damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     manifest = read_heads_info(path)
     file = path / HEADS_FILE
     try:

@@ -87,7 +87,7 @@ def test_greedy_agrees_with_open_clip_s_generate(name: str, images: list[Any], m
     captioner: Any = in_float64(
         load_captioner(name, CaptionSettings(captions=1, temperature=0.0, max_tokens=19, min_tokens=3))
     )
-    pixels = torch.stack([captioner._parts.transform(to_pil(image)) for image in images]).double()
+    pixels = torch.stack([captioner.transform(to_pil(image)) for image in images]).double()
     theirs = captioner.model.generate(
         pixels, generation_type="top_k", top_k=1, seq_len=20, max_seq_len=20, min_seq_len=4, repetition_penalty=1.0
     )
@@ -155,7 +155,7 @@ def test_preprocessing_is_open_clip_s_own(name: str, images: list[Any], open_cli
     _, _, transform = open_clip.create_model_and_transforms("distill-tiny-coca")
     captioner: Any = load_captioner(name)
     for image in images:
-        assert torch.equal(captioner._parts.transform(to_pil(image)), transform(to_pil(image)))
+        assert torch.equal(captioner.transform(to_pil(image)), transform(to_pil(image)))
 
 
 def test_facts_and_description(name: str) -> None:

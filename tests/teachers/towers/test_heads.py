@@ -8,7 +8,8 @@ import torch
 from distill.core import atomic
 from distill.core.errors import DistillError
 from teachers.load import resolve_teacher
-from teachers.towers.heads import AlignmentHeads, load_heads, read_heads_info, save_heads_teacher
+from teachers.towers.folder import read_heads_info
+from teachers.towers.heads import AlignmentHeads, load_heads, save_heads_teacher
 
 
 @pytest.fixture

@@ -252,9 +252,9 @@ class _StubTowers:
 def test_features_are_cached_once_and_belong_to_their_source(tmp_path: Path) -> None:
     towers: Any = _StubTowers()
     out, source, decode = tmp_path / "deep" / "features.safetensors", _Source(), _Decoder()
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, str]] = []
     cache = cache_features(towers, source, out, decode=decode, batch_size=3, progress=lambda *p: seen.append(p))
-    assert seen == [(3, 4), (4, 4)]
+    assert seen == [(3, 4, "images"), (4, 4, "images")]
     assert cache.owner.tolist() == [1, 2, 2, 3, 3, 3]
     assert cache.text[:, 1].tolist() == [0, 0, 1, 0, 1, 2]
     torch.testing.assert_close(cache.image[:, 0].float(), torch.arange(4) * 40 / 255, atol=1e-3, rtol=0)

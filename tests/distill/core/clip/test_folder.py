@@ -15,7 +15,7 @@ from distill.core.clip.folder import (
     read_config,
     read_state,
     vocabulary_id,
-)  # fmt: skip
+)
 from distill.core.errors import DistillError
 
 
