@@ -55,10 +55,10 @@ def import_stage(recipe: Recipe, set_folder: Path, console: Console) -> None:
 
     settings = recipe.reinforce
     sources = [open_source(settings.images, part) for part in ("train", "eval")] if settings.images else []
-    teachers = () if recipe.teachers == Recipe().teachers else recipe.teachers
+    teacher_names = () if recipe.teachers == Recipe().teachers else recipe.teachers
     with console.stage("import the published set") as advance:
         import_published(
-            open_published(recipe.data.removeprefix(PUBLISHED), sources, teachers),
+            open_published(recipe.data.removeprefix(PUBLISHED), sources, teacher_names),
             set_folder,
             settings,
             existing=Existing.RESUME,

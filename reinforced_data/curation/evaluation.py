@@ -121,7 +121,7 @@ def shared_teacher(rows: Rows, other: ReinforcedData | None, wanted: str | None)
             )
         if wanted not in other.teacher_facts:
             raise UsageError(
-                f"{str(other.path)!r} has no embeddings of teacher {wanted!r}. {nearest(wanted, other.teacher_facts)}"
+                f"{str(other.folder)!r} has no embeddings of teacher {wanted!r}. {nearest(wanted, other.teacher_facts)}"
             )
     if other is None:
         return None
@@ -131,7 +131,7 @@ def shared_teacher(rows: Rows, other: ReinforcedData | None, wanted: str | None)
             return name
     if wanted is not None:
         raise UsageError(
-            f"Teacher {wanted!r} had other weights when {str(other.path)!r} was made, so the embeddings cannot be "
+            f"Teacher {wanted!r} had other weights when {str(other.folder)!r} was made, so the embeddings cannot be "
             "compared. Reinforce one of the sets again."
         )
     return None

@@ -83,7 +83,7 @@ class Rows:
             return str(next(iter(self.data.teacher_facts)))
         if name not in self.data.teacher_facts:
             raise UsageError(
-                f"{str(self.data.path)!r} has no embeddings of teacher {name!r}. {nearest(name, self.data.teacher_facts)}"
+                f"{str(self.data.folder)!r} has no embeddings of teacher {name!r}. {nearest(name, self.data.teacher_facts)}"
             )
         return name
 

@@ -135,7 +135,7 @@ class Selection:
         record, table = _read(folder)
         if data is not None and not fresh(record, set_identity(data.manifest)):
             raise UsageError(
-                f"The selection {str(folder)!r} was made for another reinforced set than {str(data.path)!r} (or for it "
+                f"The selection {str(folder)!r} was made for another reinforced set than {str(data.folder)!r} (or for it "
                 "before it was extended). Make it anew: distill curate."
             )
         pairs = list(zip(table["dropped_by"].to_pylist(), table["reason"].to_pylist(), strict=True))

@@ -30,11 +30,11 @@ class _Place:
     part: int
 
 
-def verify(path: Path, teachers: Sequence[Teacher], views: int | Literal["all"], seed: int = 0) -> dict[str, Any]:
+def verify(folder: Path, teachers: Sequence[Teacher], views: int | Literal["all"], seed: int = 0) -> dict[str, Any]:
     """Run all stored views and captions of randomly drawn samples through the live teachers again.
 
     Args:
-        path: a finished set.
+        folder: of a finished set.
         views: draw samples until they have this many views; "all" = every sample.
         seed: of the draw.
 
@@ -48,11 +48,11 @@ def verify(path: Path, teachers: Sequence[Teacher], views: int | Literal["all"],
     """
     if views != "all" and views < 1:
         raise UsageError(f"Verifying {views} views says nothing. Give at least 1, or all.")
-    data = ReinforcedData(path)
+    data = ReinforcedData(folder)
     for teacher in teachers:
         if teacher.spec.name not in data.teacher_facts:
             raise UsageError(
-                f"{str(path)!r} has no embeddings of {teacher.spec.name!r}. {nearest(teacher.spec.name, data.teacher_facts)}"
+                f"{str(folder)!r} has no embeddings of {teacher.spec.name!r}. {nearest(teacher.spec.name, data.teacher_facts)}"
             )
     chosen = _draw(data, views, seed)
     gate = MIN_COSINE[data.manifest.embed_dtype]

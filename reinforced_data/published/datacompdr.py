@@ -63,14 +63,14 @@ class Record:
     embeds: tuple[str, bytes]
 
 
-def row_of(record: Record, image: bytes, real: Sequence[str], teachers: Sequence[tuple[str, int]]) -> Row:
+def row_of(record: Record, image: bytes, real: Sequence[str], teacher_widths: Sequence[tuple[str, int]]) -> Row:
     """The row of a published sample.
 
     Args:
         record: its members.
         image: the encoded image that its views are of.
         real: captions found with the image, used where the record has none of its own.
-        teachers: (name, width) in the order in which their columns lie.
+        teacher_widths: (name, width) in the order in which their columns lie.
 
     Raises BadRecordError or BadImageError with the reason when any part does not fit the others.
     """
@@ -98,8 +98,8 @@ def row_of(record: Record, image: bytes, real: Sequence[str], teachers: Sequence
         height=pixels.height,
         captions=captions,
         views=views,
-        image_embeds=dict(split_columns(images, teachers, "image_emb")),
-        text_embeds=dict(split_columns(texts, teachers, "text_emb")),
+        image_embeds=dict(split_columns(images, teacher_widths, "image_emb")),
+        text_embeds=dict(split_columns(texts, teacher_widths, "text_emb")),
     )
 
 
@@ -189,14 +189,14 @@ def pair_captions(
     return [cleaned[place] for place in kept], np.concatenate(parts)[kept]
 
 
-def split_columns(rows: Array, teachers: Sequence[tuple[str, int]], what: str) -> list[tuple[str, Array]]:
+def split_columns(rows: Array, teacher_widths: Sequence[tuple[str, int]], what: str) -> list[tuple[str, Array]]:
     """[n, D] as (teacher, [n, D_t]) of unit-length rows. Raises BadRecordError when widths or lengths do not fit."""
-    whole = sum(width for _, width in teachers)
+    whole = sum(width for _, width in teacher_widths)
     if rows.shape[1] != whole:
-        widths = " + ".join(f"{name} {width}" for name, width in teachers)
+        widths = " + ".join(f"{name} {width}" for name, width in teacher_widths)
         raise BadRecordError(f"{what} has {rows.shape[1]} columns and the teachers make {whole} ({widths})")
     parts, first = [], 0
-    for name, width in teachers:
+    for name, width in teacher_widths:
         part = np.ascontiguousarray(rows[:, first : first + width])
         if (np.abs(np.linalg.norm(part, axis=1) - 1) > NORM_SLACK).any():
             raise BadRecordError(f"{what} has rows of {name} that are not of unit length; are these its teachers?")

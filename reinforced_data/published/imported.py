@@ -47,32 +47,32 @@ PUBLISHED = {
 _TEXT_KINDS = ("txt", "json", "syn.json", "paug.json")
 
 
-def published_teachers(names: Sequence[str], location: str) -> dict[TeacherSpec, float]:
+def published_teachers(teacher_names: Sequence[str], location: str) -> dict[TeacherSpec, float]:
     """The teachers of a published set and their logit scales (exponentiated), in the order of their columns.
 
     Args:
-        names: what the user says; when empty, those of the set that `location` names ("DataCompDR" or "DFNDR").
+        teacher_names: what the user says; when empty, those of the set that `location` names ("DataCompDR" or "DFNDR").
 
     Raises UsageError when neither tells, or for a sigmoid teacher, whose bias is not published.
     """
     told = location.lower().replace("-", "")
     known = next((name for name in PUBLISHED if name in told), None)
-    chosen = list(names) or list(PUBLISHED.get(known or "", ()))
+    chosen = list(teacher_names) or list(PUBLISHED.get(known or "", ()))
     if not chosen:
         raise UsageError(
             f"Whose embeddings does {location!r} hold? Name its teachers in the order of their columns: DataCompDR's are "
             "--teacher openai-vitl14 --teacher datacomp-vitl14, DFNDR's --teacher dfn-vitl14 --teacher dfn-vitl14-39b."
         )
     scales = {name: scale for table in PUBLISHED.values() for name, scale in table.items()}
-    teachers = {}
+    teacher_scales = {}
     for name in chosen:
         spec = resolve_teacher(name)
         if spec.kind != "softmax":
             raise UsageError(f"Teacher {name!r} is a sigmoid one; published sets do not tell its bias. Leave it out.")
-        teachers[spec] = scales.get(name) or spec.logit_scale or 100.0
-    if len(teachers) < len(chosen):
+        teacher_scales[spec] = scales.get(name) or spec.logit_scale or 100.0
+    if len(teacher_scales) < len(chosen):
         raise UsageError(f"A teacher is named twice: {', '.join(chosen)}. Name each once.")
-    return teachers
+    return teacher_scales
 
 
 class ImagesByUid:
@@ -112,7 +112,8 @@ class PublishedSet:
     """The samples of tars in the DataCompDR layout, in order, by index. Picklable as far as its image sources are.
 
     Args:
-        files: the tars. teachers: see `published_teachers`.
+        files: the tars.
+        teacher_scales: the teachers and their logit scales, see `published_teachers`.
         images: where images that are not in the tars come from; None when all are.
 
     Raises UsageError when there are no embeddings in the tars, DistillError when a file is no tar.
@@ -121,11 +122,11 @@ class PublishedSet:
     def __init__(
         self,
         files: Sequence[Path],
-        teachers: Mapping[TeacherSpec, float],
+        teacher_scales: Mapping[TeacherSpec, float],
         images: ImagesByUid | None = None,
         location: str = "",
     ) -> None:
-        self.files, self.teachers, self.images = list(files), dict(teachers), images
+        self.files, self.teacher_scales, self.images = list(files), dict(teacher_scales), images
         self.index = read_index(files)
         self.name, self.location = self.files[0].stem, location or str(self.files[0])
         self.licence = images.licence if images else "unknown"
@@ -135,7 +136,7 @@ class PublishedSet:
                 "Give them as --data to have teachers label them."
             )
         self._image_kinds = [suffix[1:] for suffix in IMAGE_SUFFIXES if suffix[1:] in self.index.kinds]
-        names = [[spec.name, spec.width] for spec in self.teachers]
+        names = [[spec.name, spec.width] for spec in self.teacher_scales]
         self.fingerprint = sha256_json([self.index.footprint(), images.fingerprint if images else "", names])
 
     def __len__(self) -> int:
@@ -178,29 +179,31 @@ class PublishedSet:
         else:
             raise BadImageError(key, "its image is not in the tar, and no place of images was given")
         record = Record(key, texts, (kind, self.index.read(index, kind, MAX_EMBED_BYTES)))
-        return row_of(record, image, real, [(spec.name, spec.width) for spec in self.teachers])
+        return row_of(record, image, real, [(spec.name, spec.width) for spec in self.teacher_scales])
 
 
 def read_dr_shard(
-    path: Path, images: ImagesByUid | None, teachers: Mapping[TeacherSpec, float]
+    path: Path, images: ImagesByUid | None, teacher_scales: Mapping[TeacherSpec, float]
 ) -> tuple[list[Row], list[Rejected]]:
     """One tar at once: its rows and its rejected samples, in order. Raises UsageError and DistillError as the set does."""
-    shard = PublishedSet([path], teachers, images)
+    shard = PublishedSet([path], teacher_scales, images)
     return shard.rows(range(len(shard)))
 
 
-def open_published(location: str, image_sources: Sequence[Source] = (), teachers: Sequence[str] = ()) -> PublishedSet:
+def open_published(
+    location: str, image_sources: Sequence[Source] = (), teacher_names: Sequence[str] = ()
+) -> PublishedSet:
     """A published set.
 
     Args:
         location: a .tar, a folder of tars, or a pattern like "dr/{00000000..00001023}.tar".
         image_sources: joined by uid; none when the tars hold the images.
-        teachers: see `published_teachers`.
+        teacher_names: see `published_teachers`.
 
     Raises UsageError or DistillError when it cannot be had.
     """
     images = ImagesByUid(image_sources) if image_sources else None
-    return PublishedSet(tar_files(location), published_teachers(teachers, location), images, location)
+    return PublishedSet(tar_files(location), published_teachers(teacher_names, location), images, location)
 
 
 def import_published(
@@ -248,7 +251,7 @@ def _plan(published: PublishedSet, settings: ReinforceSettings) -> Plan:
             fingerprint=published.fingerprint,
             samples=len(published),
         ),
-        teachers=[_teacher_record(spec, scale) for spec, scale in published.teachers.items()],
+        teachers=[_teacher_record(spec, scale) for spec, scale in published.teacher_scales.items()],
         captioners=[],
         sentences=False,
         view_preset="published",

@@ -30,7 +30,7 @@ _TEXTS_KEPT = 4096  # samples whose captions and views stay in memory as Python 
 
 
 class ReinforcedData:
-    """The samples of the set in folder `path`.
+    """The samples of the finished set in `folder`.
 
     Attributes:
         manifest: what was made, and how.
@@ -40,9 +40,9 @@ class ReinforcedData:
         UsageError: there is no reinforced set. DistillError: it is unfinished, or a shard is missing or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.manifest = read_manifest(self.path)
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
         self.teacher_facts = {
             facts["name"]: TeacherFacts(
                 name=facts["name"],
@@ -53,7 +53,7 @@ class ReinforcedData:
             )
             for facts in self.manifest.teachers
         }
-        files = [self.path / shard.file for shard in self.manifest.shards]
+        files = [self.folder / shard.file for shard in self.manifest.shards]
         for file, shard in zip(files, self.manifest.shards, strict=True):
             size = file.stat().st_size if file.is_file() else None
             if size != shard.size_bytes:
@@ -79,7 +79,7 @@ class ReinforcedData:
 
     def rejected(self) -> list[Rejected]:
         """Every sample that was left out, from the shards' own metadata."""
-        notes = [read_notes(self.path / shard.file) for shard in self.manifest.shards if shard.rejected]
+        notes = [read_notes(self.folder / shard.file) for shard in self.manifest.shards if shard.rejected]
         return [item for note in notes if note is not None for item in note.rejected]
 
     def sample(self, index: int) -> ReinforcedSample:
@@ -146,7 +146,7 @@ class ReinforcedData:
         if not self._checked[index]:
             if hashlib.sha256(data).hexdigest() != batch.cell("image_sha256", place):
                 raise DistillError(
-                    f"The image of sample {self.key(index)!r} in {str(self.path)!r} is not the one that was reinforced "
+                    f"The image of sample {self.key(index)!r} in {str(self.folder)!r} is not the one that was reinforced "
                     "(its SHA-256 differs), so its views and embeddings do not belong to it. Copy the shard again."
                 )
             self._checked[index] = 1
@@ -165,7 +165,7 @@ class ReinforcedData:
         image, size = decode_rgb(self.image(index), self.key(index)), self.size(index)
         if image.size != size:
             raise DistillError(
-                f"The image of sample {self.key(index)!r} in {str(self.path)!r} decodes to {image.width} x "
+                f"The image of sample {self.key(index)!r} in {str(self.folder)!r} decodes to {image.width} x "
                 f"{image.height} pixels; it was {size[0]} x {size[1]} when it was reinforced. Its views cannot be "
                 "replayed; use the Pillow version in the manifest, or reinforce again."
             )

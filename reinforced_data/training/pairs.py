@@ -85,7 +85,7 @@ class StoredPairs:
     """Pairs from a reinforced set: a stored view with its embeddings, stored captions with their own.
 
     Args:
-        path: folder of the set.
+        folder: of the set.
         image_size: S, pixels, of the rendered views (the student's, not the teachers').
         captions: how captions are drawn. replay: see the module `replay`.
 
@@ -98,9 +98,9 @@ class StoredPairs:
     """
 
     def __init__(
-        self, path: Path, image_size: int, captions: CaptionPolicy | None = None, replay: Replay = "exact"
+        self, folder: Path, image_size: int, captions: CaptionPolicy | None = None, replay: Replay = "exact"
     ) -> None:
-        self.data = ReinforcedData(path)
+        self.data = ReinforcedData(folder)
         self.teacher_facts = self.data.teacher_facts
         self.image_size = image_size
         self.replay = replay
@@ -108,7 +108,7 @@ class StoredPairs:
         self.policy = (captions or CaptionPolicy()).resolve(sources)
         if self.policy.sub_sentences and not any(source.endswith(SENTENCE) for source in sources):
             raise UsageError(
-                f"captions.sub_sentences is set, but {str(path)!r} stores no sentences of its captions (sources that end "
+                f"captions.sub_sentences is set, but {str(folder)!r} stores no sentences of its captions (sources that end "
                 f"in {SENTENCE!r}; the first {_LOOKED_AT} samples were looked at), and teachers have only read the whole "
                 "ones. Reinforce again with sentences, or leave the setting out."
             )

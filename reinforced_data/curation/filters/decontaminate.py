@@ -44,7 +44,7 @@ class Decontaminate(Filter):
         Raises UsageError when `against` cannot be compared in the way asked for, or is the set itself.
         """
         evaluation = read_evaluation(self.against, self.split, self.by in ("all", "hash"))
-        if evaluation.data is not None and evaluation.data.path.resolve() == rows.data.path.resolve():
+        if evaluation.data is not None and evaluation.data.folder.resolve() == rows.data.folder.resolve():
             raise UsageError(f"filter 'decontaminate': {self.against!r} is the training set itself.")
         teacher = None
         if self.by in ("all", "embedding"):

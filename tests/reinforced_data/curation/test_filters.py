@@ -86,7 +86,7 @@ def test_embeddings_are_read_once_each_and_a_block_at_a_time(name, world, monkey
     monkeypatch.setattr(np, "stack", lambda arrays, **more: stacked.append(len(arrays)) or real_stack(arrays, **more))
 
     def counted(self, index, teacher):
-        reads[self.path.name, teacher, index] += 1
+        reads[self.folder.name, teacher, index] += 1
         return real_read(self, index, teacher)
 
     monkeypatch.setattr(ReinforcedData, "image_embeds", counted)

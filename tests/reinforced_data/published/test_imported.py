@@ -317,7 +317,9 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     data = ReinforcedData(tmp_path / "set")
     assert [facts.logit_scale for facts in data.teacher_facts.values()] == ([100, 100] if layout == "old" else [70, 60])
     whole = {
-        row.key: row for path in published.files for row in read_dr_shard(path, published.images, published.teachers)[0]
+        row.key: row
+        for path in published.files
+        for row in read_dr_shard(path, published.images, published.teacher_scales)[0]
     }
     for index in range(len(data)):
         stored, row = data.sample(index), whole[data.sample(index).key]
