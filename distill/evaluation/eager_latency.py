@@ -18,9 +18,19 @@ CAPTION = "a photo of a small red bicycle next to a tree"
 def eager_latency(
     models: dict[str, Embedder], *, threads: int, runs: int, warmup_runs: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """model -> {"image_p50_ms", "image_p90_ms", "text_p50_ms", "text_p90_ms", "threads", "runs"}.
+    """How long models take for one image and for one caption.
 
     An image call takes [1, 3, S, S] at the model's own size; a text call includes the tokenizer.
+
+    Args:
+        models: name -> model.
+        threads: of torch, while this runs.
+        runs: timed calls per model and tower, over all rounds.
+        warmup_runs: calls before them that are not timed.
+        rounds: the models take turns so many times, so that a slow minute of the host slows all of them.
+
+    Returns:
+        name -> "image_p50_ms", "image_p90_ms", "text_p50_ms", "text_p90_ms" (milliseconds), "threads", "runs".
     """
     import torch
 

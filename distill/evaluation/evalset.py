@@ -58,7 +58,18 @@ class EvalSet:
 
 
 def load_evalset(source: Source, zero_shot_source: Source | None = None) -> EvalSet:
-    """Read the eval split of `source`; zero-shot comes from `zero_shot_source` where given."""
+    """The evaluation data in `source`: its captioned images for retrieval, its classes for zero-shot.
+
+    Every image is decoded once here, so that a broken one is known before a model runs.
+
+    Args:
+        source: an evaluation split.
+        zero_shot_source: where the classes come from instead; None = `source` itself, if it has any.
+
+    Raises:
+        UsageError: `zero_shot_source` has no class labels.
+        DistillError: there is nothing to evaluate.
+    """
     samples, rejected = [], {}
     for index in range(len(source)):
         try:
@@ -94,18 +105,27 @@ def pixels(images: list[tuple[str, bytes]], size: int) -> Array:
     return result
 
 
-def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch: int) -> Array:
-    return np.concatenate(
-        [model.images(pixels(images[i : i + batch], model.image_size)) for i in range(0, len(images), batch)]
-    )
+def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch_size: int) -> Array:
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([model.images(pixels(images[i : i + batch_size], model.image_size)) for i in starts])
 
 
-def _embed_texts(model: Embedder, texts: list[str], batch: int) -> Array:
-    return np.concatenate([model.texts(texts[i : i + batch]) for i in range(0, len(texts), batch)])
+def _embed_texts(model: Embedder, texts: list[str], batch_size: int) -> Array:
+    return np.concatenate([model.texts(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)])
 
 
 def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str, Any]:
-    """{"retrieval": {...} | None, "zero_shot": {...} | None}: see `distill.evaluation.metrics` for the keys."""
+    """The figures of one model.
+
+    Args:
+        model: what is judged.
+        data: what it is judged on.
+        batch_size: images, or captions, per forward.
+
+    Returns:
+        "model" (its name), "retrieval" and "zero_shot" with the figures of `distill.evaluation.metrics`; None where the
+        data allows no such figure.
+    """
     result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None}
     if len(data.samples) >= 2:
         image = _embed_images(model, [(sample.key, sample.image) for sample in data.samples], batch_size)

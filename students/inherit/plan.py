@@ -1,7 +1,7 @@
 """Plans of inheritance: which part of the source each part of a student comes from, as lists of indices."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,8 +49,26 @@ class InheritancePlan:
         return asdict(self)
 
 
-def _shape(cfg: dict[str, Any], tower: str) -> dict[str, Any]:
-    """The facts of a transformer tower that decide whether and how it can be sliced; raises UsageError if it is none."""
+@dataclass(frozen=True)
+class _Shape:
+    """The facts of a transformer tower that decide whether and how it can be sliced.
+
+    Attributes:
+        layers, width, ffn, tokens: how many layers, channels, MLP neurons per layer and positions; may shrink.
+        head_width: channels per attention head.
+        kind: what must be equal in source and student.
+    """
+
+    layers: int
+    width: int
+    ffn: int
+    tokens: int
+    head_width: int
+    kind: dict[str, object]
+
+
+def _shape(cfg: dict[str, Any], tower: str) -> _Shape:
+    """The shape of the tower "visual" or "text" of a configuration. Raises UsageError when it is no plain transformer."""
     part = cfg["vision_cfg" if tower == "visual" else "text_cfg"]
     quick = bool(cfg.get("quick_gelu", False))
     ratio = part.get("mlp_ratio", 4.0)
@@ -62,7 +80,7 @@ def _shape(cfg: dict[str, Any], tower: str) -> dict[str, Any]:
             raise UsageError("its image tower pools by attention, which is not sliced here")
         width, head_width = part.get("width", 768), part.get("head_width", 64)
         tokens = (part["image_size"] // part.get("patch_size", 16)) ** 2 + 1
-        kind = {"quick_gelu": quick, "patch_size": part.get("patch_size", 16), "tokens": tokens}
+        kind: dict[str, object] = {"quick_gelu": quick, "patch_size": part.get("patch_size", 16), "tokens": tokens}
     else:
         if part.get("hf_model_name"):
             raise UsageError("its text tower is a Hugging Face model")
@@ -72,7 +90,7 @@ def _shape(cfg: dict[str, Any], tower: str) -> dict[str, Any]:
         head_width, tokens = width // part.get("heads", 8), part.get("context_length", 77)
         kind = {"quick_gelu": quick, "causal": not part.get("no_causal_mask", False)}
     kind.update(head_width=head_width, embed_dim=cfg["embed_dim"])
-    return {"layers": layers, "width": width, "ffn": int(width * ratio), "tokens": tokens, "kind": kind}
+    return _Shape(layers, width, int(width * ratio), tokens, head_width, kind)
 
 
 def tower_prefix(cfg: dict[str, Any], tower: str) -> str:
@@ -82,8 +100,16 @@ def tower_prefix(cfg: dict[str, Any], tower: str) -> str:
     return "text." if cfg.get("custom_text") else ""
 
 
-def _scores(state: State, prefix: str, layers: list[int], head_width: int) -> dict[str, Any]:
-    """L2 norms of the weights that belong to each hidden channel, head and neuron of the layers kept."""
+class _Norms(NamedTuple):
+    """L2 norms of the weights that belong to each channel [width], and per layer kept to each head and each neuron."""
+
+    hidden: Tensor
+    heads: list[Tensor]
+    ffn: list[Tensor]
+
+
+def _norms(state: State, prefix: str, layers: list[int], head_width: int) -> _Norms:
+    """The norms of the tower whose tensors' names begin with `prefix`, over the layers kept alone."""
     hidden = torch.zeros(())
     heads, ffn = [], []
     for layer in layers:
@@ -94,29 +120,29 @@ def _scores(state: State, prefix: str, layers: list[int], head_width: int) -> di
         per_channel = qkv.view(3, -1, qkv.shape[1]).square().sum((0, 2)) + out.square().sum(0)
         heads.append(per_channel.view(-1, head_width).sum(1).sqrt())
         ffn.append((up.square().sum(1) + down.square().sum(0)).sqrt())
-    return {"hidden": hidden.sqrt(), "heads": heads, "ffn": ffn}
+    return _Norms(hidden.sqrt(), heads, ffn)
 
 
 def _plan_tower(source: ClipWeights, cfg: dict[str, Any], tower: str, strategy: Strategy) -> TowerPlan:
-    """Raises UsageError with the reason when the tower cannot be inherited."""
+    """How one tower is inherited. Raises UsageError with the reason when it cannot be."""
     old, new = _shape(source.model_cfg, tower), _shape(cfg, tower)
-    for fact, value in new["kind"].items():
-        if old["kind"][fact] != value:
-            raise UsageError(f"{fact.replace('_', ' ')} differs: {old['kind'][fact]} in the source, {value} here")
+    for fact, value in new.kind.items():
+        if old.kind[fact] != value:
+            raise UsageError(f"{fact.replace('_', ' ')} differs: {old.kind[fact]} in the source, {value} here")
     for axis in ("layers", "width", "ffn", "tokens"):
-        if new[axis] > old[axis]:
-            raise UsageError(f"{axis} grows from {old[axis]} to {new[axis]}; inheritance only selects")
-    head_width, pick = new["kind"]["head_width"], strategy.pick
-    layers = strategy.layers(old["layers"], new["layers"])
-    scores = _scores(source.state, tower_prefix(source.model_cfg, tower), layers, head_width)
-    kept_heads = new["width"] // head_width
+        before, after = getattr(old, axis), getattr(new, axis)
+        if after > before:
+            raise UsageError(f"{axis} grows from {before} to {after}; inheritance only selects")
+    layers = strategy.layers(old.layers, new.layers)
+    norms = _norms(source.state, tower_prefix(source.model_cfg, tower), layers, old.head_width)
+    heads_before, heads_after = old.width // old.head_width, new.width // new.head_width
     return TowerPlan(
         layers=layers,
-        hidden=pick(old["width"], new["width"], scores["hidden"]),
-        heads=[pick(old["width"] // head_width, kept_heads, score) for score in scores["heads"]],
-        ffn=[pick(old["ffn"], new["ffn"], score) for score in scores["ffn"]],
-        positions=list(range(new["tokens"])),
-        head_width=head_width,
+        hidden=strategy.pick(old.width, new.width, norms.hidden),
+        heads=[strategy.pick(heads_before, heads_after, layer) for layer in norms.heads],
+        ffn=[strategy.pick(old.ffn, new.ffn, layer) for layer in norms.ffn],
+        positions=list(range(new.tokens)),
+        head_width=new.head_width,
     )
 
 

@@ -12,9 +12,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from distill.core.clip.folder import is_clip_folder, read_config
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
+from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +64,8 @@ def folder_captioner_spec(name: str, path: Path) -> CaptionerSpec | None:
     return CaptionerSpec(name, "coca-folder", str(path), facts.licence, facts.commercial)
 
 
-class CocaCaptioner:
-    """See `teachers.captioner.Captioner`.
+class CocaCaptioner(Captioner):
+    """A CoCa that captions through its own text tower; the image tower runs once for all captions of a batch.
 
     Args:
         spec: its facts.
@@ -95,18 +97,18 @@ class CocaCaptioner:
             context_length=int(self.model.context_length),
         )
 
+    @override
     def to(self, device: Any) -> CocaCaptioner:
-        """Move the weights; inputs follow by themselves."""
         self.model.to(device)
         return self
 
     @property
+    @override
     def device(self) -> Any:
-        """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @override
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
-        """See `Captioner.caption`; one forward of the image tower for all images and captions."""
         import torch
 
         from teachers.captioners.parts.decoding import decode_tokens
@@ -128,8 +130,8 @@ class CocaCaptioner:
 
         return join_pieces(self.tokenizer.decode(tokens))
 
+    @override
     def describe(self) -> dict[str, object]:
-        """See `Captioner.describe`."""
         import open_clip
         import torch
 

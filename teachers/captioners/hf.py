@@ -14,10 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, UsageError
 from distill.core.hub import find_weights
-from teachers.captioner import CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
+from teachers.captioner import CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -37,8 +39,8 @@ def hf_spec(name: str, source: str) -> CaptionerSpec:
     return CaptionerSpec(name, "hf", source, f"unknown: read https://huggingface.co/{source}", False)
 
 
-class HfCaptioner:
-    """See `teachers.captioner.Captioner`.
+class HfCaptioner(Captioner):
+    """An image-to-text model of transformers, which captions one image at a time.
 
     Args:
         spec, settings: its facts, and how it decodes.
@@ -63,18 +65,18 @@ class HfCaptioner:
         self.tokenizer = tokenizer
         self.weights_sha256 = weights_sha256
 
+    @override
     def to(self, device: Any) -> HfCaptioner:
-        """Move the weights; inputs follow by themselves."""
         self.model.to(device)
         return self
 
     @property
+    @override
     def device(self) -> Any:
-        """Where the weights are."""
         return self.model.device
 
+    @override
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
-        """See `Captioner.caption`."""
         return [self._one(image, seed) for image, seed in zip(images, seeds, strict=True)]
 
     def _one(self, image: Array, seed: int) -> list[str]:
@@ -99,8 +101,8 @@ class HfCaptioner:
         positions = getattr(text, "max_position_embeddings", None)
         return self.settings.max_tokens if not isinstance(positions, int) else max(1, positions - 1)
 
+    @override
     def describe(self) -> dict[str, object]:
-        """See `Captioner.describe`."""
         import torch
         import transformers
 

@@ -36,8 +36,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from typing_extensions import override
+
 from distill.core.errors import DistillError, UsageError
-from teachers.captioner import CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
+from teachers.captioner import CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -79,20 +81,20 @@ def _arguments(name: str, source: str) -> list[str]:
     return [str(Path(found).absolute()) if os.sep in program else program, *arguments[1:]]
 
 
-class _OwnCaptioner:
+class _OwnCaptioner(Captioner):
     """What commands and functions share: no weights that could be moved."""
 
     spec: CaptionerSpec
     settings: CaptionSettings
     weights_sha256: str
-    device = "cpu"
+    device = "cpu"  # what the user's own code does with a GPU is not known here
 
+    @override
     def to(self: Own, device: Any) -> Own:
-        """The same captioner: where it computes is the user's business."""
         return self
 
+    @override
     def describe(self) -> dict[str, object]:
-        """See `Captioner.describe`."""
         return {
             "spec": asdict(self.spec),
             "decode": self.settings.model_dump(),
@@ -104,7 +106,12 @@ class _OwnCaptioner:
 
 
 class CommandCaptioner(_OwnCaptioner):
-    """See the module and `teachers.captioner.Captioner`. `timeout_s` is for one batch, in seconds."""
+    """A command line as a captioner; the module says what it reads and writes.
+
+    Args:
+        spec, settings: its facts, and what it is asked for.
+        timeout_s: seconds that one batch may take.
+    """
 
     def __init__(self, spec: CaptionerSpec, settings: CaptionSettings, *, timeout_s: float = TIMEOUT_S) -> None:
         self.spec = spec
@@ -113,8 +120,8 @@ class CommandCaptioner(_OwnCaptioner):
         self._arguments = _arguments(spec.name, spec.source)
         self.weights_sha256 = _command_sha256(shlex.split(spec.source))
 
+    @override
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
-        """See `Captioner.caption`."""
         from PIL import Image
 
         if not images:
@@ -182,15 +189,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class PythonCaptioner(_OwnCaptioner):
-    """See the module and `teachers.captioner.Captioner`."""
+    """A Python function as a captioner; the module says how it is called."""
 
     def __init__(self, spec: CaptionerSpec, settings: CaptionSettings) -> None:
         self.spec = spec
         self.settings = settings
         self._function, self.weights_sha256 = _function(spec)
 
+    @override
     def caption(self, images: list[Array], seeds: list[int]) -> list[list[str]]:
-        """See `Captioner.caption`."""
         if not images:
             return []
         try:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from distill.core.clip.folder import HUB_BIN, HUB_SAFETENSORS, vocabulary_id
 from distill.core.clip.model import count_parameters
 from distill.core.clip.weights import ClipWeights
@@ -19,6 +21,7 @@ from distill.core.errors import DistillError
 from distill.core.hub import find_weights
 from teachers.open_clip.names import common_entry, model_config, pretrained_config, split_source, square
 from teachers.spec import TeacherSpec
+from teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +60,8 @@ class LoadedClip:
     weights_sha256: str
 
 
-class OpenClipTeacher:
-    """A frozen open_clip model that resizes, normalises and tokenises for itself; see `teachers.teacher.Teacher`.
+class OpenClipTeacher(Teacher):
+    """A frozen open_clip model that resizes, normalises and tokenises for itself.
 
     Args:
         spec: its facts; `spec.logit_scale`, where set, wins over the checkpoint's own.
@@ -80,29 +83,29 @@ class OpenClipTeacher:
         bias = getattr(self.model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias.detach().float())
 
+    @override
     def to(self, device: Any) -> OpenClipTeacher:
-        """Move the weights; inputs follow by themselves."""
         self.model.to(device)
         return self
 
     @property
+    @override
     def device(self) -> Any:
-        """Where the weights are."""
         return next(self.model.parameters()).device
 
     @property
+    @override
     def parameters(self) -> dict[str, int]:
-        """Parameters of its parts; see `distill.core.clip.model.count_parameters`."""
         return count_parameters(self.model)
 
+    @override
     def inheritable(self) -> ClipWeights:
-        """All its weights, for a student to start from."""
         return ClipWeights(
             self.spec.name, self.model_cfg, dict(self.model.state_dict()), self.weights_sha256, self.vocabulary
         )
 
+    @override
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         import torch
 
         with torch.no_grad():
@@ -111,15 +114,15 @@ class OpenClipTeacher:
             )
             return unit(self.model.encode_image(ready))
 
+    @override
     def encode_text(self, captions: list[str]) -> Tensor:
-        """b captions -> [b, D] float32, unit length, no gradient."""
         import torch
 
         with torch.no_grad():
             return unit(self.model.encode_text(self.tokenizer(list(captions)).to(self.device)))
 
+    @override
     def describe(self) -> dict[str, object]:
-        """What a manifest records."""
         return {
             "spec": asdict(self.spec),
             "weights_sha256": self.weights_sha256,

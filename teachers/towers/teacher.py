@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError, UsageError
 from teachers.open_clip.teacher import resize
 from teachers.spec import TeacherSpec
+from teachers.teacher import Teacher
 from teachers.towers.files import (
     LITE0,
     MAX_TOKENS,
@@ -119,8 +121,8 @@ def square_pixels(pixels: Tensor) -> Tensor:
     return resize(pixels, IMAGE_SIZE, "bicubic")
 
 
-class TowersTeacher:
-    """Frozen towers with aligned heads; see `teachers.teacher.Teacher`."""
+class TowersTeacher(Teacher):
+    """Frozen towers with aligned heads."""
 
     def __init__(self, spec: TeacherSpec, towers: FrozenTowers, heads: AlignmentHeads, heads_sha256: str) -> None:
         self.towers = towers
@@ -133,38 +135,38 @@ class TowersTeacher:
         self.parts_sha256 = parts
         self.weights_sha256 = "random" if "random" in parts.values() else sha256_json(parts)
 
+    @override
     def to(self, device: Any) -> "TowersTeacher":
-        """Move towers and heads."""
         self.towers.to(device)
         self.heads.to(device)
         return self
 
     @property
+    @override
     def device(self) -> Any:
-        """Where the weights are."""
         return self.towers.device
 
     @property
+    @override
     def parameters(self) -> dict[str, int] | None:
-        """None: its towers have not the parts of an open_clip module."""
-        return None
+        return None  # towers that are no open_clip module have not its parts
 
+    @override
     def inheritable(self) -> ClipWeights:
-        """Never: raises UsageError."""
         raise UsageError(f"{self.spec.name!r} is made of towers that no student here can inherit from")
 
+    @override
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[b, 3, H, W] RGB in [0, 1], any H and W -> [b, D] float32, unit length, no gradient."""
         with torch.no_grad():
             return self.heads.encode_image(self.towers.image_features(pixels))
 
+    @override
     def encode_text(self, captions: list[str]) -> Tensor:
-        """b captions -> [b, D] float32, unit length, no gradient."""
         with torch.no_grad():
             return self.heads.encode_text(self.towers.text_features(captions))
 
+    @override
     def describe(self) -> dict[str, object]:
-        """What a manifest records."""
         return {
             "spec": asdict(self.spec),
             "weights_sha256": self.weights_sha256,
