@@ -77,6 +77,7 @@ class Batch:
         teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.
         teacher_text: teacher name -> [streams x b, D_t], the same for the captions.
         keys: b sample keys, for messages and the exact-resume tests.
+        image_ids: LongTensor [b], equal for pairs of equal images (by the bytes as found, whatever their keys).
         weights: [b] float32, at least 0: how much each pair counts (its scale does not matter), None = all the same.
     """
 
@@ -85,4 +86,5 @@ class Batch:
     teacher_image: "dict[str, Tensor]"
     teacher_text: "dict[str, Tensor]"
     keys: list[str]
+    image_ids: "Tensor"
     weights: "Tensor | None" = None

@@ -66,6 +66,16 @@ class Student(nn.Module):
         return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     @property
+    def log_logit_scale(self) -> nn.Parameter:
+        """The parameter: the logarithm of `logit_scale`; open_clip calls it logit_scale."""
+        return self.clip.logit_scale  # type: ignore[no-any-return]
+
+    @property
+    def caption_decoder(self) -> nn.Module | None:
+        """A CoCa's text decoder, None of other students."""
+        return getattr(self.clip, "text_decoder", None)
+
+    @property
     def vocabulary(self) -> str:
         """Which tokens its text tower reads; see `distill.core.clip.folder.vocabulary_id`."""
         return vocabulary_id(self.merges)
@@ -78,7 +88,7 @@ class Student(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1] -> [b, D], unit length; resized to the model's input when H, W differ."""
         features: Tensor = self.clip.encode_image(self._normalised(pixels))
-        return F.normalize(features, dim=-1)
+        return F.normalize(features.float(), dim=-1)  # of unit length in float32 under autocast too
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
@@ -89,7 +99,7 @@ class Student(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """LongTensor [b, L] -> [b, D], unit length."""
         features: Tensor = self.clip.encode_text(tokens)
-        return F.normalize(features, dim=-1)
+        return F.normalize(features.float(), dim=-1)
 
     def encode_pair(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Both embeddings and the next-token logits of a CoCa, every tower run once.
@@ -106,7 +116,8 @@ class Student(nn.Module):
         labels = caption_labels(tokens, int(self.tokenizer.eot_token_id))
         longest = int((labels != IGNORED).any(0).sum())  # no logits where every caption of the batch has ended
         logits: Tensor = self.clip.text_decoder(image_tokens, token_embeds[:, :longest])
-        return F.normalize(image, dim=-1), F.normalize(text, dim=-1), logits, labels[:, :longest]
+        image, text = (F.normalize(features.float(), dim=-1) for features in (image, text))
+        return image, text, logits, labels[:, :longest]
 
     def save(self, path: Path, card: dict[str, Any], *, half: bool = False) -> None:
         """Write the folder (atomically): configuration, weights, tokenizer, card. `half` stores fp16 on disk."""

@@ -28,8 +28,14 @@ def latest(folder: Path) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> None:
-    """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest."""
+def save(
+    folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, keep: int, scaler: Any = None
+) -> None:
+    """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest.
+
+    Args:
+        scaler: the GradScaler of fp16 training, whose scale has found its height over many steps; None = there is none.
+    """
     from safetensors.torch import save_file
 
     with atomic.staged_dir(folder / f"step-{step:08d}") as path:
@@ -37,19 +43,23 @@ def save(folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimi
             {k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors")
         )
         torch.save(optimizer.state_dict(), path / "optimizer.pt")
-        atomic.write_json(path / STATE_FILE, {"step": step})
+        grad_scaler = None if scaler is None else scaler.state_dict()
+        atomic.write_json(path / STATE_FILE, {"step": step, "grad_scaler": grad_scaler})
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
 
 
-def restore(checkpoint: Checkpoint, task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint into task and optimizer. Raises DistillError when it does not fit or is damaged."""
+def restore(checkpoint: Checkpoint, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
+    """Load a checkpoint into task, optimizer and GradScaler. Raises DistillError when it does not fit or is damaged."""
     from safetensors.torch import load_file
 
     try:
         task.load_state_dict(load_file(checkpoint.path / "task.safetensors"))
         state: dict[str, Any] = torch.load(checkpoint.path / "optimizer.pt", map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state)
+        grad_scaler = atomic.read_json(checkpoint.path / STATE_FILE).get("grad_scaler")
+        if scaler is not None and grad_scaler is not None:
+            scaler.load_state_dict(grad_scaler)
     except Exception as error:
         raise DistillError(
             f"The checkpoint {str(checkpoint.path)!r} does not load ({error}). Delete that folder and call again with "

@@ -20,6 +20,8 @@ class Embeddings:
         caption_logits: [b, T, V] of a CoCa's next tokens, None where no loss asked for them.
         caption_labels: LongTensor [b, T], -100 where there is no token to predict.
         caption_tokens: [], tokens to predict, the mean over ranks; None = count those of this rank.
+        positives: bool [b, B], which of all pairs show the same image or carry the same caption as each pair of this rank
+            (itself included); None = no two do.
     """
 
     image: Tensor
@@ -33,6 +35,7 @@ class Embeddings:
     caption_logits: Tensor | None = None
     caption_labels: Tensor | None = None
     caption_tokens: Tensor | None = None
+    positives: Tensor | None = None
 
     def image_logits(self) -> Tensor:
         """[b, B]: this rank's images against all texts."""
@@ -53,6 +56,26 @@ def gather(local: Tensor) -> Tensor:
 
     parts: tuple[Tensor, ...] = all_gather(local)  # type: ignore[no-untyped-call]
     return torch.cat(parts)
+
+
+def gather_ids(local: Tensor) -> Tensor:
+    """LongTensor [b] on each rank -> [B] on every rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return local
+    parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, local)
+    return torch.cat(parts)
+
+
+def row_ids(rows: Tensor) -> Tensor:
+    """A number per row that equal rows share and others do not (but once in 2^60): [n, L] tokens or features -> LongTensor [n].
+
+    It depends on the row alone, so that ranks agree: a sum of the row's bits times fixed odd 64-bit numbers.
+    """
+    bits = rows.float().contiguous().view(torch.int32) if rows.is_floating_point() else rows
+    fixed = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=fixed) * 2 + 1
+    return (bits.long() * factors.to(rows.device)).sum(1)
 
 
 def embeddings(

@@ -29,6 +29,13 @@ class BatchLike(Protocol):
         ...
 
 
+class Trainable(nn.Module):
+    """What `fit` trains."""
+
+    def after_step(self) -> None:
+        """Called after each optimizer step, for parameters that have bounds."""
+
+
 B = TypeVar("B", bound=BatchLike)
 Batches = Callable[[int, int], Iterator[B]]  # batches(first_step, last_step) yields this rank's batch of each step
 Arguments = Callable[[B, torch.device], tuple[Any, ...]]  # a batch -> what the task is called with, on that device
@@ -86,7 +93,7 @@ class Pace:
 
 
 def fit(
-    task: nn.Module,
+    task: Trainable,
     batches: Batches[B],
     arguments: Arguments[B],
     checkpoint_folder: Path,
@@ -101,7 +108,7 @@ def fit(
 
     Args:
         task: called with a batch's arguments -> named losses with "loss", each a scalar.
-        metrics_file: gets a line of JSON per logged step.
+        metrics_file: gets a line of JSON per logged step; losses are means over the ranks.
         seed: of everything random inside the task (dropout).
 
     Raises:
@@ -113,7 +120,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameter_groups(task, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
     )
-    first_step = _restored(checkpoint_folder, task, optimizer)
+    first_step = _restored(checkpoint_folder, task, optimizer, accelerator.scaler)
     wrapped, prepared = accelerator.prepare(task, optimizer)
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
@@ -127,24 +134,28 @@ def fit(
         for group in prepared.param_groups:
             group["lr"] = rate
         losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step)
+        task.after_step()
         pace.samples += len(batch.keys) * accelerator.num_processes
         done = step + 1
-        if log is not None and (done % optim.log_every == 0 or done == optim.steps):
-            row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm}
-            row |= {name: value.item() for name, value in losses.items()} | pace.read()
-            log.write(row)
-            progress(done, optim.steps, _note(row))
+        if done % optim.log_every == 0 or done == optim.steps:
+            mean = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
+            if log is not None:
+                row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm, **mean, **pace.read()}
+                log.write(row)
+                progress(done, optim.steps, _note(row))
         if accelerator.is_main_process and (done % checkpointing.checkpoint_every == 0 or done == optim.steps):
-            checkpoints.save(checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints)
+            checkpoints.save(
+                checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler
+            )
     task.eval()
 
 
-def _restored(folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _restored(folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> int:
     """The step to begin with: that of the newest checkpoint, which is loaded, or 0."""
     found = checkpoints.latest(folder)
     if found is None:
         return 0
-    checkpoints.restore(found, task, optimizer)
+    checkpoints.restore(found, task, optimizer, scaler)
     return found.step
 
 

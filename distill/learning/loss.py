@@ -1,6 +1,8 @@
 """What a loss is: a module built from the widths, called with the student's and the teachers' `Embeddings`."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill.core.registry import Registry
 from distill.learning.embeddings import Embeddings
@@ -21,6 +23,18 @@ class Loss(nn.Module):
     def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__()
 
+    @property
+    def reads_scale(self) -> bool:
+        """Whether the student's own logit scale enters the loss, and so learns from it."""
+        return False
+
+    def scale(self) -> float | None:
+        """The logit scale that the loss keeps for itself, exponentiated; None where it keeps none."""
+        return None
+
+    def clamp(self) -> None:
+        """Bring the loss's own parameters back into their bounds; called after each optimizer step."""
+
     def forward(
         self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
     ) -> Tensor:
@@ -29,6 +43,45 @@ class Loss(nn.Module):
         `weights` [b] say how much each pair of this rank counts; their mean over all ranks is 1.
         """
         raise NotImplementedError("a loss defines forward")
+
+
+class TeacherLoss(Loss):
+    """Base of a loss that compares with each teacher apart; the loss is the mean over teachers."""
+
+    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
+        """The loss against the teacher `name`, []."""
+        raise NotImplementedError("a loss of teachers defines compare")
+
+    def each(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Teacher name -> the loss against that teacher, []."""
+        return {name: self.compare(student, name, teacher, weights) for name, teacher in teacher_embeds.items()}
+
+    def forward(
+        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+    ) -> Tensor:
+        """The mean over teachers, []."""
+        return torch.stack(list(self.each(student, teacher_embeds, weights).values())).mean()
+
+
+def positive_kl(logits: Tensor, positives: Tensor | None, first: int) -> Tensor:
+    """Contrastive loss of each row where several columns may be right: KL(uniform over them || softmax), [b, B] -> [b].
+
+    With one right column a row it is InfoNCE. With several it has the gradient of the outer sum of SupCon (Khosla et al.,
+    arXiv 2004.11362, eq. 2) and of UniCL (arXiv 2204.03610, eq. 3), less the entropy of the target, so that a perfect
+    model scores zero, whose rows would score log(count) if each repeated caption were taken for a wrong answer.
+
+    Args:
+        positives: bool [b, B], see `Embeddings`; None = column first + i is right for row i.
+        first: global index of this rank's first pair.
+    """
+    if positives is None:
+        target = torch.arange(logits.shape[0], device=logits.device) + first
+        return F.cross_entropy(logits, target, reduction="none")
+    count = positives.sum(1)
+    picked = logits.log_softmax(-1).masked_fill(~positives, 0.0).sum(1)
+    return -picked / count - count.log()
 
 
 def mean_over_pairs(values: Tensor, weights: Tensor | None) -> Tensor:

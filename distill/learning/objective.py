@@ -1,11 +1,13 @@
 """The weighted sum of named losses: the only place where a weight is applied. Presets carry the published mixes."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from distill.core.errors import UsageError, nearest
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, Loss
+from distill.learning.loss import LOSSES, Loss, TeacherLoss
 from teachers.spec import TeacherFacts
 
 # loss name -> weight. Sources: MobileCLIP arXiv 2311.17049 (lambda = 1, affinity alone), TinyCLIP arXiv 2309.12314,
@@ -87,6 +89,20 @@ class Objective(nn.Module):
         return any(loss.needs_teachers for loss in self.losses.values())
 
     @property
+    def reads_scale(self) -> bool:
+        """Whether any of the losses reads the student's own logit scale."""
+        return any(loss.reads_scale for loss in self.losses.values())
+
+    def named_losses(self) -> list[tuple[str, Loss]]:
+        """(name, loss) in the order of the weights."""
+        return [(name, cast(Loss, loss)) for name, loss in self.losses.items()]
+
+    def clamp(self) -> None:
+        """Bring the losses' own parameters back into their bounds."""
+        for _, loss in self.named_losses():
+            loss.clamp()
+
+    @property
     def needs_captions(self) -> bool:
         """Whether any of the losses reads the student's next-token logits."""
         return any(loss.needs_captions for loss in self.losses.values())
@@ -94,7 +110,18 @@ class Objective(nn.Module):
     def forward(
         self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs."""
-        named: dict[str, Tensor] = {name: loss(student, teacher_embeds, weights) for name, loss in self.losses.items()}
+        """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs.
+
+        With several teachers a loss that compares with them also stands under "<loss>/<teacher>", for each.
+        """
+        named: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}
+        for name, loss in self.losses.items():
+            if isinstance(loss, TeacherLoss) and len(teacher_embeds) > 1:
+                each = loss.each(student, teacher_embeds, weights)
+                named[name] = torch.stack(list(each.values())).mean()
+                parts |= {f"{name}/{teacher}": value.detach() for teacher, value in each.items()}
+            else:
+                named[name] = loss(student, teacher_embeds, weights)
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
-        return {"loss": total, **named}
+        return {"loss": total, **named, **parts}

@@ -3,6 +3,7 @@
 Stored and live teachers look the same from here: a batch carries teacher embeddings, or none.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from distill.learning.consistency import consistency_weights, normalised
-from distill.learning.embeddings import Embeddings, embeddings, gather
+from distill.learning.embeddings import Embeddings, embeddings, gather, gather_ids, row_ids
+from distill.learning.fit import Trainable
 from distill.learning.objective import Objective
+from distill.learning.scale import clamp_scale
 from teachers.spec import TeacherFacts
 
 
@@ -20,6 +23,7 @@ class PairBatch(Protocol):
     """b pairs on this rank, see `reinforced_data.sample.Batch`."""
 
     images: Tensor
+    image_ids: Tensor
     texts: Any
     teacher_image: dict[str, Tensor]
     teacher_text: dict[str, Tensor]
@@ -37,13 +41,13 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
     def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
         # uint8 until here, which is a quarter of the bytes to move; rows in memory order for the convolutions.
         images = batch.images.to(device).contiguous().float().div_(255)
-        weights = () if batch.weights is None else (batch.weights.to(device),)
         return (
             images,
             tokenize(batch.texts).to(device),
             {name: value.to(device) for name, value in batch.teacher_image.items()},
             {name: value.to(device) for name, value in batch.teacher_text.items()},
-            *weights,
+            None if batch.weights is None else batch.weights.to(device),
+            batch.image_ids.to(device),
         )
 
     return arguments
@@ -52,7 +56,12 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
 class TwoTowers(Protocol):
     """What is trained: a student, a full teacher, or alignment heads over frozen towers."""
 
-    logit_scale: Tensor
+    log_logit_scale: nn.Parameter
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """[], already exponentiated."""
+        ...
 
     def encode_image(self, images: Tensor) -> Tensor:
         """[b, ...] -> [b, D], unit length."""
@@ -63,8 +72,11 @@ class TwoTowers(Protocol):
         ...
 
 
-class DistillTask(nn.Module):
+class DistillTask(Trainable):
     """Forward pass and loss.
+
+    A logit scale that no loss reads gets no gradient, which DistributedDataParallel takes for an error; it is frozen here,
+    and `settle_scale` gives it a meaning afterwards.
 
     Args:
         model: a `TwoTowers` module.
@@ -88,6 +100,44 @@ class DistillTask(nn.Module):
         self.teacher_facts = teacher_facts
         self.scale = scale
         self.consistency = consistency
+        self.learns_scale = scale is None and objective.reads_scale
+        self._two_towers.log_logit_scale.requires_grad_(self.learns_scale)
+        if not objective.needs_captions and isinstance(decoder := getattr(model, "caption_decoder", None), nn.Module):
+            decoder.requires_grad_(False)  # no loss of this objective reaches it
+        self.after_step()  # a start that was inherited may lie above the bound
+
+    @property
+    def _two_towers(self) -> TwoTowers:
+        return self.model  # type: ignore[return-value]
+
+    def after_step(self) -> None:
+        """Bring every learned scale back below its bound."""
+        clamp_scale(self._two_towers.log_logit_scale)
+        self.objective.clamp()
+
+    def settle_scale(self) -> str:
+        """Give the model the logit scale that its training used, and say where it is from; for after the last step.
+
+        A scale that was trained stays. One that no loss has read is set to the scale that the preset fixed, else to one that
+        a loss kept for itself, else to the first teacher's.
+        """
+        if self.learns_scale:
+            return "trained"
+        parameter = self._two_towers.log_logit_scale
+        kept = [(name, loss.scale()) for name, loss in self.objective.named_losses()]
+        if self.scale is not None:
+            scale, origin = self.scale, "fixed by the objective"
+        elif own := [(name, value) for name, value in kept if value is not None]:
+            scale, origin = own[0][1], f"of the {own[0][0]} loss, no loss trains the student's own"
+        elif self.teacher_facts:
+            facts = next(iter(self.teacher_facts.values()))
+            scale, origin = facts.logit_scale, f"of the teacher {facts.name}, no loss trains the student's own"
+        else:
+            return "as it began: no loss trains it"
+        with torch.no_grad():
+            parameter.fill_(math.log(scale))
+        clamp_scale(parameter)
+        return origin
 
     def forward(
         self,
@@ -96,8 +146,12 @@ class DistillTask(nn.Module):
         teacher_image: dict[str, Tensor],
         teacher_text: dict[str, Tensor],
         weights: Tensor | None = None,
+        image_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Named losses of one batch, see `Objective.forward`, each the sum over the streams of texts.
+
+        The towers run under the caller's autocast, the losses in float32 outside it: at half precision the logits of a large
+        batch would differ by more than what the loss has to tell apart.
 
         Images are encoded once, the texts of all streams in one go, as MobileCLIP does (arXiv 2311.17049, section 3).
 
@@ -106,19 +160,22 @@ class DistillTask(nn.Module):
             texts: LongTensor [streams x b, L], or [streams x b, F] features; row s * b + i goes with image i.
             teacher_image, teacher_text: teacher name -> [b, D_t] and [streams x b, D_t], unit length.
             weights: [b], how much each pair counts; None = all the same.
+            image_ids: LongTensor [b], equal for equal images; None = all differ.
         """
-        model: TwoTowers = self.model  # type: ignore[assignment]
-        own_scale = model.logit_scale.clamp(max=100)  # CLIP section 2.5: never above 100
+        model = self._two_towers
+        own_scale = model.logit_scale
         scale = own_scale if self.scale is None else torch.full_like(own_scale, self.scale)
         b = images.shape[0]
         student = self._student(model, images, texts, scale)
-        with torch.no_grad():
-            teacher_embeds = self._teacher_embeds(teacher_image, teacher_text, b, len(student))
-            counts = self._weights(teacher_embeds, weights, student[0].first, b)
-        parts = [
-            self.objective(own, theirs, count)
-            for own, theirs, count in zip(student, teacher_embeds, counts, strict=True)
-        ]
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                teacher_embeds = self._teacher_embeds(teacher_image, teacher_text, b, len(student))
+                counts = self._weights(teacher_embeds, weights, student[0].first, b)
+                same = [_positives(stream, image_ids) for stream in torch.split(texts, b)]
+            parts = [
+                self.objective(replace(own, positives=positives), theirs, count)
+                for own, positives, theirs, count in zip(student, same, teacher_embeds, counts, strict=True)
+            ]
         return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
     def _student(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> list[Embeddings]:
@@ -170,3 +227,10 @@ class DistillTask(nn.Module):
             total = gather(given)
             every = [weights.to(total.device) * total for weights in every]
         return [normalised(weights)[first : first + b] for weights in every]
+
+
+def _positives(texts: Tensor, image_ids: Tensor | None) -> Tensor:
+    """Bool [b, B]: pairs with the same caption (as the text tower reads it) or the same image, on any rank."""
+    own = row_ids(texts)
+    same = own[:, None] == gather_ids(own)
+    return same if image_ids is None else same | (image_ids[:, None] == gather_ids(image_ids))

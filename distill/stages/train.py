@@ -75,8 +75,10 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
         seed=recipe.seed,
         progress=progress,
     )
+    origin = task.settle_scale()
     if _rank()[0] == 0:
         card = _card(recipe, arm, inherited, licence, list(task.teacher_facts) if task.objective.needs_teachers else [])
+        card["logit_scale"] = {"value": round(student.logit_scale.item(), 4), "origin": origin}
         student.save(run.student, card, half=recipe.train.half_weights)
     return run.student
 

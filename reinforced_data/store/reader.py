@@ -123,6 +123,11 @@ class ReinforcedData:
         batch, place = self._rows.find(index)
         return str(batch.cell("key", place))
 
+    def image_sha256(self, index: int) -> str:
+        """Hex SHA-256 of its encoded image, as stored."""
+        batch, place = self._rows.find(index)
+        return str(batch.cell("image_sha256", place))
+
     def view(self, index: int, view: int) -> View:
         """View number `view` of sample `index`."""
         batch, place = self._rows.find(index)

@@ -100,6 +100,7 @@ def collate(pairs: list[Pair]) -> Batch:
             for name in pairs[0].teacher_text
         },
         keys=[pair.key for pair in pairs],
+        image_ids=torch.tensor([pair.image_id for pair in pairs], dtype=torch.int64),
     )
 
 

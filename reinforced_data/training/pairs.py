@@ -3,6 +3,7 @@
 Which captions is a `caption_policy`'s business, the order of samples and the making of batches the `loader`'s.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +33,13 @@ _LOOKED_AT = 256  # samples whose caption sources decide an "auto" policy
 
 @dataclass(frozen=True)
 class Pair:
-    """One training pair: image [S, S, 3] uint8, one caption or (policy "sum") a real and a synthetic one, and per teacher
-    the unit-length float32 embeddings: [D] of the view, [captions, D] of the texts."""
+    """One training pair: image [S, S, 3] uint8 and its `image_id`; one caption or (policy "sum") a real and a synthetic one;
+    and per teacher the unit-length float32 embeddings: [D] of the view, [captions, D] of the texts.
+    """
 
     key: str
     image: Array
+    image_id: int
     texts: tuple[str, ...]
     teacher_image: dict[str, Array] = field(default_factory=dict)
     teacher_text: dict[str, Array] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class StoredPairs:
         return Pair(
             key=data.key(index),
             image=self._image(index, number),
+            image_id=image_id(data.image_sha256(index)),
             texts=tuple(data.caption(index, caption).text for caption in picked),
             teacher_image={name: _unit(data.image_embed(index, name, number)) for name in self.teacher_facts},
             teacher_text={name: self._text_embeds(index, name, picked) for name in self.teacher_facts},
@@ -177,7 +181,7 @@ class RawPairs:
         self.policy = (captions or CaptionPolicy()).resolve(())
         self._bad: set[int] = set()
         self._small = _SmallImages()
-        self._facts: dict[int, tuple[str, tuple[Caption, ...]]] = {}  # of the images kept in _small
+        self._facts: dict[int, tuple[str, tuple[Caption, ...], int]] = {}  # of the images kept in _small
 
     def __len__(self) -> int:
         return len(self.source)
@@ -192,13 +196,14 @@ class RawPairs:
             if place in self._bad:
                 continue
             try:
-                key, captions, image = self._load(place)
+                key, captions, number, image = self._load(place)
             except BadImageError as error:
                 self._bad.add(place)
                 self.rejected[error.key] = error.reason
                 continue
             view = draw_view(self.view_preset, image.width, image.height, rng)
-            return Pair(key=key, image=render_view(image, view, self.image_size), texts=self._texts(captions, rng))
+            texts = self._texts(captions, rng)
+            return Pair(key=key, image=render_view(image, view, self.image_size), image_id=number, texts=texts)
         reasons = "; ".join(f"{key}: {reason}" for key, reason in list(self.rejected.items())[:3])
         raise DistillError(
             f"None of the {len(self)} samples of {self.source.name!r} can be trained on ({reasons}). Training needs "
@@ -219,17 +224,22 @@ class RawPairs:
         choices = [text, *sentences] if len(sentences) > 1 else [text]
         return choices[int(rng.integers(len(choices)))]
 
-    def _load(self, index: int) -> "tuple[str, tuple[Caption, ...], Image]":
+    def _load(self, index: int) -> "tuple[str, tuple[Caption, ...], int, Image]":
         kept = self._small.get(index)
         if kept is not None:
             return (*self._facts[index], kept)
         raw = self.source[index]
         if not raw.captions:
             raise BadImageError(raw.key, "no caption")
-        image = decode_rgb(raw.image, raw.key)
+        image, number = decode_rgb(raw.image, raw.key), image_id(hashlib.sha256(raw.image).hexdigest())
         if self._small.keep(index, image):
-            self._facts[index] = (raw.key, raw.captions)
-        return raw.key, raw.captions, image
+            self._facts[index] = (raw.key, raw.captions, number)
+        return raw.key, raw.captions, number, image
+
+
+def image_id(sha256: str) -> int:
+    """A signed 64-bit number that equal images share: the first bytes of the SHA-256 of the encoded image."""
+    return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
 
 
 def _known_preset(name: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, Loss, mean_over_pairs
+from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs
 from teachers.spec import TeacherFacts
 
 
@@ -33,11 +33,12 @@ def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 
 
 @LOSSES.register("affinity")
-class Affinity(Loss):
+class Affinity(TeacherLoss):
     """Half of each direction's divergence, mean over teachers."""
 
     def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__(student_width, teacher_facts)
+        self._any_softmax = any(facts.kind == "softmax" for facts in teacher_facts.values())
         sigmoid = [facts for facts in teacher_facts.values() if facts.kind == "sigmoid"]
         # Keys hold an index: parameter names may not hold the dots that teacher names may.
         self.sigmoid_index = {facts.name: str(i) for i, facts in enumerate(sigmoid)}
@@ -46,19 +47,24 @@ class Affinity(Loss):
         )
         self.bias = nn.ParameterDict({str(i): torch.tensor(f.logit_bias) for i, f in enumerate(sigmoid)})
 
-    def forward(
-        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
-    ) -> Tensor:
-        """[]: 0 when the student's probabilities equal every teacher's."""
-        losses = []
-        for name, teacher in teacher_embeds.items():
-            if teacher.kind == "sigmoid":
-                index = self.sigmoid_index[name]
-                scale, bias = self.log_scale[index].exp(), self.bias[index]
-                image = sigmoid_kl(teacher.image_logits(), scale * student.image @ student.all_text.T + bias)
-                text = sigmoid_kl(teacher.text_logits(), scale * student.text @ student.all_image.T + bias)
-            else:
-                image = softmax_kl(teacher.image_logits(), student.image_logits())
-                text = softmax_kl(teacher.text_logits(), student.text_logits())
-            losses.append(mean_over_pairs((image + text) / 2, weights))
-        return torch.stack(losses).mean()
+    @property
+    def reads_scale(self) -> bool:
+        """See Loss. Sigmoid teachers are answered through a scale of their own."""
+        return self._any_softmax
+
+    def scale(self) -> float | None:
+        """See Loss. The mean over sigmoid teachers."""
+        scales = [log_scale.exp().item() for log_scale in self.log_scale.values()]
+        return sum(scales) / len(scales) if scales else None
+
+    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
+        """[]: 0 when the student's probabilities equal the teacher's."""
+        if teacher.kind == "sigmoid":
+            index = self.sigmoid_index[name]
+            scale, bias = self.log_scale[index].exp(), self.bias[index]
+            image = sigmoid_kl(teacher.image_logits(), scale * student.image @ student.all_text.T + bias)
+            text = sigmoid_kl(teacher.text_logits(), scale * student.text @ student.all_image.T + bias)
+        else:
+            image = softmax_kl(teacher.image_logits(), student.image_logits())
+            text = softmax_kl(teacher.text_logits(), student.text_logits())
+        return mean_over_pairs((image + text) / 2, weights)

@@ -3,31 +3,25 @@
 Their 2000 x mean squared error at D = 512 is a weight of 7.8 in this form, per tower.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, Loss, mean_over_pairs
+from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs
 from distill.learning.losses.parts.projection import Projections
 from teachers.spec import TeacherFacts
 
 
 @LOSSES.register("feature")
-class Feature(Loss):
+class Feature(TeacherLoss):
     """1 - cos between the (projected) student's and the teacher's embedding, both towers added, mean over teachers."""
 
     def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__(student_width, teacher_facts)
         self.project = Projections(student_width, teacher_facts)
 
-    def forward(
-        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
-    ) -> Tensor:
+    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
         """[]: 0 when every embedding equals the teacher's, at most 4."""
-        losses = []
-        for name, teacher in teacher_embeds.items():
-            image = F.cosine_similarity(self.project(student.image, name, "image"), teacher.image)
-            text = F.cosine_similarity(self.project(student.text, name, "text"), teacher.text)
-            losses.append(mean_over_pairs((1 - image) + (1 - text), weights))
-        return torch.stack(losses).mean()
+        image = F.cosine_similarity(self.project(student.image, name, "image"), teacher.image)
+        text = F.cosine_similarity(self.project(student.text, name, "text"), teacher.text)
+        return mean_over_pairs((1 - image) + (1 - text), weights)

@@ -72,3 +72,63 @@ def test_two_processes_equal_one(tmp_path, rich):
     for name, values in one["grads"].items():
         largest = max(map(abs, values))
         assert all(abs(a - b) <= 1e-5 * largest + 1e-8 for a, b in zip(values, two["grads"][name], strict=True)), name
+
+
+PRESETS_WORKER = """
+import os, sys, torch
+from torch.nn import functional as F
+sys.path.insert(0, os.environ["HERE"])
+from test_losses import TwoLinear
+from distill.learning.objective import PRESETS, Objective, fixed_scale
+from distill.learning.task import DistillTask
+from teachers.spec import TeacherFacts
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo", init_method=os.environ["INIT"], rank=rank, world_size=2)
+for kind in ("softmax", "sigmoid"):
+    facts = {"t": TeacherFacts("t", 6, 50.0, -10.0 if kind == "sigmoid" else 0.0, kind)}
+    for objective in [*PRESETS, {"feature": 1.0}]:
+        task = DistillTask(TwoLinear(), Objective(objective, 6, facts), facts, fixed_scale(objective))
+        model = torch.nn.parallel.DistributedDataParallel(task)
+        optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
+        for step in range(3):
+            torch.manual_seed(10 * step + rank)
+            teacher = [{"t": F.normalize(torch.randn(4, 6), dim=-1)} for _ in range(2)]
+            # Captions and images that repeat, within a rank and between ranks.
+            texts, ids = torch.randint(0, 2, (4, 4)).float(), torch.randint(0, 3, (4,))
+            loss = model(torch.randn(4, 3), texts, *teacher, None, ids)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            task.after_step()
+        if rank == 0:
+            print(kind, objective, "ok", flush=True)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.process
+def test_every_preset_and_kind_of_teacher_steps_on_two_processes(tmp_path):
+    """DistributedDataParallel refuses the second step when a parameter got no gradient in the first."""
+    from distill.learning.objective import PRESETS
+
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PRESETS_WORKER],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "INIT": f"file://{tmp_path}/store",
+                "HERE": str(Path(__file__).parent),
+                "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said[0][1][-2000:]
+    assert said[0][0].count("ok") == 2 * (len(PRESETS) + 1)

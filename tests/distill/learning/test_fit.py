@@ -9,11 +9,11 @@ from torch import nn
 
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
-from distill.learning.fit import fit, learning_rate, parameter_groups
+from distill.learning.fit import Trainable, fit, learning_rate, parameter_groups
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
 
-class Toy(nn.Module):
+class Toy(Trainable):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -135,3 +135,27 @@ def test_gains_biases_and_scales_do_not_decay():
     assert {p.ndim for p in free["params"]} == {1}
     assert len(decayed["params"]) + len(free["params"]) == len(list(Toy().parameters()))
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+
+
+def test_a_checkpoint_holds_the_scaler_of_fp16(tmp_path):
+    """After overflows and growth its scale is far from the first one; a resumed run goes on with it."""
+    task = Toy()
+    optimizer = torch.optim.AdamW(task.parameters())
+    scaler, fresh = (torch.amp.GradScaler("cpu", init_scale=1024.0) for _ in range(2))
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 64.0, "_growth_tracker": 17})
+    checkpoint.save(tmp_path, 3, task, optimizer, 1, scaler)
+    checkpoint.restore(checkpoint.latest(tmp_path), task, optimizer, fresh)
+    assert fresh.state_dict() == scaler.state_dict()
+    assert fresh.state_dict()["scale"] == 64.0
+
+
+def test_the_task_is_told_of_every_step(tmp_path):
+    class Counted(Toy):
+        steps = 0
+
+        def after_step(self):
+            self.steps += 1
+
+    task = Counted()
+    train(tmp_path / "a", 5, task)
+    assert task.steps == 5

@@ -198,11 +198,11 @@ class TwoLinear(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.a, self.b = torch.nn.Linear(3, D), torch.nn.Linear(4, D)
-        self.log_scale = torch.nn.Parameter(torch.tensor(2.0))
+        self.log_logit_scale = torch.nn.Parameter(torch.tensor(2.0))
 
     @property
     def logit_scale(self):
-        return self.log_scale.exp()
+        return self.log_logit_scale.exp()
 
     def encode_image(self, x):
         return F.normalize(self.a(x), dim=-1)

@@ -36,7 +36,9 @@ class Numbers:
         if index == self.at and self.fault is not None:
             self.fault()
         draw = int(rng.integers(1 << 30))
-        return Pair(key=f"{index}:{draw}", image=np.full((2, 2, 3), index, np.uint8), texts=(f"text {index}",))
+        return Pair(
+            key=f"{index}:{draw}", image=np.full((2, 2, 3), index, np.uint8), image_id=index, texts=(f"text {index}",)
+        )
 
 
 def keys(first, last, world, workers):
