@@ -34,7 +34,7 @@ from reinforced_data.store.manifest import (
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.row import Row
-from reinforced_data.store.shard_file import ShardNotes, read_notes, write_shard
+from reinforced_data.store.shard_file import ShardNotes, finished_shard, read_notes, write_shard
 from reinforced_data.store.shards import Shards
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
@@ -141,12 +141,12 @@ class _ShardMaker:
 
     def finished(self, number: int) -> bool:
         """Whether the shard is there, whole and of this plan."""
-        notes = self._notes(number)
-        return notes is not None and notes.plan_sha256 == self._sha256
+        return finished_shard(self.folder / shard_name(number), self._sha256) is not None
 
     def make(self, number: int, on_sample: Callable[[], object]) -> None:
         """Label the shard and write it."""
-        notes, path = self._notes(number), self.folder / shard_name(number)
+        path = self.folder / shard_name(number)
+        notes = read_notes(path)
         base = _rows(path, notes, self.plan) if notes is not None and notes.plan_sha256 in self.plan.parents else {}
         rows, rejected = label_shard(
             self.source,
@@ -161,10 +161,6 @@ class _ShardMaker:
             write_shard(path, self.plan, self._sha256, rows, rejected)
         if not self.finished(number):
             raise DistillError(f"The shard {str(path)!r} cannot be read back. Check the disk, then call with --resume.")
-
-    def _notes(self, number: int) -> ShardNotes | None:
-        path = self.folder / shard_name(number)
-        return read_notes(path) if path.is_file() else None
 
 
 def _rows(path: Path, notes: ShardNotes, plan: Plan) -> dict[str, Row]:
@@ -190,8 +186,8 @@ def finish(folder: Path) -> Manifest | None:
     captions: dict[str, int] = {}
     for number in range(_shard_count(plan)):
         path = folder / shard_name(number)
-        notes = read_notes(path) if path.is_file() else None
-        if notes is None or notes.plan_sha256 != sha256:
+        notes = finished_shard(path, sha256)
+        if notes is None:
             return None
         shards.append(_shard_facts(path, notes))
         rejected += notes.rejected
@@ -239,6 +235,5 @@ def unfinished(folder: Path) -> Iterable[str]:
     sha256 = plan_sha256(plan)
     for number in range(_shard_count(plan)):
         path = folder / shard_name(number)
-        notes = read_notes(path) if path.is_file() else None
-        if notes is None or notes.plan_sha256 != sha256:
+        if finished_shard(path, sha256) is None:
             yield path.name

@@ -35,7 +35,7 @@ from reinforced_data.store.manifest import (
 )
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.row import Row
-from reinforced_data.store.shard_file import read_notes, write_shard
+from reinforced_data.store.shard_file import finished_shard, write_shard
 from teachers.load import resolve_teacher
 from teachers.spec import TeacherSpec
 
@@ -229,8 +229,7 @@ def import_published(
     digest, size = plan_sha256(plan), plan.shard_size
     for number, start in enumerate(range(0, len(published), size)):
         path, indices = folder / shard_name(number), range(start, min(start + size, len(published)))
-        notes = read_notes(path) if path.is_file() else None
-        if notes is None or notes.plan_sha256 != digest:
+        if finished_shard(path, digest) is None:
             rows, rejected = published.rows(indices)
             with disk_errors(folder):
                 write_shard(path, plan, digest, rows, rejected)

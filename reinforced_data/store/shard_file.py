@@ -196,3 +196,9 @@ def read_notes(path: Path) -> ShardNotes | None:
             )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def finished_shard(path: Path, plan_sha256: str) -> ShardNotes | None:
+    """The notes of a shard that is whole and follows the plan of this hash; None when it must still be made."""
+    notes = read_notes(path)
+    return notes if notes is not None and notes.plan_sha256 == plan_sha256 else None
