@@ -4,6 +4,7 @@ A captioner turns images into captions; it does not see views, only whole uprigh
 are used in training is a policy of `reinforced_data.training.pairs`, not of the captioner.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ class CaptionSettings(Strict):
     max_tokens: int = Field(76, ge=1)
     min_tokens: int = Field(5, ge=0)
     seed: int = Field(0, ge=0)
+
+    def image_seed(self, seed: int) -> int:
+        """The 63-bit seed of one image's captions: these settings' seed and the image's own, mixed."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}:{seed}".encode()).digest()[:8], "big") >> 1
 
     def checked(self) -> "CaptionSettings":
         """These settings as decoding uses and manifests record them: beam search has no nucleus.

@@ -106,17 +106,18 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     from distill.learning.task import DistillTask
     from reinforced_data.source import open_source
     from teachers.spec import TEACHERS, TeacherFacts
+    from teachers.teacher import TEACHER_LOADERS
     from teachers.towers.features import cache_features, class_name_pairs
     from teachers.towers.heads import AlignmentHeads, save_heads_teacher
-    from teachers.towers.teacher import FrozenTowers
 
     spec = TEACHERS.get(recipe.towers or "")
-    if spec.loader != "towers":
+    build_towers = TEACHER_LOADERS.get(spec.loader).towers
+    if build_towers is None:
         raise UsageError(
             f"{spec.name!r} is a trained teacher, not a pair of towers to align. Known: sail-lite0-minilm."
         )
     source = open_source(recipe.data, "train", recipe.limit)
-    towers = FrozenTowers()
+    towers = build_towers()
     open_run(run, recipe, existing)
     console.log_to(run.log)
     heads = AlignmentHeads()

@@ -85,7 +85,7 @@ class HfCaptioner(Captioner):
 
         inputs = self.image_processor(images=Image.fromarray(image), return_tensors="pt")
         pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
-        with _seeded(self.settings.seed, seed, pixels.device), torch.no_grad(), _quiet():
+        with _seeded(self.settings.image_seed(seed), pixels.device), torch.no_grad(), _quiet():
             try:
                 made = self.model.generate(pixel_values=pixels, **_generate_options(self.settings, self._room()))
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -140,14 +140,12 @@ def _generate_options(settings: CaptionSettings, room: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _seeded(decode_seed: int, seed: int, device: Any) -> Iterator[None]:
+def _seeded(seed: int, device: Any) -> Iterator[None]:
     """`generate` draws from torch's global generators: seeded inside, the caller's state untouched."""
     import torch
 
-    from teachers.captioners.parts.decoding import image_seed
-
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(image_seed(decode_seed, seed))
+        torch.manual_seed(seed)
         yield
 
 

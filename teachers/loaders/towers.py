@@ -1,10 +1,14 @@
 """The path of a folder of aligned heads over frozen unimodal towers, as `distill train` writes it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from teachers.spec import TeacherSpec
 from teachers.teacher import TEACHER_LOADERS, Teacher, TeacherLoader
 from teachers.towers.folder import HEADS_FILE, is_towers_folder, towers_spec
+
+if TYPE_CHECKING:
+    from teachers.towers.teacher import FrozenTowers
 
 
 def _spec(path: Path) -> TeacherSpec | None:
@@ -17,4 +21,12 @@ def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:
     return load_towers_teacher(spec, random_weights=random_weights, seed=seed)
 
 
-TEACHER_LOADERS.register("towers")(TeacherLoader(_load, spec_of_folder=_spec, holds=f"{HEADS_FILE} (aligned heads)"))
+def _towers() -> "FrozenTowers":
+    from teachers.towers.teacher import FrozenTowers
+
+    return FrozenTowers()
+
+
+TEACHER_LOADERS.register("towers")(
+    TeacherLoader(_load, spec_of_folder=_spec, towers=_towers, holds=f"{HEADS_FILE} (aligned heads)")
+)

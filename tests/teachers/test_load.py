@@ -1,5 +1,6 @@
 """Names to specs: registered, open_clip, paths, and near misses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 
 from distill.core.errors import DistillError, UsageError
 from teachers.load import load_teacher, resolve_teacher
-from teachers.spec import TEACHERS
-from teachers.teacher import TEACHER_LOADERS
+from teachers.spec import TEACHERS, TeacherSpec
+from teachers.teacher import TEACHER_LOADERS, TeacherLoader
 
 
 def test_registered_names_resolve_to_themselves() -> None:
@@ -75,8 +76,6 @@ def test_heads_that_nobody_trained_say_how_to_train_them() -> None:
 
 
 def test_the_embedded_teacher_loads_or_says_that_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     absent = replace(TEACHERS.get("rendered"), source="package:weights/never")
     with pytest.raises(DistillError, match="not in this installation"):
         load_teacher(absent)
@@ -86,3 +85,28 @@ def test_the_embedded_teacher_loads_or_says_that_it_is_absent(monkeypatch: pytes
     teacher = load_teacher("rendered")
     assert teacher.spec.name == "rendered"
     assert teacher.encode_text(["a red square"]).shape == (1, spec.width)
+
+
+def test_a_loader_from_elsewhere_brings_its_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TeacherSpec("x", "lab", "inside", 4, 8, None, "softmax", "MIT", True)
+    loaded: Any = object()
+    loader = TeacherLoader(
+        lambda given, random_weights, seed: loaded,
+        spec_of_name=lambda name, source: replace(spec, name=name, source=source),
+        spec_of_folder=lambda path: replace(spec, source=str(path)) if (path / "lab.bin").exists() else None,
+        holds="lab.bin (a lab's own)",
+    )
+    with pytest.raises(UsageError, match="Unknown teacher 'lab:one'"):
+        resolve_teacher("lab:one")
+    monkeypatch.setitem(TEACHER_LOADERS._entries, "lab", loader)
+    assert (resolve_teacher("lab:one").name, resolve_teacher("lab:one").source) == ("lab:one", "one")
+    with pytest.raises(UsageError, match=r"lab\.bin \(a lab's own\)"):
+        resolve_teacher(str(tmp_path))
+    (tmp_path / "lab.bin").touch()
+    assert resolve_teacher(str(tmp_path)).source == str(tmp_path)
+    assert load_teacher("lab:one") is loaded
+
+
+def test_an_unknown_loader_is_named() -> None:
+    with pytest.raises(UsageError, match=r"Unknown loader of teachers 'open_clap'\. Did you mean 'open_clip'"):
+        load_teacher(TeacherSpec("x", "open_clap", "", 4, 8, None, "softmax", "MIT", True))

@@ -7,7 +7,6 @@ tokens by default, seeds nothing, encodes the image once per beam, and does not 
 key-value caches, diverse beam groups, repetition penalties.
 """
 
-import hashlib
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,11 +30,6 @@ class Markers:
     start: int
     end: int
     context_length: int
-
-
-def image_seed(decode_seed: int, seed: int) -> int:
-    """One 63-bit seed of the decoding's seed and the image's own."""
-    return int.from_bytes(hashlib.sha256(f"{decode_seed}:{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def decode_tokens(
@@ -78,7 +72,7 @@ def _sample(
 ) -> list[list[list[int]]]:
     limit, n = _room(settings, markers), settings.captions
     # All random numbers before the first token: which captions have ended cannot shift the draws of the others.
-    draws = torch.cat([_draws(image_seed(settings.seed, seed), n, limit) for seed in seeds])  # [b * n, limit]
+    draws = torch.cat([_draws(settings.image_seed(seed), n, limit) for seed in seeds])  # [b * n, limit]
     owner = torch.arange(len(seeds), device=device).repeat_interleave(n)
     tokens = torch.full((len(owner), 1), markers.start, device=device)
     rows = torch.arange(len(owner))  # which caption each row of `tokens` is: the batch shrinks as captions end

@@ -12,7 +12,7 @@ from distill.core.errors import UsageError
 from distill.core.strict import parse
 from distill.core.torch_compat import ensure_torchvision
 from teachers.captioner import CaptionSettings
-from teachers.captioners.parts.decoding import Markers, decode_tokens, image_seed
+from teachers.captioners.parts.decoding import Markers, decode_tokens
 
 START, END, V = 0, 1, 6
 
@@ -128,7 +128,7 @@ def test_an_image_s_captions_depend_on_its_seed_alone() -> None:
     assert more[0][:3] == together[1]
     other = decode_tokens(same, CaptionSettings(captions=3, max_tokens=9, min_tokens=1, seed=1), [7], markers, "cpu")
     assert other[0] != together[0]
-    assert image_seed(1, 23) != image_seed(12, 3)
+    assert CaptionSettings(seed=1).image_seed(23) != CaptionSettings(seed=12).image_seed(3)
 
 
 def test_length_limits() -> None:

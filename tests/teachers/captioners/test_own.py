@@ -122,6 +122,8 @@ def test_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert captioner.caption(IMAGES[2:], [3]) == made[2:]
     assert len(captioner.weights_sha256) == 64
     assert json.dumps(captioner.describe())
+    assert captioner.to("cuda") is captioner  # its weights, if it has any, are not ours to move
+    assert captioner.device == "cpu"
     for function, message in (
         ("bad", "raised KeyError: 'shape'"),
         ("few", "returned 1 items for 3 images"),

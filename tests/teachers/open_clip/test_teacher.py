@@ -1,5 +1,6 @@
 """`OpenClipTeacher` against open_clip's own road: its transform, its tokenizer, its weights loading."""
 
+import hashlib
 import math
 import os
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
 from teachers.load import load_teacher, resolve_teacher
 from teachers.open_clip.model import ByteTokenizer, tokenizer_of
@@ -187,3 +189,26 @@ def test_missing_weights_refuse_before_the_model_is_built(monkeypatch: pytest.Mo
     monkeypatch.setattr("teachers.open_clip.model.build_clip", lambda *_, **__: pytest.fail("built for nothing"))
     with pytest.raises(DistillError, match=r"the weights of teacher 'dfn-vitl14'.*apple/DFN2B-CLIP-ViT-L-14"):
         load_teacher(resolve_teacher("dfn-vitl14"))
+
+
+def test_what_is_inheritable_builds_the_same_model(tiny: tuple[str, Path], pixels: torch.Tensor) -> None:
+    teacher: Any = load_teacher(f"open_clip:{tiny[0]}@{tiny[1]}")
+    weights = teacher.inheritable()
+    twin: Any = build_clip(weights.model_cfg, seed=9).eval()
+    twin.load_state_dict(weights.state)
+    normal = (pixels - torch.tensor(teacher.preprocess.mean).view(3, 1, 1)) / torch.tensor(teacher.preprocess.std).view(
+        3, 1, 1
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.encode_image(pixels), twin.encode_image(normal, normalize=True))
+    assert (weights.name, weights.vocabulary) == (teacher.spec.name, "clip-bpe")
+    assert weights.sha256 == hashlib.sha256(tiny[1].read_bytes()).hexdigest()
+    total = sum(parameter.numel() for parameter in twin.parameters())
+    assert sum(teacher.parameters.values()) == total - 1  # all but the logit scale
+
+
+def test_a_teacher_moves_as_a_whole(tiny: tuple[str, Path]) -> None:
+    teacher = load_teacher(f"open_clip:{tiny[0]}@{tiny[1]}")
+    assert teacher.device.type == "cpu"
+    assert teacher.to("meta") is teacher
+    assert teacher.device.type == "meta"

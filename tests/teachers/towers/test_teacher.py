@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
 from teachers.load import load_teacher
 from teachers.towers import files as tower_files
 from teachers.towers.features import FeatureCache, cache_features, class_name_pairs
@@ -347,6 +347,10 @@ def test_rehearsal_needs_no_weights() -> None:
     assert teacher.weights_sha256 == "random"
     assert teacher.encode_image(torch.rand(2, 3, 64, 64)).isfinite().all()
     assert teacher.encode_text(["a cat", ""]).shape == (2, 256)
+    assert teacher.parameters is None
+    with pytest.raises(UsageError, match="'sail-lite0-minilm' is made of towers"):
+        teacher.inheritable()
+    assert teacher.to("cpu").device.type == "cpu"
 
 
 def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
