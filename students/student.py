@@ -120,7 +120,15 @@ class Student(nn.Module):
         return image, text, logits, labels[:, :longest]
 
     def save(self, path: Path, card: dict[str, Any], *, half: bool = False) -> None:
-        """Write the folder (atomically): configuration, weights, tokenizer, card. `half` stores fp16 on disk."""
+        """Write the student's folder: configuration, weights, merges of a cut vocabulary, card.
+
+        It appears at once and whole, in place of one that is there.
+
+        Args:
+            path: the folder.
+            card: licence and provenance; the student's name and kind are added.
+            half: store the weights as fp16, half as large; they are read as fp32.
+        """
         from safetensors.torch import save_file
 
         state = {name: value.detach().to("cpu").contiguous() for name, value in self.clip.state_dict().items()}
@@ -146,7 +154,12 @@ class Student(nn.Module):
 
 
 def build_student(spec: StudentSpec, seed: int) -> Student:
-    """A new student with random weights that depend on `seed` alone (the global random state is left as it was)."""
+    """A new student with random weights.
+
+    Args:
+        spec: its architecture.
+        seed: what the weights depend on, alone; torch's global generator is left as it was.
+    """
     merges = vocabulary_path(spec.vocabulary) if spec.vocabulary else None
     return _assemble(spec, merges, seed)
 
@@ -190,7 +203,14 @@ def load_student(path: Path) -> Student:
 
 
 def caption_labels(tokens: Tensor, end: int) -> Tensor:
-    """LongTensor [b, L] of padded captions -> [b, L - 1]: the next token of each, `IGNORED` behind the first end marker.
+    """What a caption decoder is to predict at each place: the next token, `IGNORED` behind a caption's end marker.
+
+    Args:
+        tokens: LongTensor [b, L], padded captions.
+        end: the id of the end marker.
+
+    Returns:
+        LongTensor [b, L - 1].
 
     By place and not by the padding's id: CLIP's BPE pads with 0, which is also its token for "!".
     """

@@ -16,6 +16,10 @@ from typing import Any, Protocol
 
 from distill.core.clip.model import import_open_clip
 
+CLIP_MERGES = (
+    49152 - 256 - 2
+)  # of the lines behind the header, those that open_clip reads: the rest of 49,152 are bytes
+
 
 class Tokenizer(Protocol):
     """What open_clip's tokenizers offer and we use."""
@@ -30,7 +34,12 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(merges: Path | None, context_length: int) -> Tokenizer:
-    """The tokenizer over `merges` (a gzip file in CLIP's format), or CLIP's own when None."""
+    """CLIP's tokenizer over a table of merges.
+
+    Args:
+        merges: a gzip file in CLIP's format; None = CLIP's own table.
+        context_length: L, the tokens of a row.
+    """
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
@@ -44,9 +53,13 @@ def vocabulary_path(name: str) -> Path:
 
 
 def cut_merges(words: Iterable[str]) -> bytes:
-    """CLIP's merges that `words` (lower case) use when CLIP's BPE splits them, gzipped, in CLIP's format and order.
+    """CLIP's table of merges, cut to those that some words need.
 
-    The bytes depend on the words alone (no time stamp inside).
+    Args:
+        words: in lower case.
+
+    Returns:
+        A gzip file in CLIP's format, the merges in CLIP's order; its bytes depend on the words alone (no time stamp).
     """
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
@@ -58,7 +71,7 @@ def cut_merges(words: Iterable[str]) -> bytes:
             used |= _merges_of("".join(full.byte_encoder[byte] for byte in piece.encode("utf-8")), full.bpe_ranks)
     with gzip.open(default_bpe()) as merges:
         lines = merges.read().decode("utf-8").split("\n")
-    kept = [line for line in lines[1 : 49152 - 256 - 2 + 1] if tuple(line.split()) in used]
+    kept = [line for line in lines[1 : CLIP_MERGES + 1] if tuple(line.split()) in used]
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
         file.write("\n".join([lines[0], *kept]).encode("utf-8"))

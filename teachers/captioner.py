@@ -27,9 +27,9 @@ class CaptionSettings(Strict):
     top_p: float | None = Field(0.9, gt=0, le=1, description="nucleus of the sampling; ignored with beams")
     temperature: float = Field(1.0, ge=0, description="of the sampling; 0 = greedy")
     beams: int = Field(1, ge=1, description="1 = sampling")
-    max_tokens: int = Field(76, ge=1)
-    min_tokens: int = Field(5, ge=0)
-    seed: int = Field(0, ge=0)
+    max_tokens: int = Field(76, ge=1, description="of a caption, in the captioner's own tokens")
+    min_tokens: int = Field(5, ge=0, description="no caption ends before so many")
+    seed: int = Field(0, ge=0, description="of the sampling, mixed with each sample's own number")
 
     def image_seed(self, seed: int) -> int:
         """The 63-bit seed of one image's captions: these settings' seed and the image's own, mixed."""
