@@ -10,14 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PATIENCE_S = 300
+Environment = dict[str, str | None]  # variables to set or, with None, to remove
 
 
-def start(*arguments: object, log: Path, environment: "dict[str, str | None] | None" = None) -> BaseProcess:
-    """Start `distill ARGUMENTS` in a session of its own; what it prints goes to `log`.
-
-    Args:
-        environment: variables to set, or with None to remove, before it begins.
-    """
+def start(*arguments: object, log: Path, environment: Environment | None = None) -> BaseProcess:
+    """Start `distill ARGUMENTS` in a session of its own; standard output goes to `log`, standard error to `log`.err."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.forks_preload"])
     process = context.Process(target=_main, args=([*map(str, arguments)], str(log), environment or {}))
@@ -25,16 +22,16 @@ def start(*arguments: object, log: Path, environment: "dict[str, str | None] | N
     return process
 
 
-def _main(arguments: list[str], log: str, environment: "dict[str, str | None]") -> None:
+def _main(arguments: list[str], log: str, environment: Environment) -> None:
     os.setsid()
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    for number, path in ((1, log), (2, f"{log}.err")):
+        with open(path, "wb") as file:
+            os.dup2(file.fileno(), number)
     sys.argv = ["distill", *arguments]
     from distill.cli import main
 
@@ -54,11 +51,12 @@ def kill_when(process: BaseProcess, ready: Callable[[], bool]) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def wait(process: BaseProcess) -> int:
-    """The process's exit status."""
+def finish(process: BaseProcess, log: Path) -> str:
+    """Wait for the process, which must end well, and return its standard output."""
     process.join(PATIENCE_S)
     if process.exitcode is None:
         assert process.pid is not None
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"it did not end within {PATIENCE_S} s")
-    return process.exitcode
+    assert process.exitcode == 0, log.with_name(f"{log.name}.err").read_text()[-3000:]
+    return log.read_text()

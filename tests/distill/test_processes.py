@@ -48,7 +48,7 @@ def test_three_processes_make_the_set_of_one(tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     plain = dict.fromkeys(NAMES)
     log = tmp_path / "alone.log"
-    assert forks.wait(forks.start(*CALL, "--out", alone, log=log, environment=plain)) == 0, log.read_text()
+    forks.finish(forks.start(*CALL, "--out", alone, log=log, environment=plain), log)
     logs = [tmp_path / f"{rank}.log" for rank in range(3)]
     processes = [
         forks.start(
@@ -57,9 +57,7 @@ def test_three_processes_make_the_set_of_one(tmp_path):
         )
         for rank in range(3)
     ]  # fmt: skip
-    statuses = [forks.wait(process) for process in processes]
-    said = [log.read_text() for log in logs]
-    assert statuses == [0, 0, 0], said
+    said = [forks.finish(process, log) for process, log in zip(processes, logs, strict=True)]
     assert sum('"samples": 90' in text for text in said) >= 1  # whoever ended last wrote the manifest
     assert shards(shared) == shards(alone)
 

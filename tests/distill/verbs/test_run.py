@@ -1,8 +1,6 @@
 """The whole job, small: what a run leaves, resume after kills in each stage, rehearsal, loading elsewhere."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -26,12 +24,10 @@ def small(out, teacher, *more):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_teacher):
-    """One small run, finished by a process as a user starts it: (folder, its --json object)."""
+    """One small run, finished by a process of its own: (folder, its --json object)."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "distill", *small(folder / "a", tiny_teacher, "--json")]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder / "a", json.loads(result.stdout)
+    process = forks.start(*small(folder / "a", tiny_teacher, "--json"), log=folder / "log")
+    return folder / "a", json.loads(forks.finish(process, folder / "log"))
 
 
 def test_the_table_and_the_reports_say_what_the_files_say(finished):
@@ -145,8 +141,7 @@ def test_kills_in_each_stage_and_resume_give_the_same_hashes(finished, tiny_teac
     for stage, reached in moments.items():
         forks.kill_when(forks.start(*again, log=tmp_path / stage), reached)
         assert not (out / "hashes.json").exists()
-    status = forks.wait(forks.start(*again, log=tmp_path / "last"))
-    assert status == 0, (tmp_path / "last").read_text()[-3000:]
+    forks.finish(forks.start(*again, log=tmp_path / "last"), tmp_path / "last")
     whole = atomic.read_json(finished[0] / "hashes.json")
     expected = {name: value for name, value in whole.items() if not name.startswith(("export/coreml", "export/exec"))}
     assert atomic.read_json(out / "hashes.json") == expected

@@ -14,7 +14,7 @@ from tests.reinforced_data.labelling.test_reinforce import BASE, hashes
 from tests.reinforced_data.stubs import samples
 
 SCRIPT = Path(__file__).with_name("kill_server.py")
-KILLS = 24  # for each number of processes; benchmarks/kills_reinforce.py does many more
+KILLS = 16  # for each number of processes; benchmarks/kills_reinforce.py does many more
 
 
 @pytest.fixture(scope="module")
