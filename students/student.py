@@ -205,14 +205,14 @@ def load_student(path: Path) -> Student:
 def caption_labels(tokens: Tensor, end: int) -> Tensor:
     """What a caption decoder is to predict at each place: the next token, `IGNORED` behind a caption's end marker.
 
+    What is left out goes by place and not by the padding's id: CLIP's BPE pads with 0, which is also its token for "!".
+
     Args:
         tokens: LongTensor [b, L], padded captions.
         end: the id of the end marker.
 
     Returns:
         LongTensor [b, L - 1].
-
-    By place and not by the padding's id: CLIP's BPE pads with 0, which is also its token for "!".
     """
     ends = (tokens == end).long()
     behind = ends.cumsum(1) - ends > 0

@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 from distill.core.clip.model import import_open_clip
 
-CLIP_MERGES = (
-    49152 - 256 - 2
-)  # of the lines behind the header, those that open_clip reads: the rest of 49,152 are bytes
+# CLIP's 49,408 tokens less its bytes (each once inside a word and once at its end) and its two markers; the file has more.
+CLIP_MERGES = 49_408 - 2 * 256 - 2
 
 
 class Tokenizer(Protocol):
