@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
 from export.towers.rewrite import rewrite_for_export
 
@@ -169,7 +170,7 @@ def check_towers(student: "Student", image: ImageTower, text: TextTower, pixels:
         raise DistillError(
             f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does "
             "not fit this architecture, or the weights hold NaN. Nothing was exported; please report the student's "
-            "open_clip_config.json."
+            f"{CONFIG_FILE}."
         )
     return worst
 

@@ -12,7 +12,7 @@ from distill.core.errors import UsageError
 from distill.core.strict import parse
 from distill.core.torch_compat import ensure_torchvision
 from teachers.captioner import CaptionSettings
-from teachers.captioners.parts.decoding import Markers, decode_tokens
+from teachers.captioners.parts.decoding import Beam, Continuation, Markers, decode_tokens
 
 START, END, V = 0, 1, 6
 
@@ -213,3 +213,33 @@ def test_beam_search_and_greedy_agree_with_transformers() -> None:
             )
         theirs = [[t for t in row[1:] if t != 1] for row in made.tolist()]
         assert ours == [theirs[i * captions : (i + 1) * captions] for i in range(images)]
+
+
+def test_a_beam_keeps_ends_among_the_best_and_stops_when_nothing_better_can_come() -> None:
+    prefixes, markers = torch.tensor([[START, 5], [START, 6]]), Markers(START, END, 77)
+    beam = Beam(2)
+    ranked = [
+        Continuation(0, END, -1.0),
+        Continuation(1, 7, -2.0),
+        Continuation(1, END, -3.0),
+        Continuation(0, 8, -4.0),
+    ]
+    going = beam.advance(ranked, prefixes, markers, last=False)
+    assert going == [Continuation(1, 7, -2.0), Continuation(0, 8, -4.0)]
+    assert beam.best(2) == [[5]]  # the end that came third is no caption: two continuations were better
+    prefixes = torch.tensor([[START, 6, 7], [START, 5, 8]])
+    ranked = [Continuation(0, END, -2.1), Continuation(0, 9, -2.2), Continuation(1, 9, float("-inf"))]
+    # Kept are -1.0 / 2 and -2.1 / 3; the best prefix, at -2.2 / 3, beats neither.
+    assert beam.advance(ranked, prefixes, markers, last=False) == []
+    assert beam.best(2) == [[5], [6, 7]]
+
+
+def test_a_beam_fills_up_with_impossible_prefixes_and_ends_everything_at_the_last_step() -> None:
+    prefixes, markers = torch.tensor([[START], [START]]), Markers(START, END, 77)
+    beam = Beam(2)
+    ranked = [Continuation(0, 5, -1.0), Continuation(1, 5, float("-inf"))]
+    going = beam.advance(ranked, prefixes, markers, last=False)
+    assert going[0] == ranked[0]
+    assert (len(going), going[1].log_prob) == (2, float("-inf"))
+    assert beam.advance([Continuation(0, 6, -3.0)], torch.tensor([[START, 5]]), markers, last=True) == []
+    assert beam.best(2) == [[5, 6]]
