@@ -1,4 +1,7 @@
-"""What the fork server imports, and does not run, before its first child: nearly all that `distill run` will import."""
+"""What the fork server imports, and does not run, before its first child: nearly all that `distill run` will import.
+
+Nothing here may start a thread (pyarrow does), since a fork takes over the memory of threads, their locks too, but not the threads.
+"""
 
 # ruff: noqa: E402, F401
 from distill.core.torch_compat import ensure_torchvision
@@ -7,7 +10,6 @@ ensure_torchvision()
 
 import accelerate
 import open_clip
-import pyarrow
 import scipy.sparse
 import timm
 
