@@ -1,5 +1,6 @@
 """Shared by all tests: their tiers, quiet threads, and where the shared photos lie."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert len(said) < 2, f"{item.nodeid} is of {len(said)} tiers"
         if not said:
             item.add_marker("unit")
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not look again and again at the million objects that imports have made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
