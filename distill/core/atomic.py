@@ -1,21 +1,26 @@
 """Everything written is atomic: temporary name beside the target, fsync, rename. A name that exists is whole.
 
 Also the hashes that manifests carry. `kill -9` at any moment leaves at worst a `.partial-*` leftover, which the next
-writer of the same name removes.
+writer of the same name removes. Only where the system cannot exchange two folders can it leave a replaced folder under
+its `.aside-*` name: `restore_asides` gives it its name back.
 """
 
 import contextlib
+import ctypes
+import functools
 import hashlib
 import json
 import os
 import shutil
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
+ASIDE = ".aside-"
 _HOST = socket.gethostname().replace("-", "_")
 _DAY_S = 24 * 3600
 
@@ -60,9 +65,12 @@ def remove_leftovers(folder: Path) -> None:
     """
     for file in folder.glob(PARTIAL + "*"):
         host, _, rest = file.name.removeprefix(PARTIAL).partition("-")
-        pid = rest.partition("-")[0]
-        if (host == _HOST and pid.isdigit() and not _lives(int(pid))) or _age_s(file) > _DAY_S:
+        if _abandoned(host, rest.partition("-")[0], file):
             file.unlink(missing_ok=True)
+
+
+def _abandoned(host: str, pid: str, path: Path) -> bool:
+    return (host == _HOST and pid.isdigit() and not _lives(int(pid))) or _age_s(path) > _DAY_S
 
 
 def _lives(pid: int) -> bool:
@@ -88,23 +96,102 @@ def _age_s(file: Path) -> float:
 
 @contextlib.contextmanager
 def staged_dir(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it becomes `path` (which must not exist, or is replaced)."""
+    """Yield a temporary folder to fill; on success it becomes `path`, replacing whatever was there in one step.
+
+    Files and folders inside are on the disk before the name is. Linux and macOS exchange the two names, so that a reader
+    finds the old or the new version at every moment. File systems without that, and Windows, rename the old one
+    to `.aside-*` first and put it back if the second rename fails; after a kill between the two, `restore_asides`
+    does (every next `staged_dir` in the same parent folder calls it).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    restore_asides(path.parent)
     temporary = _partial(path)
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _sync_tree(temporary)
+        if not os.path.lexists(path):
+            os.rename(temporary, path)
+        elif not exchange(temporary, path):
+            _replace_by_aside(temporary, path)
         fsync_dir(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)  # what was not finished, or the old version
+
+
+def restore_asides(folder: Path) -> None:
+    """Give replaced folders in `folder` their names back where a kill fell before the new version had the name.
+
+    Those whose new version is there are removed. A live writer's are left alone, and another machine's for a day.
+    """
+    for aside in folder.glob(ASIDE + "*"):
+        host, pid, name = [*aside.name.removeprefix(ASIDE).split("-", 2), "", ""][:3]
+        path = folder / name
+        if not name or not _abandoned(host, pid, aside):
+            continue
+        if os.path.lexists(path):
+            _remove(aside)
+        else:
+            os.rename(aside, path)
+            fsync_dir(folder)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Swap two existing names in one step. False = this system or file system cannot, and nothing has changed."""
+    call = _exchange_call()
+    return call is not None and call(os.fsencode(a), os.fsencode(b)) == 0
+
+
+@functools.cache
+def _exchange_call() -> Callable[[bytes, bytes], int] | None:
+    """The C library's call: renameat2(RENAME_EXCHANGE) on Linux, renamex_np(RENAME_SWAP) on macOS, or None."""
+    name = {"linux": "renameat2", "darwin": "renamex_np"}.get(sys.platform)
+    try:
+        function = getattr(ctypes.CDLL(None), name) if name else None
+    except (OSError, AttributeError):
+        return None
+    if function is None:
+        return None
+    function.restype = ctypes.c_int
+    if name == "renamex_np":
+        function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint)
+        return lambda a, b: int(function(a, b, 2))
+    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    here = -100  # AT_FDCWD: paths are relative to the working directory
+    return lambda a, b: int(function(here, a, here, b, 2))
+
+
+def _replace_by_aside(new: Path, path: Path) -> None:
+    aside = path.with_name(f"{ASIDE}{_HOST}-{os.getpid()}-{path.name}")
+    _remove(aside)
+    os.utime(path)  # the age of a name set aside counts from now
+    try:
+        os.rename(path, aside)
+        os.rename(new, path)
+    except BaseException:  # Ctrl-C too, before or after a rename has happened
+        if not os.path.lexists(path):
+            os.rename(aside, path)
+        raise
+    fsync_dir(path.parent)
+    _remove(aside)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with open(os.path.join(parent, name), "rb") as written:
+                os.fsync(written.fileno())
+        fsync_dir(Path(parent))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder as far as the system lets us; what stays has a name that nobody reads."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:

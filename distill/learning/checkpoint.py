@@ -24,6 +24,7 @@ class Checkpoint:
 
 def latest(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint under `folder`, or None."""
+    atomic.restore_asides(folder)
     found = [Checkpoint(p.parent, int(p.parent.name[5:])) for p in folder.glob(f"step-*/{STATE_FILE}")]
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
