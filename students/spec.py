@@ -15,7 +15,8 @@ class StudentSpec:
         name: registry name, for example "mci2".
         model_cfg: open_clip model configuration (embed_dim, vision_cfg, text_cfg), as in its model_configs/*.json.
         mean, std: of the image normalisation, RGB.
-        interpolation: "bilinear" or "bicubic", for resizing to vision_cfg.image_size.
+        interpolation: "bilinear" or "bicubic", for resizing to vision_cfg.image_size; what training here does is bicubic.
+        resize_mode: how a whole image becomes a square: "shortest" (centre crop), "squash" or "longest", in open_clip's words.
         vocabulary: None for CLIP's own BPE; else the name of a merges file in students/vocabularies/ that is CLIP's BPE
             cut to the merges that a corpus needs (every other word still tokenises, in more pieces). Its size is filled
             into text_cfg when the student is built.
@@ -27,7 +28,8 @@ class StudentSpec:
     model_cfg: dict[str, Any] = field(hash=False)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    interpolation: str = "bilinear"
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
     vocabulary: str | None = None
     published_params: tuple[float, float, float] | None = None
     note: str = ""

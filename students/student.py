@@ -66,6 +66,11 @@ class Student(nn.Module):
         return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.mean.device
+
+    @property
     def log_logit_scale(self) -> nn.Parameter:
         """The parameter: the logarithm of `logit_scale`; open_clip calls it logit_scale."""
         return self.clip.logit_scale  # type: ignore[no-any-return]
@@ -141,7 +146,7 @@ class Student(nn.Module):
                 "mean": list(self.spec.mean),
                 "std": list(self.spec.std),
                 "interpolation": self.spec.interpolation,
-                "resize_mode": "shortest",
+                "resize_mode": self.spec.resize_mode,
             },
         }
         with atomic.staged_dir(path) as folder:
@@ -192,6 +197,7 @@ def load_student(path: Path) -> Student:
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),
             interpolation=preprocess["interpolation"],
+            resize_mode=preprocess.get("resize_mode", "shortest"),
         )
         student = _assemble(spec, merges_of(path), seed=0)
         student.clip.load_state_dict(read_state(path))

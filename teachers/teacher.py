@@ -21,12 +21,17 @@ class Teacher(Protocol):
         logit_scale: float, already exponentiated.
         logit_bias: float, 0.0 for softmax teachers.
         weights_sha256: hash of the weights in use ("random" in a rehearsal).
+        resize_mode: how a whole image becomes the square that the model expects: "shortest" (centre crop), "squash" or
+            "longest", in open_clip's words.
+        interpolation: "bicubic" or "bilinear".
     """
 
     spec: TeacherSpec
     logit_scale: float
     logit_bias: float
     weights_sha256: str
+    resize_mode: str
+    interpolation: str
 
     @property
     def device(self) -> Any:

@@ -1,7 +1,8 @@
 """The images, captions and classes that models are judged on, and the embedding of them by any model."""
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
 from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
-from reinforced_data.pixels.decode import BadImageError, decode_rgb, square_view
-from reinforced_data.pixels.views import render_view
+from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.sample import RawSample, ZeroShotTask
 from reinforced_data.source import Source
+from reinforced_data.sources.parts.listing import LABEL_CAPTION_SOURCE
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from students.student import Student
     from teachers.teacher import Teacher
 
@@ -27,6 +30,7 @@ class Embedder:
     Attributes:
         name: what tables call it.
         image_size: pixels, square, that `images` wants.
+        resize_mode, interpolation: how a whole image becomes that square, see `pixels`.
         images: float32 [b, 3, S, S] in [0, 1] -> [b, D] unit length.
         texts: b captions -> [b, D] unit length.
         parameters: image tower, text blocks, token embedding; None where the model is not one open_clip module.
@@ -37,6 +41,8 @@ class Embedder:
     images: Callable[[Array], Array]
     texts: Callable[[list[str]], Array]
     parameters: dict[str, int] | None = None
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class EvalSet:
 
     Attributes:
         name, fingerprint: of the source, so that only equal ones are compared.
-        samples: decodable samples with at least one caption (possibly none: then there is no retrieval).
+        samples: decodable samples with at least one caption (possibly none: then there is no retrieval); equal images are
+            one sample with the captions of all.
         task: the zero-shot task or None.
         rejected: key -> reason.
     """
@@ -55,6 +62,15 @@ class EvalSet:
     samples: list[RawSample]
     task: ZeroShotTask | None
     rejected: dict[str, str]
+
+    def retrieval_samples(self) -> list[RawSample]:
+        """The samples with the captions that tell them apart: those made from a class name say nothing of one image."""
+        told = []
+        for sample in self.samples:
+            captions = tuple(caption for caption in sample.captions if caption.source != LABEL_CAPTION_SOURCE)
+            if captions:
+                told.append(replace(sample, captions=captions))
+        return told
 
 
 def load_evalset(source: Source, zero_shot_source: Source | None = None) -> EvalSet:
@@ -70,7 +86,8 @@ def load_evalset(source: Source, zero_shot_source: Source | None = None) -> Eval
         UsageError: `zero_shot_source` has no class labels.
         DistillError: there is nothing to evaluate.
     """
-    samples, rejected = [], {}
+    samples: dict[bytes, RawSample] = {}  # by what the image is
+    rejected = {}
     for index in range(len(source)):
         try:
             sample = source[index]
@@ -78,10 +95,13 @@ def load_evalset(source: Source, zero_shot_source: Source | None = None) -> Eval
         except BadImageError as error:
             rejected[error.key] = error.reason
             continue
-        if sample.captions:
-            samples.append(sample)
-        else:
+        if not sample.captions:
             rejected[sample.key] = "no caption"
+            continue
+        image = hashlib.sha256(sample.image).digest()
+        first = samples.setdefault(image, sample)
+        if first is not sample:
+            samples[image] = replace(first, captions=tuple(dict.fromkeys((*first.captions, *sample.captions))))
     task = (zero_shot_source or source).zero_shot()
     if zero_shot_source is not None and task is None:
         raise UsageError(
@@ -93,21 +113,57 @@ def load_evalset(source: Source, zero_shot_source: Source | None = None) -> Eval
             f"Nothing to evaluate in {source.name!r}: fewer than two readable images with captions ({len(rejected)} rejected), "
             "and no class labels. Give other data with --set eval.data=FOLDER."
         )
-    return EvalSet(source.name, source.fingerprint, samples, task, rejected)
+    return EvalSet(source.name, source.fingerprint, list(samples.values()), task, rejected)
 
 
-def pixels(images: list[tuple[str, bytes]], size: int) -> Array:
-    """(key, encoded image) pairs -> float32 [n, 3, size, size] in [0, 1]: the centred square, resized."""
+def pixels(
+    images: list[tuple[str, bytes]], size: int, resize_mode: str = "shortest", interpolation: str = "bicubic"
+) -> Array:
+    """(key, encoded image) pairs -> float32 [n, 3, size, size] in [0, 1], as open_clip prepares images for a model.
+
+    Args:
+        resize_mode: "shortest" resizes the shorter side to `size` and crops the centre; "squash" resizes both sides, whatever
+            the shape was; "longest" resizes the longer side and fills up with black.
+        interpolation: "bicubic" or "bilinear".
+
+    Raises UsageError for another resize mode.
+    """
     result = np.empty((len(images), 3, size, size), np.float32)
     for row, (key, data) in enumerate(images):
-        image = decode_rgb(data, key)
-        result[row] = render_view(image, square_view(*image.size), size).transpose(2, 0, 1).astype(np.float32) / 255
+        square = _square(decode_rgb(data, key), size, resize_mode, interpolation)
+        result[row] = np.asarray(square).transpose(2, 0, 1).astype(np.float32) / 255
     return result
 
 
+def _square(image: "Image", size: int, resize_mode: str, interpolation: str) -> "Image":
+    from PIL import Image as Pillow
+
+    filters = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
+    how = filters.get(interpolation, Pillow.Resampling.BICUBIC)
+    if resize_mode == "squash":
+        return image.resize((size, size), how)
+    if resize_mode not in ("shortest", "longest"):
+        raise UsageError(f"Unknown resize mode {resize_mode!r} of a model. Known: longest, shortest, squash.")
+    if (
+        resize_mode == "shortest"
+    ):  # torchvision's Resize and CenterCrop cut fractions of a pixel, timm's ResizeKeepRatio rounds
+        width, height = (int(size * side / min(image.size)) for side in image.size)
+    else:
+        width, height = (round(size * side / max(image.size)) for side in image.size)
+    left, top = (_margin(side, size) for side in (width, height))
+    resized = image.resize((max(1, width), max(1, height)), how)
+    return resized.crop((left, top, left + size, top + size))  # beyond the image: black
+
+
+def _margin(side: int, size: int) -> int:
+    """Where the middle `size` pixels of `side` begin; below 0 where the side is shorter, and filled up."""
+    return round((side - size) / 2) if side >= size else -((size - side) // 2)
+
+
 def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch_size: int) -> Array:
+    how = (model.image_size, model.resize_mode, model.interpolation)
     starts = range(0, len(images), batch_size)
-    return np.concatenate([model.images(pixels(images[i : i + batch_size], model.image_size)) for i in starts])
+    return np.concatenate([model.images(pixels(images[i : i + batch_size], *how)) for i in starts])
 
 
 def _embed_texts(model: Embedder, texts: list[str], batch_size: int) -> Array:
@@ -127,11 +183,13 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         data allows no such figure.
     """
     result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None}
-    if len(data.samples) >= 2:
-        image = _embed_images(model, [(sample.key, sample.image) for sample in data.samples], batch_size)
-        texts = [caption.text for sample in data.samples for caption in sample.captions]
-        owner = np.repeat(np.arange(len(data.samples)), [len(sample.captions) for sample in data.samples])
-        result["retrieval"] = retrieval(image, _embed_texts(model, texts, batch_size), owner)
+    samples = data.retrieval_samples()
+    if len(samples) >= 2:
+        image = _embed_images(model, [(sample.key, sample.image) for sample in samples], batch_size)
+        texts = [caption.text for sample in samples for caption in sample.captions]
+        owner = np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])
+        _, caption = np.unique(texts, return_inverse=True)
+        result["retrieval"] = retrieval(image, _embed_texts(model, texts, batch_size), owner, caption)
     if data.task is not None:
         task = data.task
         image = _embed_images(model, [(f"{task.name}-{i}", data) for i, data in enumerate(task.images)], batch_size)
@@ -147,13 +205,14 @@ def student_embedder(student: "Student", name: str) -> Embedder:
 
     @torch.inference_mode()
     def images(batch: Array) -> Array:
-        return student.encode_image(torch.from_numpy(batch)).numpy()
+        return student.encode_image(torch.from_numpy(batch).to(student.device)).cpu().numpy()
 
     @torch.inference_mode()
     def texts(captions: list[str]) -> Array:
-        return student.encode_text(student.tokenize(captions)).numpy()
+        return student.encode_text(student.tokenize(captions).to(student.device)).cpu().numpy()
 
-    return Embedder(name, student.image_size, images, texts, count_parameters(student.clip))
+    how = (student.spec.resize_mode, student.spec.interpolation)
+    return Embedder(name, student.image_size, images, texts, count_parameters(student.clip), *how)
 
 
 def teacher_embedder(teacher: "Teacher") -> Embedder:
@@ -163,7 +222,9 @@ def teacher_embedder(teacher: "Teacher") -> Embedder:
     return Embedder(
         teacher.spec.name,
         teacher.spec.image_size,
-        lambda batch: teacher.encode_image(torch.from_numpy(batch)).numpy(),
-        lambda captions: teacher.encode_text(captions).numpy(),
+        lambda batch: teacher.encode_image(torch.from_numpy(batch)).cpu().numpy(),
+        lambda captions: teacher.encode_text(captions).cpu().numpy(),
         teacher.parameters,
+        teacher.resize_mode,
+        teacher.interpolation,
     )

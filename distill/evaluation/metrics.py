@@ -13,56 +13,63 @@ Floats = NDArray[np.floating[Any]]
 RESAMPLES = 1000
 
 
-def interval(hits: Floats, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a mean, in percent.
+def interval(hits: Floats, groups: NDArray[np.integer[Any]] | None = None, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of mean(hits), in percent.
 
     Args:
-        hits: [n], 0 or 1 per query.
-        seed: of the resampling.
-
-    Returns:
-        Its lower and upper end.
+        hits: [n] of 0 or 1.
+        groups: [n], what each hit belongs to (a caption to its image). Whole groups are drawn, since hits within one are not
+            independent: the captions of one image are found together or missed together. None = each hit by itself.
     """
-    draws = np.random.default_rng(seed).integers(0, len(hits), (RESAMPLES, len(hits)))
-    means = hits[draws].mean(1) * 100
+    if groups is None:
+        groups = np.arange(len(hits))
+    _, place = np.unique(groups, return_inverse=True)
+    count = np.bincount(place).astype(np.float64)
+    found = np.bincount(place, hits)
+    draws = np.random.default_rng(seed).integers(0, len(count), (RESAMPLES, len(count)))
+    means = found[draws].sum(1) / count[draws].sum(1) * 100
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def _score(name: str, hits: Floats) -> dict[str, Any]:
-    low, high = interval(hits)
+def _score(name: str, hits: Floats, groups: NDArray[np.integer[Any]] | None = None) -> dict[str, Any]:
+    low, high = interval(hits, groups)
     return {name: round(float(hits.mean()) * 100, 3), f"{name}_ci95": [round(low, 3), round(high, 3)]}
 
 
-def retrieval(image: Floats, text: Floats, owner: NDArray[np.integer[Any]]) -> dict[str, Any]:
-    """R@1/5/10 both ways, in percent, with intervals.
+def retrieval(
+    image: Floats, text: Floats, owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]] | None = None
+) -> dict[str, Any]:
+    """R@1/5/10 both ways, in percent, with intervals over images.
 
-    Text to image: each caption's own image must rank in the first k. Image to text: the best-ranked of the image's own
-    captions must (the usual protocol with five captions).
+    Text to image: an image that the caption describes must rank in the first k. Image to text: one of the captions that
+    describe the image must (the usual protocol with five captions). A caption describes every image that has it.
 
     Args:
-        image: [N, D], unit length, one row per image.
-        text: [M, D], unit length, one row per caption.
-        owner: [M], the row of `image` that each caption describes.
-
-    Returns:
-        "images" and "captions" (how many), "t2i_r1", "t2i_r5", "t2i_r10" and "i2t_..." in percent, and of each the ends of
-        its interval under the same name with "_ci95".
+        image: [N, D] unit length.
+        text: [M, D] unit length.
+        owner: [M] row of `image` that each caption belongs to.
+        caption: [M], equal numbers for equal captions; None = all differ.
     """
     similarity = text.astype(np.float32) @ image.astype(np.float32).T
-    own = similarity[np.arange(len(text)), owner]
-    # ">=" counts the own pair once, hence the -1; every tie ranks before it.
-    text_rank = (similarity >= own[:, None]).sum(1) - 1
+    fits = _describes(owner, np.arange(len(text)) if caption is None else caption, len(image))
+    # Of what fits the best counts; every tie of what does not ranks before it.
+    best_image = np.where(fits, similarity, -np.inf).max(1)
+    best_text = np.where(fits, similarity, -np.inf).max(0)
+    text_rank = (~fits & (similarity >= best_image[:, None])).sum(1)
+    image_rank = (~fits & (similarity >= best_text[None])).sum(0)
     result: dict[str, Any] = {"images": len(image), "captions": len(text)}
-    image_rank = np.full(len(image), len(text))
-    for row in range(len(image)):
-        own_captions = np.flatnonzero(owner == row)
-        best = similarity[own_captions, row].max()
-        others = np.delete(similarity[:, row], own_captions)
-        image_rank[row] = (others >= best).sum()
     for k in (1, 5, 10):
-        result |= _score(f"t2i_r{k}", (text_rank < k).astype(np.float64))
+        result |= _score(f"t2i_r{k}", (text_rank < k).astype(np.float64), owner)
         result |= _score(f"i2t_r{k}", (image_rank < k).astype(np.float64))
     return result
+
+
+def _describes(owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]], images: int) -> NDArray[np.bool_]:
+    """[M, N]: whether caption m stands at image n, there or at another of its repeats."""
+    distinct, place = np.unique(caption, return_inverse=True)
+    stands = np.zeros((len(distinct), images), bool)
+    stands[place, owner] = True
+    return stands[place]
 
 
 def zero_shot(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
             run.student,
             run.export,
             settings,
-            pixels=pixels(images[:n], student.image_size),
+            pixels=pixels(images[:n], student.image_size, student.spec.resize_mode, student.spec.interpolation),
             tokens=student.tokenize(texts[:n]).numpy().astype("int32"),
             licence=card["licence"],
             provenance=provenance,

@@ -65,6 +65,7 @@ class ScaledTeacher:
         self._teacher = teacher
         self.spec = teacher.spec
         self.weights_sha256 = teacher.weights_sha256
+        self.resize_mode, self.interpolation = teacher.resize_mode, teacher.interpolation
         self.logit_scale, self.logit_bias, self.scale = scale.logit_scale, scale.logit_bias, scale
 
     def encode_image(self, pixels: "Tensor") -> "Tensor":

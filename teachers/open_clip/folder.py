@@ -54,7 +54,9 @@ def load_folder(
     else:
         sha256 = _load_weights(model, path)
     preprocess, vocabulary = _preprocess(config, own.image_size), vocabulary_id(merges_of(path))
-    return OpenClipTeacher(own, LoadedClip(model, model_cfg, preprocess, tokenizer, tokenizer_name, vocabulary, sha256))
+    resize_mode = config.get("preprocess_cfg", {}).get("resize_mode") or "shortest"
+    clip = LoadedClip(model, model_cfg, preprocess, tokenizer, tokenizer_name, vocabulary, sha256, resize_mode)
+    return OpenClipTeacher(own, clip)
 
 
 def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:

@@ -94,7 +94,7 @@ def common_entry(model: str) -> dict[str, Any]:
     from open_clip import pretrained
     from open_clip.transform import PreprocessCfg
 
-    keys = ("mean", "std", "interpolation")
+    keys = ("mean", "std", "interpolation", "resize_mode")
     default = {key: getattr(PreprocessCfg(), key) for key in keys}
     tags = pretrained.list_pretrained_tags_by_model(model)
     found = [{key: pretrained.get_pretrained_cfg(model, tag).get(key, default[key]) for key in keys} for tag in tags]

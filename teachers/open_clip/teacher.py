@@ -49,6 +49,7 @@ class LoadedClip:
         tokenizer_name: what `describe` calls it.
         vocabulary: its name, see `distill.core.clip.folder.vocabulary_id`.
         weights_sha256: of the checkpoint file; "random" in a rehearsal.
+        resize_mode: how a whole image becomes a square, in open_clip's words.
     """
 
     model: Any
@@ -58,6 +59,7 @@ class LoadedClip:
     tokenizer_name: str
     vocabulary: str
     weights_sha256: str
+    resize_mode: str = "shortest"
 
 
 class OpenClipTeacher(Teacher):
@@ -73,6 +75,8 @@ class OpenClipTeacher(Teacher):
         self.model = clip.model.eval().requires_grad_(False)
         self.model_cfg = clip.model_cfg
         self.preprocess = clip.preprocess
+        self.resize_mode = clip.resize_mode
+        self.interpolation = clip.preprocess.interpolation
         self.tokenizer = clip.tokenizer
         self.tokenizer_name = clip.tokenizer_name
         self.vocabulary = clip.vocabulary
@@ -192,9 +196,11 @@ def load_open_clip(
         interpolation=entry["interpolation"],
     )
     spec = replace(spec, width=int(config["embed_dim"]), image_size=preprocess.size)
-    table = model_config(model_name)  # as inheritance compares it: without the QuickGELU of single weights
-    vocabulary = str(table["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(None))
-    clip = LoadedClip(model, table, preprocess, tokenizer, tokenizer_name, vocabulary, sha256)
+    vocabulary = str(config["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(None))
+    # With the QuickGELU of these very weights: a student that inherits must have the activation that they were trained with.
+    clip = LoadedClip(
+        model, config, preprocess, tokenizer, tokenizer_name, vocabulary, sha256, entry.get("resize_mode") or "shortest"
+    )
     return OpenClipTeacher(spec, clip)
 
 

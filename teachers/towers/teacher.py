@@ -124,6 +124,9 @@ def square_pixels(pixels: Tensor) -> Tensor:
 class TowersTeacher(Teacher):
     """Frozen towers with aligned heads."""
 
+    resize_mode = "shortest"
+    interpolation = "bicubic"
+
     def __init__(self, spec: TeacherSpec, towers: FrozenTowers, heads: AlignmentHeads, heads_sha256: str) -> None:
         self.towers = towers
         self.heads = heads.eval().requires_grad_(False)

@@ -21,6 +21,7 @@ class StubTeacher:
     """A fixed linear projection of pixels; captions become pseudo-random unit vectors of their letters."""
 
     device = "cpu"
+    resize_mode, interpolation = "shortest", "bicubic"
 
     def __init__(self, name="stub", width=8, image_size=16, kind="softmax", scale=50.0, bias=0.0, seed=0):
         self.spec = TeacherSpec(name, "stub", "stub", width, image_size, None, kind, "MIT", True)

@@ -56,3 +56,44 @@ def test_the_interval_is_close_to_the_binomial_one():
     half = 1.96 * (0.3 * 0.7 / 1000) ** 0.5 * 100
     assert low == pytest.approx(30 - half, abs=0.6)
     assert high == pytest.approx(30 + half, abs=0.6)
+
+
+def test_a_caption_that_repeats_describes_every_image_that_has_it():
+    """A perfect model of 3 classes on 12 class-captioned images: taking repeats for wrong answers gave R@1 = 0."""
+    kind = np.arange(12) % 3
+    image = np.eye(3)[kind]
+    result = retrieval(image, image, np.arange(12), kind)
+    assert result["t2i_r1"] == result["i2t_r1"] == 100
+    assert retrieval(image, image, np.arange(12))["t2i_r1"] == 0  # what it was
+
+
+def test_repeats_are_the_brute_force_ranking():
+    rng = np.random.default_rng(5)
+    image, owner = unit(rng, 20, 6), np.repeat(np.arange(20), 2)
+    caption = rng.integers(0, 25, 40)
+    text = unit(rng, 25, 6)[caption]
+    result = retrieval(image, text, owner, caption)
+    right = [{int(owner[j]) for j in range(40) if caption[j] == caption[m]} for m in range(40)]
+    for k in (1, 5, 10):
+        hits = []
+        for m in range(40):
+            best = max(float(text[m] @ image[n]) for n in right[m])
+            hits.append(sum(float(text[m] @ image[n]) >= best for n in range(20) if n not in right[m]) < k)
+        assert result[f"t2i_r{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-3)
+        hits = []
+        for n in range(20):
+            mine = [m for m in range(40) if n in right[m]]
+            best = max(float(text[m] @ image[n]) for m in mine)
+            hits.append(sum(float(text[m] @ image[n]) >= best for m in range(40) if m not in mine) < k)
+        assert result[f"i2t_r{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-3)
+
+
+def test_captions_of_one_image_are_drawn_together():
+    """Five captions that always agree are one observation: the interval is that of 200 images, not of 1,000 captions."""
+    images = np.random.default_rng(0).random(200) < 0.3
+    hits, groups = np.repeat(images, 5).astype(float), np.repeat(np.arange(200), 5)
+    low, high = interval(hits, groups)
+    alone = interval(images.astype(float))
+    assert high - low == pytest.approx(alone[1] - alone[0], rel=0.1)
+    narrow = interval(hits)
+    assert (high - low) / (narrow[1] - narrow[0]) == pytest.approx(5**0.5, rel=0.15)
