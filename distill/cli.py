@@ -97,7 +97,12 @@ def _need(out: Path | None, example: str) -> Path:
     return out
 
 
-def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+def _print(result: Any, as_json: bool, show: Callable[[Any], None], *, every_process: bool = False) -> None:
+    """The result on stdout; of a launcher's processes only the first one's, unless each has one of its own."""
+    from distill.processes import this_place
+
+    if this_place().rank and not every_process:
+        return
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False, default=str))
     else:
@@ -139,7 +144,7 @@ def reinforce(
         filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
         slurm_partition=slurm_partition, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
     )  # fmt: skip
-    _print(result, as_json, lambda done: print_pairs(done.to_json()))
+    _print(result, as_json, lambda done: print_pairs(done.to_json()), every_process=True)
 
 
 @app.command()

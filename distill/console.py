@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distill.core.progress import Progress
+from distill.processes import this_place
 
 PLAIN_EVERY_S = 10.0
 
@@ -24,6 +25,8 @@ class Console:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._log: Path | None = None
+        rank = this_place().rank
+        self._speaker = f"process {rank}: " if rank else ""  # of several that share a job; the first needs no name
 
     def log_to(self, path: Path) -> None:
         """Append everything said from now on to `path`."""
@@ -31,7 +34,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, file=sys.stderr, flush=True)
+        print(self._speaker + text, file=sys.stderr, flush=True)
         if self._log is not None:
             with open(self._log, "a", encoding="utf-8") as file:
                 file.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")

@@ -37,6 +37,15 @@ class TeacherSet:
         """The frozen models, in order."""
         return [load_teacher(spec, random_weights=self._random, seed=self._seed) for spec in self.specs]
 
+    def on(self, device: str) -> "list[Teacher]":
+        """The frozen models, in order, on a torch device."""
+        return [teacher.to(device) for teacher in self.loaded]
+
+    def rest(self) -> None:
+        """Let go of any GPU: what is loaded goes back to the host's memory, so that training has the device to itself."""
+        if "loaded" in self.__dict__:
+            self.on("cpu")
+
 
 class CaptionerSet:
     """The recipe's captioners, as `TeacherSet` has its teachers.

@@ -47,8 +47,12 @@ def wait_until(ready: Callable[[], bool], what: str, patience_s: float = PATIENC
         time.sleep(0.2)
 
 
-def teacher_device(asked: str, place: Place) -> str:
-    """Where this process's frozen models run: "cpu", or this machine's GPU number `local_rank`."""
+def stage_device(asked: str, place: Place) -> str:
+    """Where this process's models of a stage run: "cpu", or this machine's GPU number `local_rank`.
+
+    Args:
+        asked: "cpu", or "auto" for a GPU where there is one.
+    """
     import torch
 
     if asked == "cpu" or not torch.cuda.is_available():

@@ -89,6 +89,9 @@ class EvalRecipe(Strict):
         None, description="a labelled set for zero-shot classification, None = the data's own"
     )
     batch_size: int = Field(128, ge=1)
+    device: Literal["auto", "cpu"] = Field(
+        "auto", description="where models are judged; auto = a GPU where there is one"
+    )
 
 
 class Recipe(Strict):

@@ -16,6 +16,7 @@ from typing import Any
 from distill.core import atomic
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
+from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from export.artifact import exported_folders
 
@@ -180,6 +181,30 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
         )
     if not run.resolved.exists():
         keep_recipe(run, recipe)
+
+
+def share_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
+    """`open_run` for the processes of one launcher: the first opens, the others go on when it has.
+
+    Raises what `open_run` raises, UsageError for OVERWRITE with several, and DistillError when the first does not open it.
+    """
+    place = this_place()
+    if existing is Existing.OVERWRITE and place.world > 1:
+        raise UsageError(
+            "--overwrite and several processes do not go together: one might begin while another still deletes. Remove the "
+            "old run with one process first, or give another --out."
+        )
+    if place.rank == 0:
+        open_run(run, recipe, existing)
+        return
+    values = recipe.model_dump(mode="json")
+
+    def opened() -> bool:
+        return run.resolved.exists() and not differing_keys(atomic.read_json(run.resolved)["recipe"], values)
+
+    wait_until(
+        opened if existing is not Existing.EXTEND else run.resolved.exists, f"the first process to open {str(run)!r}"
+    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 # Rooms of each folder, from the ground up. A room imports rooms of lower floors, and itself.
 FLOORS = {
-    "distill": ["core", "processes console learning evaluation", "recipe", "models rehearsal run_folder", "reporting",
+    "distill": ["core", "processes learning evaluation", "console recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
     "export": ["artifact device settings", "target devices", "mil", "targets towers doctor", "children", "profile run"],
     "students": ["spec tokenizer vocabularies", "student zoo", "inherit"],

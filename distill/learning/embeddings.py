@@ -1,6 +1,7 @@
 """`Embeddings`: one model's view of a batch, and the one gather across ranks. Losses see this and know nothing of ranks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,10 +53,24 @@ def gather(local: Tensor) -> Tensor:
         return local
     if torch.distributed.get_world_size() == 1:
         return local
-    from torch.distributed.nn.functional import all_gather
+    gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
+    return gathered
 
-    parts: tuple[Tensor, ...] = all_gather(local)  # type: ignore[no-untyped-call]
-    return torch.cat(parts)
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows; a row's gradient is the sum of those that every rank has for it."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def gather_ids(local: Tensor) -> Tensor:

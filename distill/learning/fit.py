@@ -116,7 +116,9 @@ def fit(
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=optim.precision, cpu=optim.device == "cpu")
+    # Without a device accelerate takes several processes for strangers to each other, unless it is told that they are on CPUs.
+    on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)
     optimizer = torch.optim.AdamW(
         parameter_groups(task, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
     )

@@ -14,8 +14,9 @@ import numpy as np
 from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
+from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, open_run
+from distill.run_folder import RunFolder, share_run
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +119,9 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         )
     source = open_source(recipe.data, "train", recipe.limit)
     towers = build_towers()
-    open_run(run, recipe, existing)
-    console.log_to(run.log)
+    share_run(run, recipe, existing)
+    if this_place().rank == 0:
+        console.log_to(run.log)
     heads = AlignmentHeads()
     counts = {side: sum(p.numel() for p in getattr(heads, side).parameters()) for side in ("image", "text")}
     if run.teacher.exists():
@@ -161,5 +163,8 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         "seed": recipe.seed,
         "samples": recipe.train.steps * recipe.train.batch_size,
     }
-    save_heads_teacher(run.teacher, heads.eval(), info)
+    task.settle_scale()
+    if this_place().rank == 0:
+        save_heads_teacher(run.teacher, heads.eval(), info)
+    wait_until(run.teacher.exists, f"the first process to write {str(run.teacher)!r}")
     return counts

@@ -1,14 +1,16 @@
 """Judging the models of a run: what they are, on which data, and their figures in out/eval/."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.models import TeacherSet
+from distill.processes import stage_device, this_place
 from distill.recipe import Recipe
 from distill.rehearsal import MARK, small_task
 from distill.run_folder import RunFolder
@@ -84,11 +86,19 @@ def _check_eval(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Judged:
-    """A model of the run: its role in the table, its name, and how to get an `Embedder` when one is needed."""
+    """A model of the run.
+
+    Attributes:
+        role: in the table: "teacher", "student" or "plain".
+        name: of the model.
+        embedder: gives an `Embedder` on a torch device when one is needed.
+        rest: lets go of the device afterwards.
+    """
 
     role: str
     name: str
-    embedder: Any  # Callable[[], Embedder]
+    embedder: "Callable[[str], Embedder]"
+    rest: Callable[[], None] = lambda: None
 
 
 def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[Judged]:
@@ -96,17 +106,17 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
     from distill.evaluation.evalset import student_embedder, teacher_embedder
     from students.student import load_student
 
-    def student(folder: Path, name: str) -> "Embedder":
-        return student_embedder(load_student(folder), name)
+    def teacher(index: int) -> "Callable[[str], Embedder]":
+        return lambda device: teacher_embedder(teachers.loaded[index].to(device))
 
-    models = [
-        Judged("teacher", spec.name, lambda index=index: teacher_embedder(teachers.loaded[index]))
-        for index, spec in enumerate(teachers.specs)
-    ]
-    models.append(Judged("student", recipe.student.name, lambda: student(run.student, recipe.student.name)))
+    def student(folder: Path, name: str) -> "Callable[[str], Embedder]":
+        return lambda device: student_embedder(load_student(folder).to(device), name)
+
+    models = [Judged("teacher", spec.name, teacher(i), teachers.rest) for i, spec in enumerate(teachers.specs)]
+    models.append(Judged("student", recipe.student.name, student(run.student, recipe.student.name)))
     if recipe.baseline.enabled:
         name = f"{recipe.student.name} (plain)"
-        models.append(Judged("plain", name, lambda: student(run.plain.student, name)))
+        models.append(Judged("plain", name, student(run.plain.student, name)))
     return models
 
 
@@ -117,11 +127,13 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
     missing = [model for model in models if not eval_file(run, model).exists()]
     if not missing:
         return
+    device = stage_device(recipe.eval.device, this_place())
+    console.say(f"Models are judged on {device}.")
     with console.stage("evaluate") as advance:
         data = open_evalset(recipe)
         for done, model in enumerate(missing):
             advance(done, len(missing), model.name)
-            embedder = model.embedder()
+            embedder = model.embedder(device)
             result = {"role": model.role, **evaluate_model(embedder, data, recipe.eval.batch_size)}
             result["parameters"] = embedder.parameters
             result["data"] = {"name": data.name, "fingerprint": data.fingerprint}
@@ -130,6 +142,7 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
             if recipe.rehearse:
                 result["rehearsal"] = MARK
             atomic.write_json(eval_file(run, model), result)
+            model.rest()
 
 
 def eval_file(run: RunFolder, model: Judged) -> Path:

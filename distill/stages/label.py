@@ -10,7 +10,7 @@ from distill.console import Console
 from distill.core import atomic
 from distill.core.existing import Existing
 from distill.models import CaptionerSet, TeacherSet
-from distill.processes import Place, teacher_device, wait_until
+from distill.processes import Place, stage_device, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder, keep_recipe
 from reinforced_data.store.names import PLAN_FILE
@@ -77,14 +77,14 @@ def _prepare(
 
     settings = recipe.reinforce
     with console.stage("load teachers"):
-        models: list[Any] = list(teachers.loaded)
+        device = stage_device(settings.device, place)
+        models: list[Any] = list(teachers.on(device))
         captioners: list[Any] = CaptionerSet(
             recipe.captioners, settings.captioning, random_weights=recipe.rehearse, seed=recipe.seed
         ).loaded
-        device = teacher_device(settings.device, place)
-        for model in [*models, *captioners]:
-            if device != "cpu":
-                model.to(device)
+        for captioner in captioners:
+            captioner.to(device)
+    console.say(f"Labelling runs on {device}.")
     models = scaled_teachers(recipe, models, set_folder, console)
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     plan = make_plan(source, models, captioners, settings, recipe.seed)
@@ -176,6 +176,7 @@ def verify_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, console
     if views == 0 or (before.get("passed") and before.get("asked") == views):
         return
     with console.stage("verify stored embeddings"):
-        report = {SET_KEY: identity, **verify(set_folder, teachers.loaded, views, recipe.seed)}
+        models = teachers.on(stage_device(recipe.reinforce.device, this_place()))
+        report = {SET_KEY: identity, **verify(set_folder, models, views, recipe.seed)}
         atomic.write_json(file, report, shared=True)
         require_passed(report, str(set_folder))

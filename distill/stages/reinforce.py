@@ -40,6 +40,7 @@ def reinforce_stage(
         console.say("Waiting for the shards of other processes.")
         wait_until(finished, f"the other processes' shards in {str(set_folder)!r}", WEEK_S)
     verify_stage(recipe, teachers, set_folder, console)
+    teachers.rest()
     return set_folder
 
 

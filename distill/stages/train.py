@@ -12,6 +12,7 @@ from distill.core.clip.folder import is_clip_folder
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress
 from distill.models import TeacherSet, new_student
+from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
@@ -58,11 +59,13 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
     from distill.learning.fit import fit
     from distill.learning.task import pair_arguments
 
+    first = this_place().rank == 0
     run.path.mkdir(parents=True, exist_ok=True)
     student, inherited = new_student(
         recipe.student.model_copy(update={"inherit": arm.inherit}), arm.teachers, recipe.seed
     )
-    atomic.write_json(run.inheritance, inherited)
+    if first:
+        atomic.write_json(run.inheritance, inherited)
     task = _task(recipe, arm, student, data)
     fit(
         task,
@@ -76,10 +79,11 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
         progress=progress,
     )
     origin = task.settle_scale()
-    if _rank()[0] == 0:
+    if first:
         card = _card(recipe, arm, inherited, licence, list(task.teacher_facts) if task.objective.needs_teachers else [])
         card["logit_scale"] = {"value": round(student.logit_scale.item(), 4), "origin": origin}
         student.save(run.student, card, half=recipe.train.half_weights)
+    wait_until(run.student.exists, f"the first process to write {str(run.student)!r}")
     return run.student
 
 
@@ -180,7 +184,8 @@ def train_stages(
     todo = [arm for arm in arms if not arm.run.student.exists()]
     if not todo:
         return
-    keep_trained_on(run, set_folder, selection)
+    if this_place().rank == 0:
+        keep_trained_on(run, set_folder, selection)
     pairs = None
     for arm in todo:
         with console.stage(arm.name) as advance:

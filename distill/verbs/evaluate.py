@@ -29,16 +29,19 @@ def evaluate(
     """
     from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
     from distill.models import TeacherSet
+    from distill.processes import stage_device, this_place
     from distill.stages.evaluate import open_evalset
     from distill.stages.train import model_folder
     from students.student import load_student
 
     job = recipe_of(recipe, settings, data=data)
-    path, name = Path(model), str(model)
+    path, name, console = Path(model), str(model), console or Console()
+    device = stage_device(job.eval.device, this_place())
     heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
     if path.is_dir() and not any(file.exists() for file in heads):
-        embedder = student_embedder(load_student(model_folder(path)), name)
+        embedder = student_embedder(load_student(model_folder(path)).to(device), name)
     else:
-        embedder = teacher_embedder(TeacherSet((name,), random_weights=False, seed=0).loaded[0])
-    with (console or Console()).stage("evaluate"):
+        embedder = teacher_embedder(TeacherSet((name,), random_weights=False, seed=0).on(device)[0])
+    console.say(f"{name} is judged on {device}.")
+    with console.stage("evaluate"):
         return EvalResult(**evaluate_model(embedder, open_evalset(job), job.eval.batch_size))

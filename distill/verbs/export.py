@@ -5,6 +5,7 @@ import shutil
 from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.strict import Settings
+from distill.processes import this_place
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ExportResult
@@ -41,6 +42,7 @@ def export(
         raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
     if overwrite:
         shutil.rmtree(folder.export, ignore_errors=True)
-    export_stage(job, folder, console or Console())
+    if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
+        export_stage(job, folder, console or Console())
     artifacts = [artifact.to_json() for place in folder.exported() for artifact in read_artifacts(place)]
     return ExportResult(folder.export, artifacts)

@@ -5,11 +5,10 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
-from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, discard_unless, open_run
+from distill.run_folder import RunFolder, discard_unless, share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ReinforceResult
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
@@ -69,16 +68,11 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     from distill.stages.training_data import caption_stage, check_curation, selection_stage
 
     place, extend = this_place(), existing is Existing.EXTEND
-    if existing is Existing.OVERWRITE and place.world > 1:
-        raise UsageError(
-            "--overwrite and several processes do not go together: one might label while another still deletes. Remove the "
-            "old set with one process first, or give another --out."
-        )
     check_curation(job)
     refuse_unused(job, extend=extend)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+    share_run(run, job, existing)
     if place.rank == 0:
-        open_run(run, job, existing)
         console.log_to(run.log)
     with discard_unless(run, run.reinforced / PLAN_FILE, first=place.rank == 0):
         set_folder = reinforce_stage(job, teachers, run, console, extend=extend, wait=False)

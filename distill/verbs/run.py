@@ -8,8 +8,9 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
+from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, open_run, refuse_existing
+from distill.run_folder import RunFolder, refuse_existing, share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import RunResult
 from reinforced_data.store.names import MANIFEST_FILE
@@ -74,8 +75,9 @@ def run(
     folder = RunFolder(default_out(job) if out is None else out)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
     _check(job, folder, existing, teachers, console)
-    open_run(folder, job, existing)
-    console.log_to(folder.log)
+    share_run(folder, job, existing)
+    if this_place().rank == 0:
+        console.log_to(folder.log)
     return _work(job, folder, teachers, console)
 
 
@@ -102,14 +104,19 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
     check_data(job)
     if not is_reinforced(Path(job.data)) and not (run.reinforced / MANIFEST_FILE).exists():
-        refuse_existing(run, existing)
+        if this_place().rank == 0:  # of several processes; the others may find what the first has just made
+            refuse_existing(run, existing)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
 
 
 def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> RunResult:
-    """Do the stages, in order; each does nothing when its result is there."""
+    """Do the stages, in order; each does nothing when its result is there.
+
+    Of several processes all label and train; the first does the rest, and the others wait for its report.
+    """
     from distill.rehearsal import MARK
+    from distill.reporting.facts import read_run
     from distill.reporting.hashes import write_hashes
     from distill.stages.evaluate import eval_stage, judged_models
     from distill.stages.export import export_stage
@@ -123,9 +130,14 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
         console.say(MARK)
     set_folder = reinforce_stage(job, teachers, run, console)
     assert set_folder is not None  # it waits
-    caption_stage(job, set_folder, run, console)
+    if this_place().rank == 0:
+        caption_stage(job, set_folder, run, console)
     selection = selection_stage(job, set_folder, run, console, wait=True)
     train_stages(job, set_folder, teachers, run, console, selection)
+    if this_place().rank:
+        wait_until(run.report_html.exists, f"the first process's report in {str(run)!r}", WEEK_S)
+        facts = read_run(run)
+        return RunResult(run.path, run.student, facts["table"], facts)
     models = judged_models(job, teachers, run)
     eval_stage(job, models, run, console)
     export_stage(job, run, console)

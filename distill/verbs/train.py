@@ -7,8 +7,9 @@ from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
+from distill.processes import this_place
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, open_run
+from distill.run_folder import RunFolder, share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import TrainResult
 
@@ -71,12 +72,14 @@ def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) ->
     source = None if set_folder else open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
-    open_run(run, job, existing)
-    console.log_to(run.log)
+    share_run(run, job, existing)
+    if this_place().rank == 0:
+        console.log_to(run.log)
     selection = None
     if set_folder is not None:
         selection = selection_stage(job, set_folder, run, console, wait=True)
-        keep_trained_on(run, set_folder, selection)
+        if this_place().rank == 0:
+            keep_trained_on(run, set_folder, selection)
     arm = Arm("train", run, job.objective, job.student.inherit, teachers if inherits else None)
     with console.stage(arm.name) as advance:
         data: Any
