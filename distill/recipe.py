@@ -53,6 +53,8 @@ class ReinforceRecipe(ReinforceSettings):
 class TrainRecipe(OptimSettings, CheckpointSettings):
     """Training: the optimisation, checkpoints, and how batches are made."""
 
+    samples: int | None = Field(None, ge=1, description="samples to see, instead of steps")
+    epochs: float | None = Field(None, gt=0, description="passes over the images before curation, instead of steps")
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
     workers: int = Field(0, ge=0, description="data loading processes")
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
@@ -155,7 +157,7 @@ def load_recipe(
     if recipe is None:
         values: dict[str, Any] = {}
     elif isinstance(recipe, Recipe):
-        values = recipe.model_dump(mode="json")
+        values = recipe.model_dump(mode="json", exclude_unset=True)
     else:
         values, where = load_toml(find_recipe(os.fspath(recipe))), f"recipe {os.fspath(recipe)}"
     if isinstance(values.get("student"), str):

@@ -18,7 +18,16 @@ def rehearsal_of(recipe: Recipe) -> Recipe:
     """The same models, data and targets, with the amounts cut to a handful."""
     cuts: dict[str, dict[str, Any]] = {
         "reinforce": {"views_per_image": 1, "shard_size": 4, "batch_size": 4, "verify": 2, "calibrate": False},
-        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 1, "checkpoint_every": 1, "log_every": 1},
+        "train": {
+            "steps": 2,
+            "batch_size": 4,
+            "warmup_steps": 1,
+            "checkpoint_every": 1,
+            "checkpoint_minutes": None,
+            "samples": None,
+            "epochs": None,
+            "log_every": 1,
+        },
         "baseline": {"enabled": False},
         "eval": {"limit": SAMPLES, "batch_size": 4},
         "export": {"parity_samples": 2, "jobs": 1},

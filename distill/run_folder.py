@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,15 @@ PACKAGES = (
 )  # fmt: skip
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.
-FREE_TO_CHANGE = ("profile", "cluster", "reinforce.verify", "export.jobs", "train.workers", "train.log_every")
+FREE_TO_CHANGE = (
+    "profile",
+    "cluster",
+    "reinforce.verify",
+    "export.jobs",
+    "train.workers",
+    "train.log_every",
+    "train.checkpoint_minutes",
+)
 
 
 class RunFolder:
@@ -152,8 +160,10 @@ def refuse_existing(run: RunFolder, existing: Existing) -> None:
         )
 
 
-def open_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
+def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
     """Make the run folder ready for `recipe`: new, the continuation of the same job, or (EXTEND) a job that adds to it.
+
+    `filled`: dotted key -> reason of the values that nobody set, kept in resolved.json.
 
     The recipe that extends a run is not kept here, but by `keep_recipe` when the set has turned out to take it.
 
@@ -180,10 +190,10 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
             "Free some space or give another --out."
         )
     if not run.resolved.exists():
-        keep_recipe(run, recipe)
+        keep_recipe(run, recipe, filled)
 
 
-def share_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
+def share_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
     """`open_run` for the processes of one launcher: the first opens, the others go on when it has.
 
     Raises what `open_run` raises, UsageError for OVERWRITE with several, and DistillError when the first does not open it.
@@ -195,7 +205,7 @@ def share_run(run: RunFolder, recipe: Recipe, existing: Existing) -> None:
             "old run with one process first, or give another --out."
         )
     if place.rank == 0:
-        open_run(run, recipe, existing)
+        open_run(run, recipe, existing, filled)
         return
     values = recipe.model_dump(mode="json")
 
@@ -227,13 +237,20 @@ def _extend_hint(keys: list[str]) -> str:
     return " To add teachers, captioners or views to a finished set: distill reinforce --extend." if grows else ""
 
 
-def keep_recipe(run: RunFolder, recipe: Recipe) -> None:
-    """Write recipe.toml and resolved.json: what the run is made by, which a resume reads."""
+def keep_recipe(run: RunFolder, recipe: Recipe, filled: Mapping[str, str] | None = None) -> None:
+    """Write recipe.toml and resolved.json: what the run is made by, which a resume reads.
+
+    `filled`: as of `open_run`; None keeps what resolved.json says already.
+    """
     import tomli_w
 
     values = recipe.model_dump(mode="json")
     atomic.write_text(run.recipe, tomli_w.dumps(_without_none(values)))
-    atomic.write_json(run.resolved, {"recipe": values, "versions": versions(), "commit": git_commit()})
+    if filled is None:
+        filled = atomic.read_json(run.resolved).get("filled", {}) if run.resolved.exists() else {}
+    atomic.write_json(
+        run.resolved, {"recipe": values, "filled": dict(filled), "versions": versions(), "commit": git_commit()}
+    )
 
 
 def _without_none(value: Any) -> Any:

@@ -8,6 +8,47 @@ from distill.core.registry import Registry
 
 
 @dataclass(frozen=True)
+class PublishedTraining:
+    """How the authors of a family of students trained it: the defaults of a run that leaves these settings out.
+
+    Attributes:
+        source: paper, and where in it.
+        steps, batch_size: of the published run; their product is the number of samples that the student saw.
+        batch_per_process: pairs on one GPU of the published run.
+        lr, lr_floor, weight_decay, beta1, beta2, clip_norm: of AdamW with a cosine schedule.
+        warmup_share: of the steps.
+        epochs: over data of a user's size, with `epochs_note` saying where the number is from.
+        objective: a preset of losses, published for batches of `objective_batch` and more.
+        view_preset, views: how many views per image teachers label, drawn how; None = not published.
+        views_note: where the number of views is from.
+    """
+
+    source: str
+    steps: int
+    batch_size: int
+    batch_per_process: int
+    lr: float
+    lr_floor: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    clip_norm: float
+    warmup_share: float
+    epochs: float
+    epochs_note: str
+    objective: str
+    objective_batch: int
+    view_preset: str | None = None
+    views: int | None = None
+    views_note: str = ""
+
+    @property
+    def samples(self) -> int:
+        """Seen in the published run."""
+        return self.steps * self.batch_size
+
+
+@dataclass(frozen=True)
 class StudentSpec:
     """One student architecture.
 
@@ -22,6 +63,9 @@ class StudentSpec:
             into text_cfg when the student is built.
         published_params: (image tower, text blocks, token embedding) of the published model in millions, None without one.
         note: where the architecture comes from.
+        training: how its authors trained it; None = not published.
+        activation_mb: what a training step keeps of one pair for the backward pass, in megabytes at bf16 (twice that at
+            fp32), measured by saved-tensor hooks; None = not measured.
     """
 
     name: str
@@ -33,6 +77,8 @@ class StudentSpec:
     vocabulary: str | None = None
     published_params: tuple[float, float, float] | None = None
     note: str = ""
+    training: PublishedTraining | None = None
+    activation_mb: float | None = None
 
     @property
     def image_size(self) -> int:

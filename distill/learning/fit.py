@@ -75,6 +75,23 @@ class MetricsLog:
             file.write(json.dumps(row) + "\n")
 
 
+class CheckpointClock:
+    """Says after which steps a checkpoint is due: every so many minutes, or every so many steps; and after the last one."""
+
+    def __init__(self, settings: CheckpointSettings, last: int) -> None:
+        self._settings, self._last, self._saved_s = settings, last, time.monotonic()
+
+    def __call__(self, done: int) -> bool:
+        """Whether one is due when `done` steps are taken; if so, the minutes count anew."""
+        minutes = self._settings.checkpoint_minutes
+        if minutes is None:
+            return done % self._settings.checkpoint_every == 0 or done == self._last
+        due = done == self._last or time.monotonic() - self._saved_s >= 60 * minutes
+        if due:
+            self._saved_s = time.monotonic()
+        return due
+
+
 class Pace:
     """Speed since the last logged step: samples per second over all ranks, and the share of it spent on waiting for data."""
 
@@ -127,6 +144,7 @@ def fit(
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
     source, pace = batches(first_step, optim.steps), Pace()
+    due = CheckpointClock(checkpointing, optim.steps)
     for step in range(first_step, optim.steps):
         before = time.perf_counter()
         batch = next(source)
@@ -145,7 +163,7 @@ def fit(
                 row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm, **mean, **pace.read()}
                 log.write(row)
                 progress(done, optim.steps, _note(row))
-        if accelerator.is_main_process and (done % checkpointing.checkpoint_every == 0 or done == optim.steps):
+        if accelerator.is_main_process and due(done):
             checkpoints.save(
                 checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler
             )

@@ -27,4 +27,7 @@ class CheckpointSettings(Strict):
     """When the state of training is written, and how much of it is kept."""
 
     checkpoint_every: int = Field(10, ge=1, description="steps")
+    checkpoint_minutes: float | None = Field(
+        None, gt=0, description="minutes between checkpoints, instead of checkpoint_every"
+    )
     keep_checkpoints: int = Field(1, ge=1)

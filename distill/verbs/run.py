@@ -61,6 +61,7 @@ def run(
     """
     from distill.models import TeacherSet
     from distill.rehearsal import rehearsal_of
+    from distill.stages.budget import settle
 
     console = console or Console()
     existing = Existing.of(resume=resume, overwrite=overwrite)
@@ -73,9 +74,10 @@ def run(
     if job.rehearse:
         job = rehearsal_of(job)
     folder = RunFolder(default_out(job) if out is None else out)
+    job, filled = settle(job, folder, existing, this_place(), console)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
     _check(job, folder, existing, teachers, console)
-    share_run(folder, job, existing)
+    share_run(folder, job, existing, filled)
     if this_place().rank == 0:
         console.log_to(folder.log)
     return _work(job, folder, teachers, console)

@@ -36,16 +36,19 @@ def train(
 
     Raises what `distill.run` raises.
     """
+    from distill.stages.budget import settle
+
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
     job = recipe_of(recipe, settings, teacher=teacher, student=student, data=data)
+    job, filled = settle(job, run, existing, this_place(), console)
     if job.towers is not None:
         from distill.stages.align import align_towers
 
         return TrainResult(run.teacher, align_towers(job, run, existing, console), heads=True)
-    return _train(job, run, existing, console)
+    return _train(job, filled, run, existing, console)
 
 
-def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> TrainResult:
+def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existing, console: Console) -> TrainResult:
     from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
@@ -72,7 +75,7 @@ def _train(job: Recipe, run: RunFolder, existing: Existing, console: Console) ->
     source = None if set_folder else open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
-    share_run(run, job, existing)
+    share_run(run, job, existing, filled)
     if this_place().rank == 0:
         console.log_to(run.log)
     selection = None

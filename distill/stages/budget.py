@@ -1,0 +1,241 @@
+"""How long a student trains, and by which settings: what its authors published, where the user said nothing.
+
+Nothing here changes a setting that a recipe, a flag or --set names, and a student without a published recipe (the
+embedded default's among them) is left alone. What is filled in is said with its reason, and stands in resolved.json.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.core.existing import Existing
+from distill.core.strict import apply_settings, parse
+from distill.processes import Place
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+from distill.stages.label import is_published
+from distill.stages.reinforce import is_reinforced
+from reinforced_data.store.names import MANIFEST_FILE
+from students.spec import STUDENTS, PublishedTraining, StudentSpec
+
+if TYPE_CHECKING:
+    from distill.console import Console
+
+Filled = dict[str, str]  # a recipe's dotted key -> why it has the value that it has
+TOO_FEW = 1000  # a run that sees a thousandth of the published samples is said to be short
+_MEMORY_SHARE = 0.7  # of a device's memory for what the backward pass needs; weights and moments have the rest
+_LENGTHS = ("steps", "samples", "epochs")
+
+
+def settle(
+    recipe: Recipe, run: RunFolder, existing: Existing, place: Place, console: "Console"
+) -> tuple[Recipe, Filled]:
+    """The recipe with nothing left open: published settings filled in, samples or epochs turned into steps.
+
+    A run that is resumed keeps what was filled in when it began, whatever machine or data it finds now. What was filled
+    in is said, and so is a budget that is absurd for the student, before anything is spent.
+
+    Returns:
+        The recipe, and the reason of each value that this function chose.
+
+    Raises UsageError when the training's length is said twice, and what opening the data raises.
+    """
+    said = [name for name in _LENGTHS if _is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
+    if len(said) > 1:
+        raise UsageError(f"Say the length of training once: {' or '.join(f'train.{name}' for name in said)}.")
+    published = None if recipe.towers else STUDENTS.get(recipe.student.name).training
+    kept = _kept(run) if existing is Existing.RESUME else None
+    if kept is not None:
+        recipe, filled = kept_values(recipe, kept)
+        if recipe.train.samples or recipe.train.epochs:
+            recipe, length = _with_steps(recipe, training_images(recipe))
+            filled |= length
+    elif published is None and not (recipe.train.samples or recipe.train.epochs):
+        return recipe, {}
+    else:
+        images = training_images(recipe)
+        filled = {}
+        if published is not None:
+            recipe, filled = fill(recipe, published, images, place, memory_gb(recipe))
+        recipe, length = _with_steps(recipe, images)
+        epochs_note = filled.pop("train.epochs", None)
+        filled |= {key: f"{reason}; {epochs_note}" if epochs_note else reason for key, reason in length.items()}
+        if published is not None and not _is_set(recipe, "train.warmup_steps"):
+            warmup = math.ceil(published.warmup_share * recipe.train.steps)
+            reason = f"{published.warmup_share:.1%} of the steps, as published"
+            recipe, filled = _put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
+    if place.rank == 0:
+        for line in lines(recipe, filled, published):
+            console.say(line)
+    return recipe, filled
+
+
+def fill(
+    recipe: Recipe, published: PublishedTraining, images: int, place: Place, memory: float
+) -> tuple[Recipe, Filled]:
+    """The recipe with the published values of the keys that it does not set.
+
+    Args:
+        images: in the training data.
+        memory: GB of the device that trains.
+    """
+    values, reasons = {}, {}
+    for key, value, reason in _choices(recipe, published, images, place, memory):
+        if not _is_set(recipe, key):
+            values[key], reasons[key] = value, reason
+    return _put(recipe, values), reasons
+
+
+def _choices(
+    recipe: Recipe, published: PublishedTraining, images: int, place: Place, memory: float
+) -> Iterator[tuple[str, Any, str]]:
+    as_published = "as published"
+    for name in ("lr", "lr_floor", "weight_decay", "beta1", "beta2", "clip_norm"):
+        yield f"train.{name}", getattr(published, name), as_published
+    precision, why = _precision(recipe)
+    yield "train.precision", precision, why
+    batch, why = _batch(recipe, published, images, place, memory)
+    yield "train.batch_size", batch, why
+    if not any(_is_set(recipe, f"train.{name}") for name in _LENGTHS):
+        yield "train.epochs", published.epochs, published.epochs_note
+    if _is_set(recipe, "train.batch_size"):
+        batch = recipe.train.batch_size
+    if batch >= published.objective_batch:
+        yield "objective", published.objective, f"as published, and the batch is at least {published.objective_batch:,}"
+    if not is_reinforced(Path(recipe.data)) and not is_published(recipe.data):
+        if published.view_preset:
+            yield "reinforce.view_preset", published.view_preset, as_published
+        if published.views:
+            yield "reinforce.views_per_image", published.views, published.views_note
+    if not _is_set(recipe, "train.checkpoint_every"):
+        yield "train.checkpoint_minutes", 15.0, "a checkpoint is several times the student; so a kill costs 15 minutes"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield "train.workers", min(8, max(0, cores - 1)), f"{cores} cores, one of them for training, 8 at most"
+
+
+def _precision(recipe: Recipe) -> tuple[str, str]:
+    import torch
+
+    if recipe.train.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return "bf16", "as published"
+    return "no", "fp32: bf16 was published, and there is no GPU with it here"
+
+
+def _batch(recipe: Recipe, published: PublishedTraining, images: int, place: Place, memory: float) -> tuple[int, str]:
+    """A global batch: the published share of one process, halved until it fits the device and the data hold two."""
+    spec = STUDENTS.get(recipe.student.name)
+    share = published.batch_per_process
+    reasons = [f"{share} a process, as published (of {published.batch_size:,} in all)"]
+    needed = (spec.activation_mb or 0.0) * (1 if _precision(recipe)[0] == "bf16" else 2) / 1000  # GB per pair
+    before = share
+    while share > 2 and share * needed > _MEMORY_SHARE * memory:
+        share //= 2
+    if share < before:
+        reasons.append(f"halved to {share}: {memory:.0f} GB of memory hold no more at {needed:.2f} GB a pair")
+    before = share
+    while share > 2 and 2 * share * place.world > images:
+        share //= 2
+    if share < before:
+        reasons.append(f"halved to {share}: there are {images:,} images")
+    return share * place.world, "; ".join(reasons)
+
+
+def memory_gb(recipe: Recipe) -> float:
+    """Memory of the device that trains, in GB: the GPU's, else the machine's; infinite where it cannot be asked for."""
+    import torch
+
+    if recipe.train.device != "cpu" and torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory) / 1e9
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, OSError, ValueError):  # Windows
+        return math.inf
+
+
+def training_images(recipe: Recipe) -> int:
+    """How many images the recipe's data has for training, before curation."""
+    if is_reinforced(Path(recipe.data)):
+        return int(atomic.read_json(Path(recipe.data) / MANIFEST_FILE)["samples"])
+    from reinforced_data.source import open_source
+
+    return len(open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns))
+
+
+def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
+    """The recipe with train.samples or train.epochs, if it has either, turned into train.steps."""
+    train = recipe.train
+    if train.samples:
+        seen, why = float(train.samples), f"{train.samples:,} samples"
+    elif train.epochs:
+        seen, why = train.epochs * images, f"{train.epochs:g} epochs of {images:,} images"
+    else:
+        return recipe, {}
+    steps = max(1, math.ceil(seen / train.batch_size))
+    values = {"train.steps": steps, "train.samples": None, "train.epochs": None}
+    return _put(recipe, values), {"train.steps": f"{why} in batches of {train.batch_size:,}"}
+
+
+def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
+    """The recipe with what a resumed run had filled in, for the keys that the call leaves out.
+
+    Args:
+        kept: resolved.json of the run; one of an older version filled nothing in, and gets nothing.
+    """
+    filled: Filled = dict(kept.get("filled", {}))
+    said_length = any(_is_set(recipe, f"train.{name}") for name in _LENGTHS)
+    values = {}
+    for key in filled:
+        section, _, name = key.rpartition(".")
+        table = kept["recipe"][section] if section else kept["recipe"]
+        if not _is_set(recipe, key) and not (key == "train.steps" and said_length):
+            values[key] = table[name]
+    return _put(recipe, values), {key: reason for key, reason in filled.items() if key in values}
+
+
+def _kept(run: RunFolder) -> dict[str, Any] | None:
+    return atomic.read_json(run.resolved) if run.resolved.exists() else None
+
+
+def lines(recipe: Recipe, filled: Filled, published: PublishedTraining | None) -> list[str]:
+    """What a person reads of all this: a line per value that was filled in, and one when the budget is absurd."""
+    said = []
+    if filled:
+        source = f" by what its authors published ({published.source})" if published else ""
+        said.append(f"settings that you did not make, for {recipe.student.name}{source}:")
+        for key, reason in filled.items():
+            section, _, name = key.rpartition(".")
+            value = getattr(getattr(recipe, section) if section else recipe, name)
+            if value is not None:
+                said.append(f"  {key} = {value}: {reason}")
+    if published and not recipe.rehearse and recipe.student.inherit != "copy":
+        said += short_budget(recipe, published, STUDENTS.get(recipe.student.name))
+    return said
+
+
+def short_budget(recipe: Recipe, published: PublishedTraining, spec: StudentSpec) -> list[str]:
+    """One line when the run sees less than a thousandth of the published samples, else none."""
+    seen = recipe.train.steps * recipe.train.batch_size
+    if seen * TOO_FEW > published.samples:
+        return []
+    size = f" for {sum(spec.published_params):.0f} M parameters" if spec.published_params else ""
+    return [
+        f"A short budget: this run sees {seen:,} samples{size}; {published.samples:,} were published ({published.steps:,} "
+        f"steps of {published.batch_size:,}, {published.source}), {published.samples // seen:,} times as many. Expect a weak "
+        "student: give more images, or train longer (train.epochs, train.samples)."
+    ]
+
+
+def _is_set(recipe: Recipe, key: str) -> bool:
+    """Whether the recipe's file, a flag or --set names the key."""
+    section, _, name = key.rpartition(".")
+    if section:
+        return section in recipe.model_fields_set and name in getattr(recipe, section).model_fields_set
+    return name in recipe.model_fields_set
+
+
+def _put(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    return parse(Recipe, apply_settings(recipe.model_dump(mode="json", exclude_unset=True), values), "recipe")

@@ -1,0 +1,171 @@
+"""What a run fills in for a student whose authors published their training, and what it never touches.
+
+The published numbers here are the papers' own: MobileCLIP2 (arXiv:2508.20691) and TinyCLIP (arXiv:2309.12314).
+"""
+
+import json
+
+import pytest
+import torch
+
+from distill.console import Console
+from distill.core import atomic
+from distill.core.errors import UsageError
+from distill.core.existing import Existing
+from distill.learning.fit import CheckpointClock
+from distill.learning.settings import CheckpointSettings
+from distill.processes import Place
+from distill.recipe import Recipe, load_recipe
+from distill.rehearsal import rehearsal_of
+from distill.run_folder import RunFolder, open_run
+from distill.stages import budget
+
+MCI2 = ["student.name=mci2", "teachers=['dfn-vitl14']", "data=rendered:train=5000"]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with one GPU of 80 GiB that knows bf16, and 8 cores."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(budget, "memory_gb", lambda recipe: 85.0)
+    monkeypatch.setattr(budget.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+def settled(recipe, tmp_path, capsys, existing=Existing.REFUSE, world=1):
+    job, filled = budget.settle(recipe, RunFolder(tmp_path / "run"), existing, Place(0, world, 0), Console())
+    return job, filled, capsys.readouterr().err
+
+
+def test_a_student_with_a_published_recipe_trains_by_it(machine, tmp_path, capsys):
+    job, filled, said = settled(load_recipe(None, MCI2), tmp_path, capsys)
+    train = job.train
+    assert (train.lr, train.lr_floor, train.weight_decay, train.beta1, train.beta2) == (1e-3, 1e-6, 0.2, 0.9, 0.95)
+    assert (train.precision, train.clip_norm, train.workers) == ("bf16", 1.0, 7)
+    assert (job.reinforce.view_preset, job.reinforce.views_per_image) == ("mobileclip", 5)
+    assert train.batch_size == 256  # 0.23 GB a pair: the published 512 would need 118 of 85 GB
+    assert train.steps == -(-20 * 5000 // 256)
+    assert train.warmup_steps == -(-train.steps // 20)  # 10,000 of 200,000
+    assert (train.epochs, train.samples, train.checkpoint_minutes) == (None, None, 15.0)
+    assert job.objective == "small-batch"  # affinity alone was published for batches of 8,192 and more
+    for key in filled:
+        section, _, name = key.rpartition(".")
+        value = getattr(getattr(job, section) if section else job, name)
+        assert f"  {key} = {value}: {filled[key]}" in said
+    assert "2508.20691" in said
+
+
+def test_tinyclip_has_its_own(machine, tmp_path, capsys):
+    job = settled(load_recipe(None, ["student.name=tinyclip-vit8m16", *MCI2[1:]]), tmp_path, capsys)[0]
+    train = job.train
+    assert (train.lr, train.weight_decay, train.beta1, train.beta2, train.clip_norm) == (1e-4, 0.2, 0.9, 0.98, 5.0)
+    assert train.batch_size == 1024
+    assert train.steps == -(-6 * 5000 // 1024)
+    assert job.reinforce == Recipe().reinforce  # views are not published
+
+
+def test_what_the_user_says_stays(machine, tmp_path, capsys):
+    said = {
+        "train.lr": 3e-4, "train.weight_decay": 0.05, "train.beta2": 0.99, "train.batch_size": 64, "train.steps": 9,
+        "train.warmup_steps": 1, "train.workers": 0, "train.precision": "no", "train.checkpoint_every": 3,
+        "reinforce.view_preset": "light", "reinforce.views_per_image": 1, "objective": "clipkd",
+    }  # fmt: skip
+    before = load_recipe(None, said, {"student.name": "mci2", "data": "rendered:train=5000"})
+    job, filled, _ = settled(before, tmp_path, capsys)
+    assert not set(filled) & set(said)
+    assert set(filled) == {"train.lr_floor", "train.beta1", "train.clip_norm"}
+    assert job == before.model_copy(update={"train": before.train.model_copy(update={"lr_floor": 1e-6})})
+
+
+@pytest.mark.parametrize("settings", [[], ["student.name=rendered-teacher", "objective=clip"], ["train.steps=3"]])
+def test_a_student_without_one_is_left_alone(machine, tmp_path, capsys, settings):
+    before = load_recipe(None, settings)
+    assert settled(before, tmp_path, capsys) == (before, {}, "")
+
+
+def test_the_objective_follows_where_the_batch_is_as_large_as_published(machine, tmp_path, capsys):
+    recipe = load_recipe(None, [*MCI2, "train.batch_size=8192", "data=rendered:train=20000"])
+    assert settled(recipe, tmp_path, capsys)[0].objective == "mobileclip"
+
+
+@pytest.mark.parametrize("images", [2, 5, 40, 700])
+@pytest.mark.parametrize(("memory", "world"), [(1e9, 1), (1e9, 3), (24, 1), (24, 2)])
+def test_the_batch_fits_the_device_and_the_data(machine, images, memory, world):
+    recipe = load_recipe(None, ["student.name=mci2"])
+    published = budget.STUDENTS.get("mci2").training
+    batch = budget.fill(recipe, published, images, Place(0, world, 0), memory)[0].train.batch_size
+    share = batch // world
+    assert batch % world == 0
+    assert share >= 2
+    assert share == 2 or (2 * batch <= images and share * 0.23 <= 0.7 * memory)
+    larger = 2 * share
+    assert larger > 512 or 2 * larger * world > images or larger * 0.23 > 0.7 * memory
+
+
+@pytest.mark.parametrize(("setting", "steps"), [("train.samples=1000", 16), ("train.epochs=2.5", 20)])
+def test_samples_and_epochs_are_other_ways_to_say_steps(tmp_path, capsys, setting, steps):
+    recipe = load_recipe(None, ["data=rendered:train=500", "train.batch_size=64", setting])
+    job, filled, said = settled(recipe, tmp_path, capsys)
+    assert (job.train.steps, job.train.samples, job.train.epochs) == (steps, None, None)
+    assert list(filled) == ["train.steps"]
+    assert f"train.steps = {steps}" in said
+    both = load_recipe(None, ["train.steps=3", setting])
+    with pytest.raises(UsageError, match="once"):
+        settled(both, tmp_path, capsys)
+
+
+def test_a_resumed_run_keeps_what_it_began_with(machine, tmp_path, capsys, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    recipe = load_recipe(None, MCI2)
+    job, filled, _ = settled(recipe, tmp_path, capsys)
+    open_run(run, job, Existing.REFUSE, filled)
+    assert json.loads(run.resolved.read_text())["filled"] == filled
+    monkeypatch.setattr(budget, "memory_gb", lambda recipe: 8.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(budget, "training_images", lambda recipe: 77)
+    again, kept, _ = settled(recipe, tmp_path, capsys, Existing.RESUME)
+    assert (again, kept) == (job, filled)
+    open_run(run, again, Existing.RESUME, kept)
+
+
+def test_a_run_that_began_without_keeps_the_defaults(machine, tmp_path, capsys):
+    run, recipe = RunFolder(tmp_path / "run"), load_recipe(None, MCI2)
+    open_run(run, recipe, Existing.REFUSE)
+    values = atomic.read_json(run.resolved)
+    del values["filled"]  # as an older version wrote it
+    atomic.write_json(run.resolved, values)
+    assert settled(recipe, tmp_path, capsys, Existing.RESUME)[:2] == (recipe, {})
+
+
+def test_a_recipe_as_an_object_says_what_it_was_given_and_no_more(machine, tmp_path, capsys):
+    given = Recipe.model_validate({"student": {"name": "mci2"}, "data": "rendered:train=5000", "train": {"lr": 5e-4}})
+    job, filled, _ = settled(load_recipe(given, ["train.beta1=0.8"]), tmp_path, capsys)
+    assert (job.train.lr, job.train.beta1, job.train.beta2) == (5e-4, 0.8, 0.95)
+    assert "train.lr" not in filled
+
+
+def test_an_absurd_budget_is_said_with_the_published_one(machine, tmp_path, capsys):
+    short = ["train.steps=40", "train.batch_size=256"]
+    said = settled(load_recipe(None, [*MCI2, *short]), tmp_path, capsys)[2].splitlines()[-1]
+    for fact in ("10,240 samples", "99 M parameters", "13,107,200,000", "1,280,000 times"):
+        assert fact in said
+    enough = [*MCI2, "train.batch_size=4096", "train.steps=3300", "data=rendered:train=9000"]
+    assert "short budget" not in settled(load_recipe(None, enough), tmp_path, capsys)[2]
+    rehearsal = rehearsal_of(load_recipe(None, MCI2))
+    job, _, said = settled(rehearsal, tmp_path, capsys)
+    assert "short budget" not in said
+    assert (job.train.steps, job.train.batch_size, job.reinforce.views_per_image) == (2, 4, 1)
+    assert job.train.checkpoint_minutes is None
+
+
+def test_checkpoints_come_by_minutes_or_by_steps(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("distill.learning.fit.time.monotonic", lambda: now[0])
+    by_steps = CheckpointClock(CheckpointSettings(checkpoint_every=4), 10)
+    assert [step for step in range(1, 11) if by_steps(step)] == [4, 8, 10]
+    by_minutes = CheckpointClock(CheckpointSettings(checkpoint_every=4, checkpoint_minutes=0.5), 10)
+    due = []
+    for step in range(1, 11):
+        now[0] += 13.0  # 30 s have passed after three steps
+        due += [step] * by_minutes(step)
+    assert due == [3, 6, 9, 10]
