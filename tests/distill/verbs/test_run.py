@@ -14,6 +14,7 @@ SMALL = [
     "--set", "data=rendered:train=192,eval=40", "--set", "train.steps=6", "--set", "train.batch_size=32",
     "--set", "train.checkpoint_every=2", "--set", "reinforce.shard_size=48", "--set", "reinforce.verify=4",
     "--set", "export.parity_samples=8", "--set", "profile.runs=6", "--set", "profile.warmup_runs=1",
+    "--set", "export.targets=['coreml', 'onnx']",  # ExecuTorch takes longer than all the rest; tests/export has it
 ]  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_every_file_is_there_with_its_facts(finished):
         "plain/student/card.json",
     ):
         assert (out / name).is_file(), name
-    for target in ("executorch-xnnpack-fp32", "onnx-fp32", "coreml-fp16"):
+    for target in ("onnx-fp32", "coreml-fp16"):
         towers = atomic.read_json(out / "export" / target / "artifact.json")
         assert [tower["tower"] for tower in towers] == ["image", "text"]
         assert all("Apache-2.0" in tower["licence"] for tower in towers)
@@ -143,9 +144,9 @@ def test_kills_in_each_stage_and_resume_give_the_same_hashes(finished, tiny_teac
         assert not (out / "hashes.json").exists()
     forks.finish(forks.start(*again, log=tmp_path / "last"), tmp_path / "last")
     whole = atomic.read_json(finished[0] / "hashes.json")
-    expected = {name: value for name, value in whole.items() if not name.startswith(("export/coreml", "export/exec"))}
+    expected = {name: value for name, value in whole.items() if not name.startswith("export/coreml")}
     assert atomic.read_json(out / "hashes.json") == expected
-    assert len(expected) == len(whole) - 4
+    assert len(expected) == len(whole) - 2
 
 
 def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
