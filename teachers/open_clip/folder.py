@@ -53,7 +53,8 @@ def load_folder(
         fill_random(model, seed)
     else:
         sha256 = _load_weights(model, path)
-    preprocess, vocabulary = _preprocess(config, own.image_size), vocabulary_id(merges_of(path))
+    preprocess = _preprocess(config, own.image_size)
+    vocabulary = str(model_cfg["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(merges_of(path)))
     resize_mode = config.get("preprocess_cfg", {}).get("resize_mode") or "shortest"
     clip = LoadedClip(model, model_cfg, preprocess, tokenizer, tokenizer_name, vocabulary, sha256, resize_mode)
     return OpenClipTeacher(own, clip)

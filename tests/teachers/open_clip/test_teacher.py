@@ -212,3 +212,22 @@ def test_a_teacher_moves_as_a_whole(tiny: tuple[str, Path]) -> None:
     assert teacher.device.type == "cpu"
     assert teacher.to("meta") is teacher
     assert teacher.device.type == "meta"
+
+
+def test_inheritance_sees_the_activation_of_the_weights_themselves():
+    """ViT-B-16 is a GELU model by its name; its openai weights were trained with QuickGELU, which the tag says."""
+    from students.inherit.plan import make_plan
+    from students.spec import STUDENTS
+
+    quick = load_teacher("open_clip:ViT-B-16/openai", random_weights=True)
+    source = quick.inheritable()
+    activation = type(quick.model.visual.transformer.resblocks[0].mlp.gelu).__name__
+    assert (activation, source.model_cfg.get("quick_gelu")) == ("QuickGELU", True)
+    student = STUDENTS.get("tinyclip-vit8m16").model_cfg
+    assert not student.get("quick_gelu")
+    plan = make_plan(source, student, "front", source.vocabulary)
+    assert plan.towers == {}
+    assert all("quick gelu differs" in reason for reason in plan.skipped.values())
+    plain = load_teacher("open_clip:ViT-B-16/laion2b_s34b_b88k", random_weights=True).inheritable()
+    assert not plain.model_cfg.get("quick_gelu")
+    assert set(make_plan(plain, student, "front", plain.vocabulary).towers) == {"visual", "text"}
