@@ -7,9 +7,9 @@ one machine alike. Ray Data streams blocks through actors, which our shards do n
 a Slurm site. datatrove adds itself, loguru and humanize to what is installed anyway; Ray alone is a file of 78 MB.
 
 The set's shards are the truth, not the marks: when all tasks are marked and shards are missing, the marks are removed
-and the tasks run again. A local worker that is killed (kill -9, no memory) leaves its pool waiting for ever, which Slurm
-and Ray notice and Python's own pool does not: end the command and call it again. Left out: queues, leases and
-heartbeats of our own, and data that lies on no shared disk.
+and the tasks run again. A worker that dies has its task done again (`workers`; Slurm does so itself), and what tasks ask
+for is fitted to the nodes (`resources`). Left out: queues, leases and heartbeats of our own, and data that lies on no
+shared disk.
 """
 
 import shutil
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError, UsageError
+from reinforced_data.labelling.resources import Resources, request, slurm_nodes
 from reinforced_data.labelling.settings import ClusterSettings
+from reinforced_data.labelling.workers import ray_nodes, run_local, run_ray
 
 Task = Callable[[int, int], object]  # task(rank, world); pickled, so a module's function or a partial of one
 
@@ -48,12 +50,13 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
         True when it is; False when Slurm has taken the job and will do it.
 
     Raises:
-        UsageError: the extra `cluster` is not installed. DistillError: a task failed.
+        UsageError: the extra `cluster` is not installed, or no node has what a task asks for. DistillError: a task failed.
     """
     folder = logs / f"{settings.executor}-{settings.tasks}"
     for _ in range(2):
-        executor = _executor(task, settings, folder)
-        _launch(executor, folder)
+        asked = _request(settings)
+        executor = _executor(task, settings, asked, folder)
+        _launch(executor, settings, asked, folder)
         if settings.executor == "slurm" and executor.job_id != -1:  # -1: every task is marked
             return False
         if finished():
@@ -67,9 +70,29 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
     )
 
 
-def _launch(executor: Any, folder: Path) -> None:
+def _request(settings: ClusterSettings) -> Resources:
+    """What a task asks for, fitted to the nodes where they can be asked."""
+    nodes = []
+    if settings.executor == "ray":
+        try:
+            nodes = ray_nodes()
+        except ImportError as error:
+            raise UsageError(f"--executor ray needs ray ({error}): pip install 'distill-edge[cluster]'.") from None
+    elif settings.executor == "slurm" and settings.slurm_partition:
+        nodes = slurm_nodes(settings.slurm_partition)
+    return request(settings, nodes)
+
+
+def _launch(executor: Any, settings: ClusterSettings, asked: Resources, folder: Path) -> None:
     try:
-        executor.run()
+        if settings.executor == "ray":
+            run_ray(executor, settings, asked)
+        elif settings.executor == "local" and settings.workers > 1:
+            run_local(executor, settings.workers)
+        else:
+            executor.run()
+    except UsageError:
+        raise
     except Exception as error:  # whatever the executor wraps the task's failure in, the person needs one paragraph
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DistillError(
@@ -78,7 +101,7 @@ def _launch(executor: Any, folder: Path) -> None:
         ) from error
 
 
-def _executor(task: Task, settings: ClusterSettings, folder: Path) -> Any:
+def _executor(task: Task, settings: ClusterSettings, per_task: Resources, folder: Path) -> Any:
     try:
         from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
     except ImportError as error:
@@ -94,7 +117,11 @@ def _executor(task: Task, settings: ClusterSettings, folder: Path) -> Any:
     }
     if settings.executor == "local":
         return LocalPipelineExecutor(**common)
-    asked = {name: getattr(settings, name) for name in ("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task")}
+    asked: dict[str, int] = {
+        "cpus_per_task": int(per_task.cpus),
+        "mem_per_cpu_gb": max(1, int(per_task.memory_gb / per_task.cpus)),  # Slurm takes whole ones
+        "gpus_per_task": settings.gpus_per_task,
+    }
     if settings.executor == "ray":
         return RayPipelineExecutor(**common, **asked)
     if not settings.slurm_partition:

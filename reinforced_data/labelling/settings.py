@@ -26,8 +26,12 @@ class ClusterSettings(Strict):
     executor: Literal["none", "local", "slurm", "ray"] = Field("none", description="none = this process does it")
     tasks: int = Field(8, ge=1, description="shares of the work; each makes every tasks-th shard")
     workers: int = Field(2, ge=1, description="tasks at a time")
-    cpus_per_task: int = Field(4, ge=1, description="slurm and ray")
-    mem_per_cpu_gb: int = Field(4, ge=1, description="slurm and ray")
+    cpus_per_task: int | None = Field(
+        None, ge=1, description="slurm and ray; None = 4, or what a node has where that is less"
+    )
+    mem_per_cpu_gb: float | None = Field(
+        None, gt=0, description="slurm and ray; None = 4, or what a node has where that is less"
+    )
     gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
     slurm_partition: str = ""
     slurm_time: str = Field("24:00:00", description="limit of one task")

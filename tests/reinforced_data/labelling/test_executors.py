@@ -6,6 +6,7 @@ that the job script, the pickled task and the ranks are datatrove's own.
 
 import hashlib
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,26 @@ def failing(out: str, rank: int, world: int) -> None:
     if rank == 1:
         raise DistillError("The disk of this node is full.")
     share(out, rank, world)
+
+
+def dying(out: str, deaths: int, rank: int, world: int) -> None:
+    """A task whose rank 1 is killed, as by a system without memory, the first `deaths` times."""
+    file = Path(f"{out}.deaths")
+    died = len(file.read_text()) if file.exists() else 0
+    if rank == 1 and died < deaths:
+        file.write_text("x" * (died + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    share(out, rank, world)
+
+
+def killed_twice(out: str, rank: int, world: int) -> None:
+    """Two kills, and then the share."""
+    dying(out, 2, rank, world)
+
+
+def always_killed(out: str, rank: int, world: int) -> None:
+    """Rank 1 never gets anywhere."""
+    dying(out, 99, rank, world)
 
 
 def planned(folder: Path) -> Path:
@@ -107,6 +128,66 @@ def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_p
     assert run(out, ClusterSettings(executor="local", tasks=3, workers=1))
     assert digests(out) == single
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == stamps
+
+
+@pytest.mark.process
+def test_the_task_of_a_killed_local_worker_is_done_again(single, tmp_path):
+    out = planned(tmp_path)
+    assert run(out, ClusterSettings(executor="local", tasks=3, workers=2), killed_twice)
+    assert digests(out) == single
+    assert ranks(out) == [f"{rank} of 3" for rank in range(3)]
+    assert len(Path(f"{out}.deaths").read_text()) == 2
+
+
+@pytest.mark.process
+def test_a_local_worker_that_always_dies_ends_the_call(tmp_path):
+    with pytest.raises(DistillError, match=r"task 1 died 3 times \(SIGKILL\).*memory.*--resume"):
+        run(planned(tmp_path), ClusterSettings(executor="local", tasks=2, workers=2), always_killed)
+
+
+@pytest.mark.process
+def test_a_failed_local_task_among_several_is_said(tmp_path):
+    with pytest.raises(DistillError, match=r"task 1.*The disk of this node is full.*--resume"):
+        run(planned(tmp_path), ClusterSettings(executor="local", tasks=3, workers=2), failing)
+
+
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory):
+    """A real Ray on this machine, whose only node has 2 CPUs and 3 GB: less than a task asks for by itself."""
+    ray = pytest.importorskip("ray", reason="the extra `cluster` (ray) is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the workers
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(
+            address="local", num_cpus=2, _memory=3 * 2**30, object_store_memory=100 * 2**20, include_dashboard=False
+        )
+        yield ray
+        ray.shutdown()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("deaths", [0, 2])
+def test_ray_makes_the_bytes_of_one_process_on_small_nodes_with_and_without_kills(deaths, local_ray, single, tmp_path):
+    out = planned(tmp_path)
+    assert run(out, ClusterSettings(executor="ray", tasks=3, workers=2), killed_twice if deaths else share)
+    assert digests(out) == single
+    assert ranks(out) == [f"{rank} of 3" for rank in range(3)]
+    assert not deaths or len(Path(f"{out}.deaths").read_text()) == deaths
+    assert run(out, ClusterSettings(executor="ray", tasks=3, workers=2))
+    assert len(ranks(out)) == 3
+
+
+@pytest.mark.process
+def test_ray_says_what_no_node_has_and_what_went_wrong(local_ray, tmp_path):
+    out = planned(tmp_path)
+    fits = r"2 CPUs, 3.0 GB.*--set cluster.cpus_per_task=2 --set cluster.mem_per_cpu_gb=1.5"
+    with pytest.raises(UsageError, match=rf"cluster.cpus_per_task=4.*{fits}"):
+        run(out, ClusterSettings(executor="ray", tasks=2, cpus_per_task=4))
+    with pytest.raises(DistillError, match=r"task 1.*The disk of this node is full.*--resume"):
+        run(out, ClusterSettings(executor="ray", tasks=2), failing)
+    with pytest.raises(DistillError, match=r"task 1 died 3 times.*--resume"):
+        run(out, ClusterSettings(executor="ray", tasks=2), always_killed)
 
 
 @pytest.mark.process
