@@ -182,12 +182,18 @@ def train(
 @app.command(name="eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run or student folder, or a teacher's name.")],
-    recipe: RecipeFlag = None, data: DataFlag = None, sets: SetFlag = None, as_json: JsonFlag = False,
+    recipe: RecipeFlag = None, data: DataFlag = None,
+    split: Annotated[str | None, typer.Option("--split", help="The part of the data to use: test, val, ...")] = None,
+    sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Retrieval and zero-shot figures of one model."""
     from distill.verbs.evaluate import evaluate as verb
 
-    _print(verb(model, recipe, data=data, settings=sets or ()), as_json, lambda done: print_pairs(done.to_json()))
+    _print(
+        verb(model, recipe, data=data, split=split, settings=sets or ()),
+        as_json,
+        lambda done: print_pairs(done.to_json()),
+    )
 
 
 @app.command()

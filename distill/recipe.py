@@ -87,6 +87,10 @@ class EvalRecipe(Strict):
 
     limit: int | None = Field(None, ge=2, description="evaluation images; None = all that the data has")
     data: str | None = Field(None, description="evaluate on other data than the training data's own eval split")
+    split: str | None = Field(
+        None,
+        description="the part of the evaluation data to use (test, val, ...); None = its evaluation part, else all",
+    )
     zero_shot: str | None = Field(
         None, description="a labelled set for zero-shot classification, None = the data's own"
     )

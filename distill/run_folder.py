@@ -50,6 +50,7 @@ class RunFolder:
         self.recipe = self.path / "recipe.toml"
         self.resolved = self.path / "resolved.json"
         self.log = self.path / "log.txt"
+        self.read_as = self.path / "read-as.json"  # how the data was read, and what was left aside
         self.seconds = self.path / "seconds.json"  # of each stage; differs from run to run, so it is in no hash
         # The reinforced set and what is known of it.
         self.reinforced = self.path / "reinforced"

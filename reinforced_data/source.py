@@ -8,13 +8,15 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from distill.core.errors import UsageError, nearest
 from distill.core.registry import Registry
+from reinforced_data.read_as import ReadAs
 from reinforced_data.sample import RawSample, ZeroShotTask
 
-Split = Literal["train", "eval"]
+Split = str  # "train", "eval", "given", or NAMED and the name of a part
+NAMED = "named:"
 
 
 class Source(Protocol):
@@ -24,11 +26,13 @@ class Source(Protocol):
         name: what the report calls it.
         licence: the terms of images and captions in a few words; "unknown" where nobody said.
         fingerprint: hex digest that changes when the content or order changes.
+        read_as: how the place was read, and what in it was left aside.
     """
 
     name: str
     licence: str
     fingerprint: str
+    read_as: ReadAs
 
     def __len__(self) -> int: ...
 
@@ -44,7 +48,7 @@ Opener = Callable[
 ]  # opener(location: str, split: Split, limit: int | None[, caption_columns: dict]) -> Source
 SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",))
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 _TAR = ".tar"
 _KINDS = ("folder", "table", "hf", "webdataset")  # of places; a bare word of theirs is a folder's name
 
@@ -61,8 +65,10 @@ def open_source(
         location: "rendered[:...]" or any registered source name with what it needs after a colon ("hf:org/set"), an
             existing folder, an existing .csv, .tsv, .jsonl, .parquet or .tar file, or a pattern of tars
             ("shards/{00000..00009}.tar").
-        split: "train" or "eval". Parts named train / dev, val, validation, test are used where they are there; else
-            10 % (at most 1,000) are held out by hash of the key.
+        split: "train" or "eval" of a place that is trained on: parts named train / dev, val, validation, test are used
+            where they are there; else 10 % (at most 1,000) are held out by hash of the key. "given" = of a place that
+            models are judged on alone: its evaluation part where one is named, else all of it. "named:test" = the part
+            that the place calls so.
         limit: at most this many samples of the split.
         caption_columns: more captions than those found by name: column (of a table or hub set), JSON key or ending of a
             tar's member -> tag. They become captions of the source "synthetic:<tag>"; the tag "real" makes them real.
@@ -72,8 +78,8 @@ def open_source(
         DistillError: it is there but cannot be read, or a hub set cannot be had.
     """
     location = os.fspath(location)
-    if split not in ("train", "eval"):
-        raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval'))}")
+    if split not in ("train", "eval", "given") and not split.startswith(NAMED):
+        raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval', 'given', 'named:PART'))}")
     if "\0" in location:
         raise UsageError(f"The data location {location!r} has a NUL in it. Give a path or a name.")
     if location.startswith("datacompdr:"):

@@ -23,7 +23,7 @@ FLOORS = {
                 "stages", "verbs", "cli", "__main__"],
     "export": ["artifact device settings", "target devices", "mil", "targets towers doctor", "children", "profile run"],
     "students": ["spec tokenizer vocabularies", "student zoo", "inherit"],
-    "reinforced_data": ["sample sentences", "source pixels rendered", "sources", "store", "labelling", "training published",
+    "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
     "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],
 }  # fmt: skip

@@ -19,7 +19,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per file),
-    profiles, phones, judged_on, curves, verify, captions, selection, samples, rejected, licence, seconds, host, inherited.
+    profiles, phones, judged_on, curves, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
         UsageError: this is not a run folder. DistillError: it has no evaluation yet.
@@ -52,6 +52,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
         "verify": _json_or(run.verify, {}),
         "captions": _json_or(run.captions, None),
+        "read_as": _json_or(run.read_as, {}),
         "selection": _json_or(run.trained_on, {"selection": None})["selection"],
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),

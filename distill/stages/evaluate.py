@@ -19,26 +19,49 @@ from reinforced_data.store.names import PLAN_FILE
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder, EvalSet
+    from reinforced_data.source import Source
 
 
 def open_evalset(recipe: Recipe) -> "EvalSet":
     """The evaluation data of a recipe: eval.data, or the eval split of the training data."""
     from distill.evaluation.evalset import load_evalset
-    from reinforced_data.source import open_source
 
-    labelled = recipe.eval.zero_shot
-    data = load_evalset(
-        open_source(eval_location(recipe), "eval", recipe.eval.limit),
-        open_source(labelled, "eval", recipe.eval.limit) if labelled else None,
-    )
+    sources = {role: source for role, _, source in open_evaluation(recipe)}
+    data = load_evalset(sources["evaluation"], sources.get("zero-shot"))
     return replace(data, task=small_task(data.task)) if recipe.rehearse else data
+
+
+def open_evaluation(recipe: Recipe) -> "list[tuple[str, str, Source]]":
+    """(role, place, source) of what models are judged on: "evaluation", and "zero-shot" where it is a place of its own.
+
+    A part is held out only of the place that is trained on; of any other all is used, or the part eval.split.
+    """
+    from reinforced_data.source import NAMED, open_source
+
+    place, limit = eval_location(recipe), recipe.eval.limit
+    part = f"{NAMED}{recipe.eval.split}" if recipe.eval.split else "given"
+    own = not recipe.eval.split and _trained_on(recipe, place)
+    found = [("evaluation", place, open_source(place, "eval" if own else part, limit))]
+    if recipe.eval.zero_shot:
+        found.append(("zero-shot", recipe.eval.zero_shot, open_source(recipe.eval.zero_shot, "given", limit)))
+    return found
+
+
+def _trained_on(recipe: Recipe, place: str) -> bool:
+    """Whether `place` is the one that is trained on: a part of it was then held out, and that alone may judge."""
+    trained = source_of(recipe.data)
+    return place == trained or (Path(place).exists() and Path(trained).exists() and Path(place).samefile(trained))
 
 
 def eval_location(recipe: Recipe) -> str:
     """Where the evaluation's samples lie: eval.data, or the training data's own source."""
-    location = recipe.eval.data or recipe.data
+    return source_of(recipe.eval.data or recipe.data)
+
+
+def source_of(location: str) -> str:
+    """A place of data itself, or the place that a reinforced set was made of."""
     if is_reinforced(Path(location)):
-        location = atomic.read_json(Path(location) / PLAN_FILE)["source"]["location"]
+        return str(atomic.read_json(Path(location) / PLAN_FILE)["source"]["location"])
     return location
 
 
@@ -59,11 +82,10 @@ def check_data(recipe: Recipe) -> None:
 def _check_eval(recipe: Recipe) -> None:
     """Raise UsageError when there is plainly nothing to judge models on: no two samples with captions, no classes."""
     from reinforced_data.pixels.decode import BadImageError
-    from reinforced_data.source import open_source
 
     captioned = 0
     try:
-        source = open_source(eval_location(recipe), "eval", recipe.eval.limit)
+        _, _, source = open_evaluation(recipe)[0]
     except UsageError as error:
         if recipe.eval.data or not is_reinforced(Path(recipe.data)):
             raise

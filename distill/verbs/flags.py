@@ -14,6 +14,8 @@ RecipeLike = Recipe | AnyPath | None  # a recipe, a TOML file, the name of a shi
 
 _KEYS = {
     "data": "data",
+    "eval_data": "eval.data",
+    "eval_split": "eval.split",
     "student": "student.name",
     "rehearse": "rehearse",
     "verify": "reinforce.verify",

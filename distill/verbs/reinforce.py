@@ -64,6 +64,7 @@ def reinforce(
 def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> ReinforceResult:
     from distill.models import TeacherSet
     from distill.processes import this_place
+    from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import refuse_unused, reinforce_stage
     from distill.stages.training_data import caption_stage, check_curation, selection_stage
 
@@ -75,6 +76,7 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     if place.rank == 0:
         console.log_to(run.log)
     with discard_unless(run, run.reinforced / PLAN_FILE, first=place.rank == 0):
+        tell_how_read(job, run, console, evaluation=False)
         set_folder = reinforce_stage(job, teachers, run, console, extend=extend, wait=False)
     if set_folder is None:
         from reinforced_data.labelling.reinforce import unfinished
@@ -96,6 +98,7 @@ def _facts(run: RunFolder, set_folder: Path) -> dict[str, Any]:
         "shards": len(manifest["shards"]),
         "size_bytes": sum(shard["size_bytes"] for shard in manifest["shards"]),
         "licence": manifest["licence_summary"],
+        "read_as": atomic.read_json(run.read_as) if run.read_as.exists() else {},
         "verify": atomic.read_json(run.verify) if run.verify.exists() else None,
         "caption_report": atomic.read_json(run.captions) if run.captions.exists() else None,
     }

@@ -1,7 +1,7 @@
 """What the verbs return: frozen, and as JSON by `.to_json()`, which is what `--json` prints."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +98,17 @@ class EvalResult:
 
     Attributes:
         retrieval, zero_shot: None where the data has no captions, or no labels.
+        read_as: how the data was read, see `reinforced_data.read_as.ReadAs`, by its role.
     """
 
     model: str
     retrieval: dict[str, Any] | None
     zero_shot: dict[str, Any] | None
+    read_as: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
-        return {"model": self.model, "retrieval": self.retrieval, "zero_shot": self.zero_shot}
+        return {"model": self.model, "retrieval": self.retrieval, "zero_shot": self.zero_shot, "read_as": self.read_as}
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
     from distill.stages.evaluate import eval_stage, judged_models
     from distill.stages.export import export_stage
     from distill.stages.profile import profile_stage
+    from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import reinforce_stage
     from distill.stages.train import train_stages
     from distill.stages.training_data import caption_stage, selection_stage
@@ -130,6 +131,7 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
 
     if job.rehearse:
         console.say(MARK)
+    tell_how_read(job, run, console)
     set_folder = reinforce_stage(job, teachers, run, console)
     assert set_folder is not None  # it waits
     if this_place().rank == 0:

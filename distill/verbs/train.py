@@ -52,6 +52,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
+    from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
     from distill.stages.train import Arm, train_model, training_licence
     from distill.stages.training_data import (
@@ -78,6 +79,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     share_run(run, job, existing, filled)
     if this_place().rank == 0:
         console.log_to(run.log)
+    tell_how_read(job, run, console, evaluation=False)
     selection = None
     if set_folder is not None:
         selection = selection_stage(job, set_folder, run, console, wait=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 100_000_000  # above this a file is taken for a decompression bomb
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")  # HEIF by pillow-heif
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -130,9 +130,15 @@ def _quiet_pillow() -> None:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this build of Pillow can read."""
+    import importlib.util
+
     from PIL import Image
 
     Image.init()
+    if importlib.util.find_spec("pillow_heif") is not None:  # the extra "heic"
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

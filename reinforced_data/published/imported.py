@@ -21,7 +21,7 @@ from reinforced_data.published.datacompdr import EMBED_KINDS, MAX_TEXT_BYTES, Re
 from reinforced_data.published.embed_files import MAX_EMBED_BYTES, BadRecordError
 from reinforced_data.source import Source
 from reinforced_data.sources.parts.columns import MAX_IMAGE_BYTES
-from reinforced_data.sources.parts.listing import IMAGE_SUFFIXES
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
 from reinforced_data.sources.webdataset import read_index, tar_files
 from reinforced_data.store.folder import disk_errors, open_output
 from reinforced_data.store.manifest import (

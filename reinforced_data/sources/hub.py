@@ -14,10 +14,19 @@ from typing import Any
 
 from distill.core.errors import DistillError, UsageError, nearest
 from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.read_as import ReadAs
 from reinforced_data.sample import Caption
-from reinforced_data.source import SOURCES, Source, Split
-from reinforced_data.sources.parts.columns import Columns, Labels, find_columns, image_bytes, row_captions
-from reinforced_data.sources.parts.listing import ListedSource, held_out_rows, pick_split
+from reinforced_data.source import NAMED, SOURCES, Source, Split
+from reinforced_data.sources.parts.columns import (
+    Columns,
+    Labels,
+    captions_told,
+    find_columns,
+    image_bytes,
+    row_captions,
+)
+from reinforced_data.sources.parts.listing import serve
+from reinforced_data.sources.parts.splits import Choice, choose, part_of
 
 
 @SOURCES.register("hf")
@@ -65,16 +74,20 @@ def _open(
     caption_columns: Mapping[str, str] | None,
 ) -> Source:
     where = f"The data set {location!r}"
-    chosen = pick_split(list(sets), split, where)
-    only = next((known for known in ("train", "training") if known in sets), None)
-    part = chosen or only or (next(iter(sets)) if len(sets) == 1 else None)
-    if part is None:
-        raise UsageError(
-            f"{where} has the splits {', '.join(sets) or 'none'}; none is called train. {nearest('train', sets)}"
-        )
+    named = {part_of(part) or part: part for part in reversed(list(sets))}  # of "train" and "train2" the first
+    alone = len(sets) == 1
+    if alone:  # whatever it is called, it is all that there is; a column may divide it
+        part = next(iter(sets))
+        choice = Choice((part,), hold_out=split in ("train", "eval"), divided=split == f"{NAMED}{part}")
+    else:
+        choice = choose(list(named), split, where)
+        if not choice.parts:
+            raise UsageError(
+                f"{where} has the splits {', '.join(sets) or 'none'}; none is called train. {nearest('train', sets)}"
+            )
+        part = named[choice.parts[0]]
     listing = HubListing(sets[part], name, location, caption_columns)
-    rows = range(len(listing.keys)) if chosen else held_out_rows(listing.keys, split, where)
-    return ListedSource(listing, rows, split, limit)
+    return serve(listing, choice, split, limit, where)
 
 
 def _load(name: str, config: str | None, location: str) -> Any:
@@ -135,6 +148,7 @@ class HubListing:
         self.licence = str(data.info.license or "unknown")
         self.fingerprint = str(data._fingerprint)
         where = f"The data set {location!r}"
+        self.parts: Sequence[str | None] | None = None
         self._columns: Columns = find_columns(data.column_names, where, caption_columns)
         data = data.with_format(None)
         if isinstance(data.features[self._columns.image], datasets.Image):
@@ -153,6 +167,8 @@ class HubListing:
                 else [f"{data.split or 'row'}-{row:08d}" for row in range(len(data))]
             )
         self.class_names = self._labels.names if self._labels else ()
+        captions = captions_told(self._columns, len(self.class_names))
+        self.read_as = ReadAs("data set", captions, len(self.class_names))
 
     def image(self, row: int) -> bytes:
         """The row's image, encoded as found; BadImageError when it cannot be read."""

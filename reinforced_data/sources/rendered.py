@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from distill.core.errors import UsageError, nearest
+from reinforced_data.read_as import ReadAs
 from reinforced_data.rendered.captions import CLASS_NAMES, CLASSES, TEMPLATES, captions
 from reinforced_data.rendered.draw import png
 from reinforced_data.rendered.scene import VERSION, sample_scene, scene_rng
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
-from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.source import NAMED, SOURCES, Source, Split
 
 ZERO_SHOT_PER_CLASS = 10
 _BOUNDS = {
@@ -79,6 +80,7 @@ class RenderedSource:
         self.parameters = parameters
         self.split = split
         self._limit = limit
+        self.read_as = ReadAs("drawings made by this package", "captions from the scene", split=f"split {split!r}")
         whole = parameters.train if split == "train" else parameters.eval
         self._length = whole if limit is None else min(limit, whole)
         # The other split's length changes nothing here, and neither does a limit that cuts nothing.
@@ -126,6 +128,7 @@ def _zero_shot(seed: int, size: int, count: int) -> ZeroShotTask:
 def open_rendered(location: str, split: Split, limit: int | None) -> Source:
     """The rendered set at `location`, its first `limit` scenes. Raises UsageError when a word of the call is wrong."""
     parameters = parse_location(location)
+    split = "eval" if split == "given" else split.removeprefix(NAMED)
     if split not in ("train", "eval"):
         raise UsageError(f"The rendered data set has no split {split!r}. {nearest(str(split), ('train', 'eval'))}")
     if limit is not None and limit < 1:

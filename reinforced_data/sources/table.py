@@ -4,9 +4,8 @@ Rows of the same image path become one sample with several captions. Images are 
 Parquet row group at a time. A list of the file's keys is kept in memory, its images never.
 """
 
-import csv
 import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,22 @@ from typing import Any
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
-from reinforced_data.sources.parts.columns import Labels, class_names_of, find_columns, image_bytes, row_captions
-from reinforced_data.sources.parts.listing import ListedSource, held_out_rows
+from reinforced_data.sources.parts.columns import (
+    Labels,
+    captions_told,
+    class_names_of,
+    find_columns,
+    image_bytes,
+    row_captions,
+)
+from reinforced_data.sources.parts.files import Found, walk
+from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import RowGroups, open_parquet
-
-TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl")
-TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
-MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
+from reinforced_data.sources.parts.splits import Choice, part_of
+from reinforced_data.sources.parts.text_table import Paths, Rows, read_rows
 
 
 class ArrowColumn(Sequence[Any]):
@@ -44,6 +50,7 @@ class TableListing:
     Args:
         files: in order; rows are numbered through them.
         name, licence: for reports.
+        found: what lies in the folder that the tables are of; paths and keys are then relative to that folder.
         caption_columns: see `open.open_source`.
 
     Raises:
@@ -57,12 +64,16 @@ class TableListing:
         location: str,
         licence: str = "unknown",
         caption_columns: Mapping[str, str] | None = None,
+        found: Found | None = None,
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
         self._caption_columns = caption_columns
-        self._base = files[0].parent
+        self._base = found.folder if found else files[0].parent
+        self._known = Paths(self._base, found.images) if found else None
+        self._notes: list[str] = []
+        self.parts: Sequence[str | None] | None = None
         self._images: RowGroups[Any] | None = None
-        values = self._load_parquet(files) if files[0].suffix.lower() == ".parquet" else self._load_text(files)
+        values = self._load_parquet(files) if is_parquet(files[0]) else self._load_text(files)
         paths = values.get(self._columns.image)
         count = len(paths) if paths is not None else len(self._images or ())
         self._paths = paths
@@ -72,6 +83,16 @@ class TableListing:
         self._labels = Labels(values[label], self._label_names) if label in values and label is not None else None
         self.class_names = self._labels.names if self._labels else ()
         self.keys = self._make_keys(values, count, files)
+        if self.parts is not None and self._groups is not None:
+            self.parts = [self.parts[rows[0]] for rows in self._groups]
+        captions = captions_told(self._columns, len(self.class_names))
+        self.read_as = ReadAs(
+            f"table {listed(file.name for file in files)}",
+            captions,
+            len(self.class_names),
+            notes=tuple(self._notes),
+            unread=self._unread(found, files),
+        )
 
     def _load_parquet(self, files: list[Path]) -> dict[str, Sequence[Any]]:
         import pyarrow as pa
@@ -108,12 +129,56 @@ class TableListing:
         return {name: ArrowColumn(whole[name]) for name in wanted}
 
     def _load_text(self, files: list[Path]) -> dict[str, Sequence[Any]]:
-        rows = [row for file in files for row in read_rows(file)]
+        rows: Rows = []
+        owner: list[Path] = []
+        for file in files:
+            found, notes = read_rows(file)
+            rows += found
+            owner += [file] * len(found)
+            self._notes += notes
         names = list(dict.fromkeys(name for row in rows for name in row))
         self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns)
+        image = self._columns.image
+        for row, file in zip(rows, owner, strict=True):
+            row[image] = self._place(row.get(image), file.parent)
+        self.parts = self._parts_of(rows, owner)
         self._label_names = None
         self.fingerprint = sha256_json([[file.name, sha256_file(file)] for file in files])
         return {name: [row.get(name) for row in rows] for name in names}
+
+    def _unread(self, found: Found | None, files: list[Path]) -> dict[str, int]:
+        if found is None:
+            return {}
+        tables = [file.relative_to(found.folder).as_posix() for file in files]
+        unread = found.unread([*tables, *found.images])
+        known = {*map(str, self._paths or ())} & {*found.images}
+        if self._paths is not None and len(known) < len(found.images):
+            unread["images that no table names"] = len(found.images) - len(known)
+        return unread
+
+    def _place(self, cell: Any, base: Path) -> Any:
+        """The path of an image relative to the base: the cell as it is where a file lies there, else what it may mean."""
+        if not isinstance(cell, str | int) or str(cell).startswith(("http://", "https://", "s3://", "gs://")):
+            return cell
+        try:
+            if base == self._base and isinstance(cell, str) and (base / cell).is_file():
+                return cell
+        except (OSError, ValueError):
+            return cell
+        if self._known is None:
+            self._known = Paths(self._base, walk(self._base).images)
+        return self._known.find(cell, base) or str(cell)
+
+    def _parts_of(self, rows: Rows, owner: list[Path]) -> list[str | None] | None:
+        """Per row its part: by the split column, by the name of its table, or by the folder of its image."""
+        column = self._columns.split
+        parts: list[str | None] = []
+        for row, file in zip(rows, owner, strict=True):
+            said = part_of(str(row.get(column))) if column else None
+            in_name = next((part for word in re.split(r"[-_. ]", file.stem) if (part := part_of(word))), None)
+            folders = str(row[self._columns.image]).split("/")[:-1]
+            parts.append(said or in_name or next((part for name in folders if (part := part_of(name))), None))
+        return parts if any(parts) else None
 
     def _make_keys(self, values: dict[str, Sequence[Any]], count: int, files: list[Path]) -> list[str]:
         samples = [rows[0] for rows in self._groups] if self._groups is not None else range(count)
@@ -147,6 +212,11 @@ class TableListing:
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
         return self._labels[self._rows(row)[0]] if self._labels else None
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether the file's ending says Parquet."""
+    return file.suffix.lower() == ".parquet"
 
 
 def _same(table: Any) -> Any:
@@ -191,33 +261,6 @@ def _footer_sha256(file: Path) -> str:
         return hashlib.sha256(stream.read(length)).hexdigest()
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV or JSONL file. Raises DistillError naming file and line when it cannot be read."""
-    line = 0
-    rows: list[dict[str, Any]] = []
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            if file.suffix.lower() == ".jsonl":
-                for text in stream:
-                    line += 1
-                    row = json.loads(text) if text.strip() else {}
-                    if not isinstance(row, dict):
-                        raise ValueError("not a JSON object")
-                    rows.extend([row] if row else [])
-                return rows
-            csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
-            reader = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-            for record in reader:
-                line = reader.line_num
-                rows.append({name: value for name, value in record.items() if isinstance(name, str)})
-            return rows
-    except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
-        raise DistillError(
-            f"The table {str(file)!r} cannot be read at or after line {line} ({error}). It must be UTF-8, with a "
-            "header line (CSV, TSV) or one JSON object a line (JSONL)."
-        ) from error
-
-
 @SOURCES.register("table")
 def open_table(
     location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
@@ -225,4 +268,4 @@ def open_table(
     """A .csv, .tsv, .jsonl or .parquet file of images (or their paths) and captions; a part is held out for "eval"."""
     path = Path(location.removeprefix("table:")).expanduser()
     listing = TableListing([path], path.stem, str(path), caption_columns=caption_columns)
-    return ListedSource(listing, held_out_rows(listing.keys, split, f"The table {str(path)!r}"), split, limit)
+    return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, f"The table {str(path)!r}")

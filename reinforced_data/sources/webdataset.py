@@ -14,18 +14,22 @@ from pathlib import Path
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.read_as import ReadAs
 from reinforced_data.sample import Caption
 from reinforced_data.source import SOURCES, Source, Split
-from reinforced_data.sources.parts.columns import MAX_IMAGE_BYTES, Labels, caption_sources, json_captions
-from reinforced_data.sources.parts.listing import (
-    EVAL_NAMES,
-    IMAGE_SUFFIXES,
-    TRAIN_NAMES,
-    ListedSource,
-    check_tags_occur,
-    held_out_rows,
-    pick_split,
+from reinforced_data.sources.parts.columns import (
+    MADE_FROM_CLASSES,
+    MAX_IMAGE_BYTES,
+    Labels,
+    caption_sources,
+    json_captions,
 )
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
+from reinforced_data.sources.parts.listing import (
+    check_tags_occur,
+    serve,
+)
+from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
 from reinforced_data.sources.parts.tars import TarIndex
 
 TAR = ".tar"
@@ -45,14 +49,10 @@ def open_webdataset(
     """
     files = tar_files(location.removeprefix("webdataset:"))
     where = f"The tars {location!r}"
-    named = [name for name in (*TRAIN_NAMES, *EVAL_NAMES) if any(part_of(file) == name for file in files)]
-    chosen = pick_split(named, split, where)
-    kept = [file for file in files if part_of(file) == chosen] if chosen else files
-    if chosen is None and named:
-        kept = [file for file in files if part_of(file) in TRAIN_NAMES]
+    choice = choose([name for file in files if (name := part_of_tar(file))], split, where)
+    kept = [file for file in files if not choice.parts or part_of_tar(file) in choice.parts]
     listing = TarListing(kept, files[0].parent.name, location, caption_columns=caption_columns)
-    rows = range(len(listing.keys)) if chosen else held_out_rows(listing.keys, split, where)
-    return ListedSource(listing, rows, split, limit)
+    return serve(listing, choice, split, limit, where)
 
 
 def tar_files(location: str) -> list[Path]:
@@ -89,12 +89,9 @@ def expand_braces(pattern: str) -> list[str]:
     return names
 
 
-def part_of(file: Path) -> str | None:
+def part_of_tar(file: Path) -> str | None:
     """The split that a tar's own name or its folder's says: "train-00000.tar", "train/00000.tar"."""
-    for name in (re.split(r"[-._]", file.stem.lower())[0], file.parent.name.lower()):
-        if name in (*TRAIN_NAMES, *EVAL_NAMES):
-            return name
-    return None
+    return part_of_file(file.stem) or part_of(file.parent.name)
 
 
 @lru_cache(maxsize=8)
@@ -141,7 +138,21 @@ class TarListing:
                 "beside them, see docs/data.md."
             )
         self._labels, self.class_names = self._read_labels(files[0].parent)
+        self.parts: Sequence[str | None] | None = None
+        self.read_as = self._read_as()
         check_tags_occur(self, self._tagged)
+
+    def _read_as(self) -> ReadAs:
+        texts = [kind for kind in self.index.kinds if kind in (*TEXT_KINDS, "json") or kind in self._tagged]
+        told = f"captions from members .{', .'.join(texts)}" if texts else "no captions"
+        if not texts and self.class_names:
+            told = MADE_FROM_CLASSES
+        known = {*self._image_kinds, *LABEL_KINDS, *texts}
+        counts = self.index.count_of_kinds()
+        unread = {f"members .{kind}": count for kind, count in counts.items() if kind not in known}
+        if self.index.problems:
+            unread["members that are damaged, links, or have no plain name"] = len(self.index.problems)
+        return ReadAs("tars", told, len(self.class_names), unread=unread)
 
     def _read_labels(self, folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
         kind = next((kind for kind in LABEL_KINDS if kind in self.index.kinds), None)

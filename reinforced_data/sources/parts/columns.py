@@ -5,6 +5,7 @@ the way the `datasets` library writes them. Captions that a language model wrote
 with a tag (`caption_columns`), which becomes the caption's source.
 """
 
+import ast
 import json
 import math
 import re
@@ -18,10 +19,42 @@ from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sample import Caption
 
 KEY_NAMES = ("key", "__key__", "uid", "id", "image_id", "img_id")
-IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "img_path")
+IMAGE_NAMES = (
+    "image",
+    "img",
+    "image_name",
+    "image_file",
+    "img_name",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "image_bytes",
+    "bytes",
+    "image_path",
+    "img_path",
+)
 PATH_NAMES = ("path", "filepath", "file_path", "file_name", "filename", "file")
-CAPTION_NAMES = ("captions", "caption", "texts", "text", "sentences", "sentence", "description", "title", "alt_text")
+CAPTION_NAMES = (
+    "captions",
+    "caption",
+    "texts",
+    "text",
+    "sentences",
+    "sentence",
+    "description",
+    "title",
+    "alt_text",
+    "prompt",
+    "comment",
+)
+CAPTION_COLUMN = re.compile(
+    r"(caption|text|sentence|prompt|description|comment)s?[-_ ]?\d{1,2}"
+)  # caption_0 ... caption_4
+_NESTED = (*CAPTION_NAMES, "raw", "sent", "value")  # of an object inside a cell
+SPLIT_NAMES = ("split", "subset", "partition")
 LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "fine_label")
+MADE_FROM_CLASSES = "captions made from templates"
 MAX_IMAGE_BYTES = 512 << 20  # of an encoded image; `decode` refuses images of this size for their pixels anyway
 
 
@@ -31,14 +64,15 @@ class Columns:
 
     image: str
     key: str | None
-    captions: str | None
+    captions: tuple[str, ...]
     label: str | None
     tagged: Mapping[str, str] = field(default_factory=dict)
+    split: str | None = None
 
     @property
     def texts(self) -> list[str]:
         """Every caption column."""
-        return [*([self.captions] if self.captions else []), *self.tagged]
+        return [*self.captions, *self.tagged]
 
 
 def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str, str] | None = None) -> Columns:
@@ -68,8 +102,27 @@ def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str,
             f"images or of image paths one of: {', '.join((*IMAGE_NAMES, *PATH_NAMES))}."
         )
     return Columns(
-        image=image, key=first(KEY_NAMES), captions=first(CAPTION_NAMES), label=first(LABEL_NAMES), tagged=tagged
+        image=image,
+        key=first(KEY_NAMES),
+        captions=_caption_columns(by_lower, tagged),
+        label=first(LABEL_NAMES),
+        tagged=tagged,
+        split=first(SPLIT_NAMES),
     )
+
+
+def _caption_columns(by_lower: Mapping[str, str], tagged: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of a known name, best first; else those with a number, caption_0 to caption_4, in order."""
+    free = {lower: name for lower, name in by_lower.items() if name not in tagged}
+    known = tuple(free[name] for name in CAPTION_NAMES if name in free)
+    return known or tuple(free[name] for name in sorted(free) if CAPTION_COLUMN.fullmatch(name))
+
+
+def captions_told(columns: Columns, classes: int) -> str:
+    """Where the captions of a table with these columns come from, for people."""
+    if columns.texts:  # of several columns of known names the first that says something
+        return f"captions from the column{'s' if len(columns.texts) > 1 else ''} {', '.join(columns.texts)}"
+    return MADE_FROM_CLASSES if classes else "no captions"
 
 
 def caption_sources(caption_columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -87,7 +140,10 @@ def caption_sources(caption_columns: Mapping[str, str] | None) -> dict[str, str]
 
 def row_captions(cells: Mapping[str, Any], columns: Columns) -> list[Caption]:
     """The captions in a row's caption cells, real ones first, then those of each tagged column."""
-    real = caption_texts(cells.get(columns.captions)) if columns.captions else []
+    several = [caption_texts(cells.get(name)) for name in columns.captions]
+    if columns.captions and columns.captions[0].lower() in CAPTION_NAMES:  # the best column that says something
+        several = [next((texts for texts in several if any(text.strip() for text in texts)), [])]
+    real = [text for texts in several for text in texts]
     tagged = [
         Caption(text, source) for name, source in columns.tagged.items() for text in caption_texts(cells.get(name))
     ]
@@ -116,13 +172,28 @@ def caption_texts(value: Any, depth: int = 4) -> list[str]:
     if value is None or depth == 0:
         return []
     if isinstance(value, str):
-        return [value]
+        return caption_texts(listed, depth - 1) if (listed := _list_literal(value)) else [value]
     if isinstance(value, dict):
         lower = {str(name).lower(): item for name, item in value.items()}
-        return next((caption_texts(lower[name], depth - 1) for name in CAPTION_NAMES if name in lower), [])
+        found = (caption_texts(lower[name], depth - 1) for name in _NESTED if name in lower)
+        return next((texts for texts in found if any(text.strip() for text in texts)), [])
     if isinstance(value, list | tuple):
         return [text for item in value for text in caption_texts(item, depth - 1)]
     return [str(value)] if isinstance(value, int | float) and math.isfinite(value) else []
+
+
+def _list_literal(text: str) -> list[str] | None:
+    """The texts of a cell that writes a list as JSON, Python or NumPy do; None for any other cell."""
+    text = text.strip()
+    if not (text.startswith(("['", '["')) and text.endswith(("']", '"]'))):
+        return None
+    for read, form in ((json.loads, text), (ast.literal_eval, re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", text))):
+        try:
+            value = read(form)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+    return None
 
 
 def image_bytes(value: Any, base: Path, key: str) -> bytes:

@@ -12,15 +12,15 @@ from typing import Protocol
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError, storable_text
+from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
-from reinforced_data.source import Split
+from reinforced_data.source import NAMED, Split
+from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES
+from reinforced_data.sources.parts.splits import Choice, choose, held_out_rows, part_of
+from reinforced_data.sources.parts.words import label_words
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif", ".jfif")
-TRAIN_NAMES = ("train", "training")
-EVAL_NAMES = ("dev", "val", "validation", "valid", "eval", "test")  # the first that is there serves as "eval"
 LABEL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a close-up photo of a {}.", "{}")
 LABEL_CAPTION_SOURCE = "synthetic:label-template"
-HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 MAX_CAPTION_CHARS = 4096  # what comes after is no caption; every tokenizer we know cuts far earlier
 MAX_CAPTIONS = 256  # of one image; what comes after is dropped
 
@@ -32,6 +32,8 @@ class Listing(Protocol):
         name, location, licence: for reports and manifests.
         fingerprint: hex digest of names, sizes and metadata.
         class_names: what labels index; empty when rows have no labels.
+        parts: per row the part that it says it belongs to ("train", "test"); None where rows say nothing.
+        read_as: how the place was read.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Listing(Protocol):
     licence: str
     fingerprint: str
     class_names: tuple[str, ...]
+    parts: Sequence[str | None] | None
+    read_as: ReadAs
 
     @property
     def keys(self) -> Sequence[str]:
@@ -86,37 +90,22 @@ def check_tags_occur(listing: Listing, tagged: Mapping[str, str], most: int = 10
         )
 
 
-def pick_split(found: Sequence[str], split: Split, where: str) -> str | None:
-    """Which of the names `found` serves `split`; None = hold a part out.
+def serve(listing: Listing, choice: Choice, split: Split, limit: int | None, where: str) -> "ListedSource":
+    """The rows of `listing` that serve `split`.
 
-    A place with only a train part is divided by hold-out; one with only an eval part cannot train: UsageError.
+    Args:
+        choice: what of the place was chosen by names of its files; rows may name parts too, which divide what is left.
     """
-    train = [name for name in TRAIN_NAMES if name in found]
-    evaluation = [name for name in EVAL_NAMES if name in found]
-    if split == "eval":
-        return evaluation[0] if evaluation else None
-    if train and evaluation:
-        return train[0]
-    if evaluation:
-        raise UsageError(
-            f"{where} has only {', '.join(evaluation)} data and none called train. Train on another place, or rename "
-            "the part to train on to 'train'."
-        )
-    return None
-
-
-def held_out_rows(keys: Sequence[str], split: Split, where: str) -> list[int]:
-    """Rows of `split` when a place names no splits: 10 % (at most 1,000, at least 1) by hash of the key are "eval"."""
-    if split == "eval" and len(keys) < 2:
-        raise UsageError(f"{where} holds {len(keys)} sample(s); at least 2 are needed to hold one out for evaluation.")
-    count = max(1, min(HOLDOUT_MOST, round(HOLDOUT_SHARE * len(keys)))) if len(keys) > 1 else 0
-    by_hash = sorted(range(len(keys)), key=lambda row: (hashlib.sha256(b"holdout:" + _utf8(keys[row])).digest(), row))
-    held = set(by_hash[:count])
-    return [row for row in range(len(keys)) if (row in held) == (split == "eval")]
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # of a file name, or of JSON, which need not be valid
+    rows: Sequence[int] = range(len(listing.keys))
+    if not choice.divided:
+        named = [part_of(name or "") for name in listing.parts or ()]
+        found = list(dict.fromkeys(name for name in named if name))
+        if found or split.startswith(NAMED):
+            choice = choose(found, split, where, divide=True)
+            rows = [row for row in rows if named[row] in choice.parts]
+    if choice.hold_out:
+        rows = [rows[place] for place in held_out_rows([listing.keys[row] for row in rows], split, where)]
+    return ListedSource(listing, rows, split, limit, choice.told(split))
 
 
 class ListedSource:
@@ -126,9 +115,10 @@ class ListedSource:
         listing: the rows.
         rows: indices of the split's rows.
         limit: keep at most this many, spread evenly over the rows (places are often sorted by class).
+        told: which part of the place these rows are, for people.
     """
 
-    def __init__(self, listing: Listing, rows: Sequence[int], split: Split, limit: int | None) -> None:
+    def __init__(self, listing: Listing, rows: Sequence[int], split: Split, limit: int | None, told: str = "") -> None:
         if limit is not None and limit < 1:
             raise UsageError(f"A limit of {limit} samples leaves nothing. Give at least 1, or no limit.")
         if limit is not None and limit < len(rows):
@@ -141,7 +131,15 @@ class ListedSource:
         self.location = listing.location
         self.licence = listing.licence
         self.split = split
+        self.read_as = listing.read_as.but(split=told)
         self._listing = listing
+        words = [label_words(name) for name in listing.class_names]
+        self._words = tuple(name for name in words if name) if words and all(words) else None
+        if words and self._words is None:
+            nameless = [name for name in listing.class_names if label_words(name) is None]
+            told = "no captions" if self.read_as.captions == MADE_FROM_CLASSES else self.read_as.captions
+            note = f"labels are not used: {listed(nameless)} are no words"
+            self.read_as = self.read_as.but(note, captions=told, classes=0)
         self._rows = rows
         self.fingerprint = sha256_json([listing.fingerprint, split, len(rows), _rows_digest(rows)])
 
@@ -177,12 +175,14 @@ class ListedSource:
         label = self._listing.label(row)
         if label is None:
             return ()
-        name = self._listing.class_names[label].replace("_", " ")
+        if self._words is None:
+            return ()
+        name = self._words[label]
         return tuple(Caption(template.format(name), LABEL_CAPTION_SOURCE) for template in LABEL_TEMPLATES)
 
     def zero_shot(self) -> ZeroShotTask | None:
         """Classification over the listing's classes, with every labelled image of this split; None without labels."""
-        if not self._listing.class_names:
+        if self._words is None:
             return None
         images, labels = [], []
         for row in self._rows:
@@ -197,7 +197,7 @@ class ListedSource:
             name=self.name,
             images=tuple(images),
             labels=tuple(labels),
-            class_names=tuple(name.replace("_", " ") for name in self._listing.class_names),
+            class_names=self._words,
             templates=LABEL_TEMPLATES,
         )
 

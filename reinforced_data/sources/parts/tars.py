@@ -8,7 +8,7 @@ in `problems` with its reason and never read. Compressed tars are left out: they
 import os
 import tarfile
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -230,6 +230,11 @@ class TarIndex:
         """Kind -> (offset, size in bytes) of a sample's members."""
         places = range(self._first[row], self._first[row + 1])
         return {self.kinds[self._kind[place]]: (self._offset[place], self._size[place]) for place in places}
+
+    def count_of_kinds(self) -> dict[str, int]:
+        """Kind -> how many members are of it."""
+        counts = Counter(self._kind)
+        return {kind: counts[number] for number, kind in enumerate(self.kinds)}
 
     def read(self, row: int, kind: str, most: int) -> bytes:
         """The bytes of one member.

@@ -8,7 +8,8 @@ import pytest
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import open_source
-from reinforced_data.sources.parts.listing import LABEL_CAPTION_SOURCE, clean_caption, held_out_rows
+from reinforced_data.sources.parts.listing import LABEL_CAPTION_SOURCE, clean_caption
+from reinforced_data.sources.parts.splits import held_out_rows
 from tests.reinforced_data.stubs import encoded, picture
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"

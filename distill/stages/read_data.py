@@ -1,0 +1,44 @@
+"""Telling how the data of a job is read: a line per place on the terminal, and read-as.json for the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.console import Console
+from distill.core import atomic
+from distill.processes import this_place
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+from distill.stages.evaluate import open_evaluation
+from distill.stages.label import is_published
+from distill.stages.reinforce import is_reinforced
+
+if TYPE_CHECKING:
+    from reinforced_data.source import Source
+
+
+def tell_how_read(recipe: Recipe, run: RunFolder, console: Console, *, evaluation: bool = True) -> None:
+    """The first process says, a line each, how training and evaluation data are read, and keeps it in read-as.json.
+
+    Args:
+        evaluation: whether models will be judged.
+
+    Raises what `open_source` raises.
+    """
+    from reinforced_data.source import open_source
+
+    if this_place().rank:
+        return
+    found: dict[str, Any] = {}
+    if not (is_published(recipe.data) or is_reinforced(Path(recipe.data))):
+        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+        found["training"] = told_how_read("training data", recipe.data, source, console)
+    if evaluation:
+        for role, place, source in open_evaluation(recipe):
+            found[role] = told_how_read(f"{role} data", place, source, console)
+    atomic.write_json(run.read_as, found, shared=True)
+
+
+def told_how_read(role: str, place: str, source: "Source", console: Console) -> dict[str, Any]:
+    """Say in one line how `source` was read; returns the same as an object."""
+    console.say(f"{role} {place}: {len(source)} samples, {source.read_as.line()}")
+    return {"place": place, "samples": len(source), **source.read_as.to_json()}

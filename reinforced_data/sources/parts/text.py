@@ -1,0 +1,13 @@
+"""Bytes of captions and tables as text: UTF-8, UTF-16 by its mark, else the way Windows wrote western text, which is counted."""
+
+
+def decoded(data: bytes) -> tuple[str, str]:
+    """(text, encoding): "utf-8", "utf-16" by its byte-order mark, else "cp1252" (single bytes it has not become U+FFFD)."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace"), "utf-16"
+    try:
+        return data.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError as error:
+        if error.start >= len(data) - 3 and error.reason == "unexpected end of data":  # cut in the middle of a letter
+            return data[: error.start].decode("utf-8-sig"), "utf-8"
+        return data.decode("cp1252", "replace"), "cp1252"

@@ -1,0 +1,170 @@
+"""Text tables as rows: CSV (whatever separates its cells), TSV, JSONL, caption lists, and the JSON that sets come with.
+
+JSON is read as COCO's captions_*.json, Karpathy's dataset_*.json, a list of objects, or file name -> captions. What was done
+to read a file is said in its notes.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.core.errors import DistillError
+from reinforced_data.read_as import counted
+from reinforced_data.sources.parts.columns import CAPTION_COLUMN, CAPTION_NAMES, IMAGE_NAMES, PATH_NAMES
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt")
+MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
+_SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
+_TOKEN_LINE = re.compile(r"(\S.*?\.\w{3,4})#\d+\s+(.+)")  # Flickr8k.token.txt: "name.jpg#0<tab>caption"
+
+Rows = list[dict[str, Any]]
+
+
+def read_rows(file: Path) -> tuple[Rows, list[str]]:
+    """The rows of a text table, and notes on how it was read. Raises DistillError naming file and line otherwise."""
+    line = [0]
+    try:
+        data = file.read_bytes()
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        if file.suffix.lower() == ".jsonl":
+            return _json_lines(text, line), []
+        if file.suffix.lower() == ".json":
+            return _json_rows(json.loads(text)), []
+        if file.suffix.lower() == ".txt" and _TOKEN_LINE.match(text):
+            matches = [_TOKEN_LINE.match(row) for row in text.splitlines()]
+            return [{"file_name": found[1], "caption": found[2]} for found in matches if found], []
+        return _cells(text, file, line)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
+        raise DistillError(
+            f"The table {str(file)!r} cannot be read at or after line {line[0]} ({error}). It must be UTF-8, with a "
+            "header line (CSV, TSV), one JSON object a line (JSONL), or a list of objects (JSON)."
+        ) from error
+
+
+def _json_lines(text: str, line: list[int]) -> Rows:
+    rows: Rows = []
+    for part in text.split("\n"):
+        line[0] += 1
+        row = json.loads(part) if part.strip() else {}
+        if not isinstance(row, dict):
+            raise ValueError("not a JSON object")
+        rows.extend([row] if row else [])
+    return rows
+
+
+def _cells(text: str, file: Path, line: list[int]) -> tuple[Rows, list[str]]:
+    """Rows of separated cells. Surplus cells belong to the last column when that is the captions': a separator inside."""
+    usual = "\t" if file.suffix.lower() == ".tsv" else ","
+    separator = _separator(text.split("\n", 1)[0], usual)
+    spaced = f"{separator} " in text.split("\n", 1)[0]
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
+    stream = io.StringIO(text, newline="")
+    if separator == "|":  # Flickr30k's results.csv has lone quotation marks inside
+        reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced)
+    header = [name.strip() for name in next(reader, [])]
+    last = bool(header) and is_caption_name(header[-1])
+    rows, surplus, short = Rows(), 0, 0
+    for cells in reader:
+        line[0] = reader.line_num
+        if not cells:
+            continue
+        if len(cells) > len(header) and header:
+            surplus += 1
+            if last:
+                cells = [*cells[: len(header) - 1], (separator + " " * spaced).join(cells[len(header) - 1 :])]
+        short += len(cells) < len(header)
+        rows.append(dict(zip(header, (cell.strip() if spaced else cell for cell in cells), strict=False)))
+    notes = [f"cells of {file.name} are separated by {_SEPARATORS[separator]}"] if separator != usual else []
+    if surplus:
+        done = (
+            "taken as part of the caption"
+            if last
+            else "their surplus is dropped; quote captions that hold the separator"
+        )
+        notes.append(f"{counted(surplus, 'line has', 'lines have')} more cells than the header of {file.name}: {done}")
+    if short:
+        notes.append(f"{counted(short, 'line has', 'lines have')} fewer cells than the header of {file.name}")
+    return rows, notes
+
+
+def _separator(header: str, usual: str) -> str:
+    """The separator that makes known column names of a header line, the usual one where it does."""
+
+    def known(separator: str) -> int:
+        names = [name.strip().strip('"').lower() for name in header.split(separator)]
+        return sum(name in (*IMAGE_NAMES, *PATH_NAMES) or is_caption_name(name) for name in names)
+
+    return max((usual, *_SEPARATORS), key=known)
+
+
+def is_caption_name(name: str) -> bool:
+    """Whether a column of this name holds captions."""
+    return name.lower() in CAPTION_NAMES or CAPTION_COLUMN.fullmatch(name.lower()) is not None
+
+
+def _json_rows(value: Any) -> Rows:
+    if isinstance(value, dict) and isinstance(images := value.get("images"), list):
+        facts = [image for image in images if isinstance(image, dict)]
+        if isinstance(notes := value.get("annotations"), list):
+            names = {image.get("id"): image.get("file_name") for image in facts}
+            return [
+                {"file_name": names.get(note.get("image_id")), "caption": note["caption"]}
+                for note in notes
+                if isinstance(note, dict) and "caption" in note and names.get(note.get("image_id"))
+            ]
+        return [_karpathy(image) for image in facts]
+    if isinstance(value, dict):
+        lists = [
+            value[name] for name in ("data", "annotations", "samples", "items") if isinstance(value.get(name), list)
+        ]
+        if not lists and all(isinstance(item, str | list) for item in value.values()):
+            return [{"file_name": name, "captions": item} for name, item in value.items()]
+        value = lists[0] if lists else []
+    if not isinstance(value, list):
+        raise ValueError("no list of objects")
+    return [row for row in value if isinstance(row, dict)]
+
+
+def _karpathy(image: dict[str, Any]) -> dict[str, Any]:
+    if "filename" in image and isinstance(image.get("filepath"), str):
+        image = {**image, "filename": f"{image['filepath']}/{image['filename']}"}
+    return {name: value for name, value in image.items() if name not in ("filepath", "imgid", "sentids", "cocoid")}
+
+
+class Paths:
+    """Finds the files that a table's cells mean: beside the table, below the root, or by a name that only one file has.
+
+    Args:
+        files: relative paths of the images below `root`.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        self._root = root
+        self._files = {*files}
+        self._by_name: dict[str, str | None] = {}
+        for file in files:
+            name = file.rpartition("/")[2]
+            for known in (name, name.rpartition(".")[0]):
+                self._by_name[known] = None if known in self._by_name else file
+
+    def find(self, cell: Any, base: Path) -> str | None:
+        """The file's path relative to the root; None when there is none, or several of that name."""
+        if not isinstance(cell, str | int) or isinstance(cell, bool) or cell == "":
+            return None
+        text = str(cell).strip().replace("\\", "/").removeprefix("./")
+        below = base.relative_to(self._root).as_posix() if base != self._root else ""
+        for path in (f"{below}/{text}" if below else text, text, text.removeprefix(f"{self._root.name}/")):
+            if path in self._files:
+                return path
+        absolute = Path(text).expanduser() if text.startswith(("/", "~")) else Path.cwd() / text
+        if absolute.is_relative_to(self._root.absolute()):
+            inside = absolute.relative_to(self._root.absolute()).as_posix()
+            if inside in self._files:
+                return inside
+        return self._by_name.get(text.rpartition("/")[2])
