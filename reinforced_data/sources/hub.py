@@ -26,6 +26,7 @@ from reinforced_data.sources.parts.columns import (
     row_captions,
 )
 from reinforced_data.sources.parts.listing import serve
+from reinforced_data.sources.parts.same import same_images, told
 from reinforced_data.sources.parts.splits import Choice, choose, part_of
 
 
@@ -161,19 +162,35 @@ class HubListing:
         with _readable(where):
             data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
             self._labels = Labels(list(data[label]), names) if label else None
-            self.keys: Sequence[str] = (
-                [str(value) for value in data[key]]
-                if key
-                else [f"{data.split or 'row'}-{row:08d}" for row in range(len(data))]
-            )
+            size = data.data.nbytes
+            values = list(data[key]) if key else None
+            self._groups = same_images(self._bytes, size, key, values) if self._texts is not None else None
+            firsts = [rows[0] for rows in self._groups] if self._groups else list(range(len(data)))
+            self.keys: Sequence[str] = [
+                str(values[row]) if values else f"{data.split or 'row'}-{row:08d}" for row in firsts
+            ]
+            if self._columns.split:
+                parts = list(data[self._columns.split])
+                self.parts = [str(parts[row]) for row in firsts]
         self.class_names = self._labels.names if self._labels else ()
         captions = captions_told(self._columns, len(self.class_names))
-        self.read_as = ReadAs("data set", captions, len(self.class_names))
+        self.read_as = ReadAs(
+            "data set", captions, len(self.class_names), notes=tuple(filter(None, [told(self._groups)]))
+        )
+
+    def _rows(self, sample: int) -> Sequence[int]:
+        return self._groups[sample] if self._groups else (sample,)
+
+    def _bytes(self) -> Iterator[bytes | None]:
+        for batch in self._images.iter(batch_size=64):
+            for cell in batch[self._columns.image]:
+                found = cell.get("bytes") if isinstance(cell, dict) else cell
+                yield found if isinstance(found, bytes) else None
 
     def image(self, row: int) -> bytes:
         """The row's image, encoded as found; BadImageError when it cannot be read."""
         try:
-            cell = self._images[row][self._columns.image]
+            cell = self._images[self._rows(row)[0]][self._columns.image]
         except Exception as error:  # damaged Arrow data raises what its reader happens to raise; it costs its rows
             raise BadImageError(self.keys[row], f"its row cannot be read ({type(error).__name__})") from error
         return image_bytes(cell, Path(), self.keys[row])
@@ -183,14 +200,14 @@ class HubListing:
         if self._texts is None:
             return []
         try:
-            cells = self._texts[row]
+            rows = [self._texts[one] for one in self._rows(row)]
         except Exception as error:  # as above
             raise BadImageError(self.keys[row], f"its captions cannot be read ({type(error).__name__})") from error
-        return row_captions(cells, self._columns)
+        return [caption for cells in rows for caption in row_captions(cells, self._columns)]
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
-        return self._labels[row] if self._labels else None
+        return self._labels[self._rows(row)[0]] if self._labels else None
 
 
 @contextlib.contextmanager

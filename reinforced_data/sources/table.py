@@ -6,7 +6,8 @@ Parquet row group at a time. A list of the file's keys is kept in memory, its im
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from reinforced_data.sources.parts.columns import (
 from reinforced_data.sources.parts.files import Found, walk
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import RowGroups, open_parquet
+from reinforced_data.sources.parts.same import same_images, told
 from reinforced_data.sources.parts.splits import Choice, part_of
 from reinforced_data.sources.parts.text_table import Paths, Rows, read_rows
 
@@ -77,7 +79,13 @@ class TableListing:
         paths = values.get(self._columns.image)
         count = len(paths) if paths is not None else len(self._images or ())
         self._paths = paths
-        self._groups = _same_path(paths) if paths is not None and count and isinstance(paths[0], str) else None
+        self._groups: Sequence[Sequence[int]] | None = None
+        if paths is not None and count and isinstance(paths[0], str):
+            self._groups = _same_path(paths)
+        elif self._images is not None and self._columns.texts:
+            stats = tuple((file, file.stat().st_mtime_ns) for file in files)
+            key = self._columns.key
+            self._groups = _same_bytes(stats, self._columns.image, key, tuple(values[key]) if key else None)
         self._texts = {name: values[name] for name in self._columns.texts}
         label = self._columns.label
         self._labels = Labels(values[label], self._label_names) if label in values and label is not None else None
@@ -90,7 +98,7 @@ class TableListing:
             f"table {listed(file.name for file in files)}",
             captions,
             len(self.class_names),
-            notes=tuple(self._notes),
+            notes=(*self._notes, *filter(None, [told(self._groups)])),
             unread=self._unread(found, files),
         )
 
@@ -242,6 +250,26 @@ def _read_columns(parquet: Any, names: list[str], file: Path) -> Any:
 def _path_of(value: Any) -> str:
     path = value.get("path") if isinstance(value, dict) else value
     return path if isinstance(path, str) else ""
+
+
+@lru_cache(maxsize=4)
+def _same_bytes(
+    files: tuple[tuple[Path, int], ...], column: str, key: str | None, ids: tuple[Any, ...] | None
+) -> list[list[int]] | None:
+    """Rows of Parquet files grouped by equal image; kept, since the parts of a place are opened one after another."""
+    groups = RowGroups([file for file, _ in files], _same, columns=[column])
+
+    def images() -> Iterator[bytes | None]:
+        for row in range(len(groups)):
+            try:
+                table, place = groups.find(row)
+                cell = table.column(0)[place].as_py()
+            except DistillError:  # a damaged row group costs its rows, when they are asked for
+                cell = None
+            found = cell.get("bytes") if isinstance(cell, dict) else cell
+            yield found if isinstance(found, bytes) else None
+
+    return same_images(images, sum(file.stat().st_size for file, _ in files), key, ids)
 
 
 def _same_path(paths: Sequence[Any]) -> list[list[int]]:

@@ -1,12 +1,15 @@
 """WebDataset tars as data: one .tar, a folder of them, or a pattern like "shards/{00000..00009}.tar".
 
 A sample is all members of a tar whose names agree up to the first dot: an image (.jpg, .png, .webp, ...), its captions
-(.txt, one caption; .json with a caption key) and perhaps a class (.cls: a number or a name; `classnames.txt` beside the
-tars names the numbers). Members are read in place by offset, in any order; nothing is extracted (see `tars`). Left out:
-compressed tars, which have no random access, and tars that are not files.
+(.txt, one caption, or one a line where dataset_type.txt says "retrieval"; .json with a caption key) and perhaps a class (.cls:
+a number or a name; `classnames.txt` beside the tars names the numbers). Samples of one image are one. Members are read in place
+by offset, in any order; nothing is extracted (see `tars`). Left out: compressed tars, which have no random access, and tars
+that are not files.
 """
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +32,11 @@ from reinforced_data.sources.parts.listing import (
     check_tags_occur,
     serve,
 )
+from reinforced_data.sources.parts.same import digest_of, groups_of
+from reinforced_data.sources.parts.same import told as merged
 from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
 from reinforced_data.sources.parts.tars import TarIndex
+from reinforced_data.sources.parts.text import decoded
 
 TAR = ".tar"
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
@@ -126,6 +132,7 @@ class TarListing:
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
         self.index = read_index(files)
+        self._groups: list[list[int]] | None = None
         self.keys: Sequence[str] = self.index.keys
         self.fingerprint = sha256_json(self.index.footprint())
         self._tagged = {name.lower(): source for name, source in caption_sources(caption_columns).items()}
@@ -137,10 +144,40 @@ class TarListing:
                 f"{', '.join(IMAGE_SUFFIXES)}. Published embeddings without images are read with the images' own place "
                 "beside them, see docs/data.md."
             )
+        self._lines = _said(files[0].parent, "dataset_type.txt") == [
+            "retrieval"
+        ]  # as CLIP_benchmark's sets: a caption a line
+        self.templates = tuple(
+            line.replace("{c}", "{}") for line in _said(files[0].parent, "zeroshot_classification_templates.txt")
+        )
         self._labels, self.class_names = self._read_labels(files[0].parent)
+        if any(kind in self.index.kinds for kind in (*TEXT_KINDS, "json", *self._tagged)):
+            self._groups = self._same_images()
+        if self._groups:
+            self.keys = [self.index.keys[rows[0]] for rows in self._groups]
         self.parts: Sequence[str | None] | None = None
         self.read_as = self._read_as()
         check_tags_occur(self, self._tagged)
+
+    def _same_images(self) -> list[list[int]] | None:
+        """Rows of equal images; only images of equal size are read and compared."""
+        places: list[tuple[str, int] | None] = []
+        for row in range(len(self.index)):
+            members = self.index.members(row)
+            kind = next((kind for kind in self._image_kinds if kind in members), None)
+            places.append((kind, members[kind][1]) if kind else None)
+        sizes = Counter(place[1] for place in places if place)
+        digests: list[bytes | None] = []
+        for row, place in enumerate(places):
+            digest = None
+            if place and sizes[place[1]] > 1:
+                with contextlib.suppress(BadImageError):
+                    digest = digest_of(self.index.read(row, place[0], MAX_IMAGE_BYTES))
+            digests.append(digest)
+        return groups_of(digests)
+
+    def _rows(self, sample: int) -> Sequence[int]:
+        return self._groups[sample] if self._groups else (sample,)
 
     def _read_as(self) -> ReadAs:
         texts = [kind for kind in self.index.kinds if kind in (*TEXT_KINDS, "json") or kind in self._tagged]
@@ -152,38 +189,44 @@ class TarListing:
         unread = {f"members .{kind}": count for kind, count in counts.items() if kind not in known}
         if self.index.problems:
             unread["members that are damaged, links, or have no plain name"] = len(self.index.problems)
-        return ReadAs("tars", told, len(self.class_names), unread=unread)
+        notes = tuple(filter(None, [merged(self._groups)]))
+        return ReadAs("tars", told, len(self.class_names), notes=notes, unread=unread)
 
     def _read_labels(self, folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
         kind = next((kind for kind in LABEL_KINDS if kind in self.index.kinds), None)
         if kind is None:
             return None, ()
         values: list[int | str | None] = []
-        for row in range(len(self.keys)):
+        for row in range(len(self.index)):
             try:
                 text = self.index.read(row, kind, 1024).decode("utf-8", "replace").strip()
             except BadImageError:
                 text = ""
             values.append(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or None)
-        names = next((found for place in (folder, folder.parent) if (found := _class_names(place))), None)
+        names = _said(folder, "classnames.txt") or None
         labels = Labels(values, names)
         return labels, labels.names
 
     def image(self, row: int) -> bytes:
         """The row's image, encoded as found; BadImageError when it cannot be read."""
+        key, row = self.keys[row], self._rows(row)[0]
         if row in self.index.problems:
-            raise BadImageError(self.keys[row], self.index.problems[row])
+            raise BadImageError(key, self.index.problems[row])
         members = self.index.members(row)
         kind = next((kind for kind in self._image_kinds if kind in members), None)
         if kind is None:
-            raise BadImageError(self.keys[row], f"it has no image in {self.index.tar_of(row).name}")
+            raise BadImageError(key, f"it has no image in {self.index.tar_of(row).name}")
         return self.index.read(row, kind, MAX_IMAGE_BYTES)
 
     def captions(self, row: int) -> list[Caption]:
         """The row's captions. A .txt goes before a .json; a damaged one counts as having none."""
+        return [caption for one in self._rows(row) for caption in self._captions(one)]
+
+    def _captions(self, row: int) -> list[Caption]:
         members = self.index.members(row)
         text = next((kind for kind in TEXT_KINDS if kind in members and kind not in self._tagged), None)
-        real = [Caption(self._text(row, text))] if text else []
+        whole = self._text(row, text) if text else ""
+        real = [Caption(line) for line in (whole.splitlines() if self._lines else [whole]) if line.strip()]
         tagged = [Caption(self._text(row, kind), source) for kind, source in self._tagged.items() if kind in members]
         for kind in members:
             if kind == "json" or (self._tagged and kind.endswith(".json")):
@@ -198,13 +241,13 @@ class TarListing:
 
     def _text(self, row: int, kind: str) -> str:
         try:
-            return self.index.read(row, kind, MAX_TEXT_BYTES).decode("utf-8-sig", "replace")
+            return decoded(self.index.read(row, kind, MAX_TEXT_BYTES))[0]
         except BadImageError:
             return ""
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
-        return self._labels[row] if self._labels else None
+        return self._labels[self._rows(row)[0]] if self._labels else None
 
 
 def _image_kinds(kinds: Sequence[str]) -> list[str]:
@@ -213,11 +256,14 @@ def _image_kinds(kinds: Sequence[str]) -> list[str]:
     return [*plain, *(kind for kind in kinds if "." in kind and kind.endswith(IMAGE_SUFFIXES))]
 
 
-def _class_names(folder: Path) -> list[str] | None:
-    """The lines of `classnames.txt` in `folder`, as CLIP_benchmark's sets have it; None without one."""
-    try:
-        with open(folder / "classnames.txt", "rb") as stream:
-            lines = stream.read(MAX_TEXT_BYTES).decode("utf-8-sig", "replace").splitlines()
-    except OSError:
-        return None
-    return [line.strip() for line in lines if line.strip()] or None
+def _said(folder: Path, name: str) -> list[str]:
+    """The lines of a file of that name in `folder` or above it, as CLIP_benchmark's sets have them; none without it."""
+    for place in (folder, folder.parent):
+        try:
+            with open(place / name, "rb") as stream:
+                lines = decoded(stream.read(MAX_TEXT_BYTES))[0].splitlines()
+        except OSError:
+            continue
+        if kept := [line.strip() for line in lines if line.strip()]:
+            return kept
+    return []

@@ -98,7 +98,7 @@ class ImageListing:
                 f"{listed(nameless)} {'is' if len(nameless) == 1 else 'are'} no word. If they are, rename those or write "
                 f"classes:{self.location}; if not, write images:{self.location} (captions then come from a captioner)."
             )
-        self.class_names = tuple(names)
+        self.class_names = tuple(folder_words(name) or name for name in names)
         numbers = {name: number for number, name in enumerate(names)}
         self._labels = [numbers[way[depth]] for way in split]
         return ""

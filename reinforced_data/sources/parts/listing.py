@@ -198,7 +198,7 @@ class ListedSource:
             images=tuple(images),
             labels=tuple(labels),
             class_names=self._words,
-            templates=LABEL_TEMPLATES,
+            templates=getattr(self._listing, "templates", ()) or LABEL_TEMPLATES,
         )
 
 

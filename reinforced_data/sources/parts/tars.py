@@ -1,11 +1,12 @@
 """What lies where in tar files: headers are read once, members with one read each, and nothing is ever extracted.
 
-Members are grouped the way WebDataset groups them: folder and file name up to the first dot of the name are the sample,
+Members are grouped the way WebDataset groups them (but for dots before digits, "v2.0.jpg"): up to the first dot it is the sample,
 the rest ("jpg", "syn.json") says what the member is. What is not an ordinary file with a plain relative name is listed
 in `problems` with its reason and never read. Compressed tars are left out: they have no random access.
 """
 
 import os
+import re
 import tarfile
 from array import array
 from collections import Counter, OrderedDict
@@ -132,6 +133,9 @@ def _member(info: tarfile.TarInfo, end: int) -> Member | Problem | None:
         reason = f"its name has {len(name)} characters"
     folder, _, last = name.rpartition("/")
     stem, dot, kind = last.partition(".")
+    while "." in kind and re.match(r"\d|[^.]* ", kind):  # "photo 2.0.png": a dot of the name, not of the ending
+        more, _, kind = kind.partition(".")
+        stem = f"{stem}.{more}"
     if reason:
         return Problem(shown, reason)
     if last.startswith("."):

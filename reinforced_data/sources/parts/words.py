@@ -11,7 +11,7 @@ from pathlib import Path
 from reinforced_data.sources.parts.splits import part_of
 
 _WORDNET = re.compile(r"n\d{8}")
-_NUMBERED = re.compile(r"\d{1,5}[._ -]+(?=\D)")  # "001.Black_footed_Albatross", "12-roses"
+_NUMBERED = re.compile(r"\d{1,5}[._-]+ ?(?=\D)")  # "001.Black_footed_Albatross", "12-roses"
 _MONTH = "jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?"
 _DATE = re.compile(rf"(\d{{1,4}}[-_. ]*)*({_MONTH})([-_. ]*\d{{1,4}})*")
 _CAMERA = re.compile(r"\d{3}[a-z_]{3,8}|dcim.*|(img|dsc|dscn|dscf|pict|gopr|mvi|vid|p)[-_ ]?\d+")
@@ -34,7 +34,7 @@ def label_words(name: str) -> str | None:
     """The words of a class that a table or set names, with spaces; None for numbers and what has no letters."""
     if _WORDNET.fullmatch(name.lower()):
         return _wordnet().get(name.lower())
-    words = " ".join(_NUMBERED.sub("", name, count=1).replace("_", " ").split())
+    words = " ".join(name.replace("_", " ").split())
     letters = re.search(r"[^\W\d_]{2}", words) or re.search(
         r"[^\W\d_\x00-\u2E7F]", words
     )  # one Chinese letter is a word
@@ -43,7 +43,7 @@ def label_words(name: str) -> str | None:
 
 def folder_words(name: str) -> str | None:
     """The words of a folder's name where it may be a class; None for dates, splits, camera folders, "images", ... too."""
-    words, lower = label_words(name), name.lower()
+    words, lower = label_words(_NUMBERED.sub("", name, count=1)), name.lower()
     if words is None or _WORDNET.fullmatch(lower):
         return words
     plain = words.lower()

@@ -165,8 +165,8 @@ def test_caption_files(tmp_path, ending):
         tmp_path / "x.tar",
         [
             m
-            for name, data in CAPTIONS.items()
-            for m in ((f"{key_of(name)}.png", GOOD), (f"{key_of(name)}.{ending}", data))
+            for number, (name, data) in enumerate(CAPTIONS.items())  # equal images would be one sample
+            for m in ((f"{key_of(name)}.png", encoded(picture(number, 12, 10))), (f"{key_of(name)}.{ending}", data))
         ],
     )
     for place in ("folder", "x.tar"):
