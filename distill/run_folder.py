@@ -18,7 +18,7 @@ from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from export.artifact import exported_folders
+from export.artifact import Examined, examine
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
@@ -30,7 +30,7 @@ FREE_TO_CHANGE = (
     "profile",
     "cluster",
     "reinforce.verify",
-    "export.jobs",
+    "export",
     "train.workers",
     "train.log_every",
     "train.checkpoint_minutes",
@@ -88,7 +88,11 @@ class RunFolder:
 
     def exported(self) -> list[Path]:
         """Folders of finished exports, sorted."""
-        return exported_folders(self.export)
+        return [found.folder for found in self.exports() if not found.wrong]
+
+    def exports(self) -> list[Examined]:
+        """Every exported folder with what is wrong with it, checked file by file against its record and the student."""
+        return examine(self.export, self.student)
 
     def read_recipe(self) -> Recipe:
         """The recipe that the run was made by; the default where none is kept."""
@@ -190,8 +194,9 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping
             f"Only {free / 1e6:.0f} MB are free where {str(run)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    if not run.resolved.exists():
-        keep_recipe(run, recipe, filled)
+    kept = atomic.read_json(run.resolved)["recipe"] if run.resolved.exists() else None
+    if kept is None or (existing is Existing.RESUME and kept != recipe.model_dump(mode="json")):
+        keep_recipe(run, recipe, filled)  # what was free to change is now as this call says
 
 
 def share_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:

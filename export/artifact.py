@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.core import atomic
+from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 
 Tower = Literal["image", "text"]
@@ -18,6 +19,8 @@ TOWERS: tuple[Tower, Tower] = ("image", "text")
 ARTIFACT_FILE = "artifact.json"
 LOGS = "logs"
 FAILED_PARITY = ".failed-parity"  # appended to the folder's name
+STUDENT_KEY = "student_sha256"  # of an artifact's provenance, see `student_digest`
+STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE)  # what decides a student's embeddings
 
 
 def tower_file(tower: Tower, suffix: str) -> str:
@@ -133,9 +136,56 @@ def write_artifacts(folder: Path, artifacts: list[ExportArtifact]) -> None:
     atomic.write_json(folder / ARTIFACT_FILE, [artifact.to_json() for artifact in artifacts])
 
 
-def exported_folders(export: Path) -> list[Path]:
-    """The folders in `export` that hold an exported student, sorted by name; none when there is no such folder."""
-    return sorted(file.parent for file in export.glob(f"*/{ARTIFACT_FILE}"))
+@dataclass(frozen=True)
+class Examined:
+    """An exported folder and what is wrong with it: "" when its files are whole, passed, and are the student's."""
+
+    folder: Path
+    artifacts: list[ExportArtifact]
+    wrong: str
+
+
+def student_digest(student_dir: Path) -> str:
+    """Hex SHA-256 over the files that decide what a student computes. Raises UsageError without weights."""
+    if not (student_dir / WEIGHTS_FILE).is_file():
+        raise UsageError(
+            f"{str(student_dir)!r} is not a student folder: {WEIGHTS_FILE} is missing. Give the student/ of a run."
+        )
+    present = [name for name in STUDENT_FILES if (student_dir / name).is_file()]
+    return atomic.sha256_json({name: atomic.sha256_file(student_dir / name) for name in present})
+
+
+def examine(export: Path, student_dir: Path) -> list[Examined]:
+    """Every exported folder in `export`, sorted by name, read and checked against its own record and the student.
+
+    A file is taken for good only when its hash is the recorded one and its record names the student in `student_dir`: it
+    may have been edited, copied from elsewhere, or made before the student was trained again.
+    """
+    student = student_digest(student_dir) if (student_dir / WEIGHTS_FILE).is_file() else ""
+    folders = sorted(file.parent for file in export.glob(f"*/{ARTIFACT_FILE}"))
+    return [_examine(folder, student) for folder in folders if not folder.name.startswith(atomic.PARTIAL)]
+
+
+def _examine(folder: Path, student: str) -> Examined:
+    try:
+        artifacts = read_artifacts(folder)
+    except UsageError:
+        return Examined(folder, [], f"its {ARTIFACT_FILE} cannot be read: export again")
+    if folder.name.endswith(FAILED_PARITY):
+        return Examined(
+            folder, artifacts, "failed parity: it does not say what the student says, and is kept to look at"
+        )
+    if {artifact.tower for artifact in artifacts} != set(TOWERS):
+        return Examined(folder, artifacts, "a tower is missing: export again")
+    for artifact in artifacts:
+        file = folder / artifact.file
+        if not file.exists() or hash_path(file) != artifact.sha256:
+            return Examined(
+                folder, artifacts, f"{artifact.file} is missing or not the file that was checked: export again"
+            )
+    if any(artifact.provenance.get(STUDENT_KEY) != student for artifact in artifacts):
+        return Examined(folder, artifacts, "it is of another student than the one in this run: export again")
+    return Examined(folder, artifacts, "")
 
 
 def read_artifacts(folder: Path) -> list[ExportArtifact]:

@@ -22,6 +22,7 @@ from distill.core.progress import Progress, silent
 from export.artifact import (
     FAILED_PARITY,
     LOGS,
+    STUDENT_KEY,
     TOWERS,
     ExportArtifact,
     ParityReport,
@@ -29,6 +30,7 @@ from export.artifact import (
     hash_path,
     read_if_whole,
     size_of,
+    student_digest,
     tower_file,
     write_artifacts,
 )
@@ -36,7 +38,7 @@ from export.children.conversion import Conversion
 from export.settings import ExportSettings
 from export.target import INPUT_NAMES, OUTPUT_NAMES, Target, get_target
 from export.towers.parity import Reference, required_cosine
-from export.towers.programs import REFERENCE_FILE, check_inputs, student_digest, write_programs
+from export.towers.programs import REFERENCE_FILE, check_inputs, write_programs
 
 FORMAT = 1  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
@@ -92,7 +94,7 @@ def export_student(
     """Export both towers of a student to each target and check every file against the student.
 
     Writes out/<target>-<precision>/{image,text}.<suffix> and, last, artifact.json; logs go to out/logs. A folder is
-    there only when it is whole and passed.
+    there only when it is whole and passed, and an earlier one stays until then; other folders in `out` are left alone.
 
     Args:
         student_dir: folder that `Student.save` wrote.
@@ -162,7 +164,7 @@ def _job(
         bar=required_cosine(target, settings.min_cosine),
         versions=versions,
         licence=licence,
-        provenance={**provenance, "export_request": request},
+        provenance={**provenance, "export_request": request, STUDENT_KEY: inputs["student"]},
     )
 
 
@@ -190,8 +192,6 @@ def _export_all(
     work = todo[0].out / f"{atomic.PARTIAL}work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    for job in todo:  # whatever is there describes another student, or is not whole
-        shutil.rmtree(job.folder, ignore_errors=True)
     try:
         say("preparing the deployable towers")
         programs = write_programs(student_dir, work, pixels, tokens)

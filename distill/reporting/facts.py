@@ -18,8 +18,9 @@ from reinforced_data.store.names import MANIFEST_FILE
 def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
-    Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per file),
-    profiles, phones, judged_on, curves, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
+    Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
+    exports_left_out (folder -> what is wrong), profiles, phones, judged_on, curves, verify, captions, read_as, selection,
+    samples, rejected, licence, seconds, host, inherited.
 
     Raises:
         UsageError: this is not a run folder. DistillError: it has no evaluation yet.
@@ -46,6 +47,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "table": [_model_row(item, profile["eager"], exports) for item in evals],
         "evals": evals,
         "exports": exports,
+        "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
         "profiles": profile["exported"],
         "phones": _phones(profile["exported"]),
         "judged_on": evals[0].get("data"),

@@ -6,16 +6,19 @@ from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 
 
-def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
+def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: bool = False) -> None:
     """out/export/<target>-<precision>/ for every target, parity proven on the evaluation's own images and captions."""
     from distill.core.clip.folder import read_card
     from distill.evaluation.evalset import pixels
     from export.run import export_student
+    from export.target import get_target
     from students.student import load_student
 
     settings = recipe.export
     if not settings.targets:
         return
+    for name in settings.targets:  # before anything is loaded
+        get_target(name).require_packages()
     with console.stage("export and check parity"):
         student = load_student(run.student)
         data = open_evalset(recipe)
@@ -26,7 +29,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
             texts = [data.task.templates[0].format(name) for name in data.task.class_names]
         n = settings.parity_samples
         card = read_card(run.student)
-        provenance = {"student": card["name"], "teachers": card["teachers"], "objective": card["objective"]}
+        provenance = {"student": card["name"], "teachers": card.get("teachers", []), "objective": card.get("objective")}
         if recipe.rehearse:
             provenance["rehearsal"] = True
         export_student(
@@ -35,8 +38,8 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
             settings,
             pixels=pixels(images[:n], student.image_size, student.spec.resize_mode, student.spec.interpolation),
             tokens=student.tokenize(texts[:n]).numpy().astype("int32"),
-            licence=card["licence"],
+            licence=card.get("licence", "unknown: the student's card names none"),
             provenance=provenance,
-            resume=True,
+            resume=not again,
             progress=lambda done, total, note: console.say(note),
         )

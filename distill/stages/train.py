@@ -80,7 +80,8 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
     )
     origin = task.settle_scale()
     if first:
-        card = _card(recipe, arm, inherited, licence, list(task.teacher_facts) if task.objective.needs_teachers else [])
+        terms = with_inherited_licence(licence, inherited)
+        card = _card(recipe, arm, inherited, terms, list(task.teacher_facts) if task.objective.needs_teachers else [])
         card["logit_scale"] = {"value": round(student.logit_scale.item(), 4), "origin": origin}
         student.save(run.student, card, half=recipe.train.half_weights)
     wait_until(run.student.exists, f"the first process to write {str(run.student)!r}")
@@ -155,6 +156,14 @@ def model_folder(path: Path) -> Path:
     raise DistillError(
         f"{str(path)!r} holds no trained student yet. Finish it first: distill run --out {path} --resume."
     )
+
+
+def with_inherited_licence(licence: str, inherited: dict[str, Any]) -> str:
+    """The terms of a student: those of its data and teachers, and of the weights that it started from where it took any."""
+    terms = inherited.get("source_licence", "")
+    if not inherited["towers"] or not terms or terms in licence:
+        return licence
+    return "; ".join(filter(None, [licence, f"weights inherited from {inherited['source']}: {terms}"]))
 
 
 def training_licence(set_folder: Path | None, source_licence: str) -> str:

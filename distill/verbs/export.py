@@ -1,7 +1,5 @@
 """`distill export`: deployable files of a trained student, parity proven on the files."""
 
-import shutil
-
 from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.strict import Settings
@@ -26,7 +24,7 @@ def export(
         run: a folder with student/ inside.
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
         target: one or several; none = the recipe's.
-        overwrite: export again what is there.
+        overwrite: export the targets again that are there; a file is replaced when its successor is whole and passed.
         settings: as of `distill.run`.
 
     Raises:
@@ -40,9 +38,8 @@ def export(
     job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target)
     if not folder.student.is_dir():
         raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
-    if overwrite:
-        shutil.rmtree(folder.export, ignore_errors=True)
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
-        export_stage(job, folder, console or Console())
+        export_stage(job, folder, console or Console(), again=overwrite)
     artifacts = [artifact.to_json() for place in folder.exported() for artifact in read_artifacts(place)]
-    return ExportResult(folder.export, artifacts)
+    left_out = {found.folder.name: found.wrong for found in folder.exports() if found.wrong}
+    return ExportResult(folder.export, artifacts, left_out)

@@ -113,14 +113,20 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Exported files: `artifacts` has a row per target and tower, as in artifact.json."""
+    """Exported files.
+
+    Attributes:
+        artifacts: a row per target and tower with good files, as in artifact.json.
+        left_out: folder name -> what is wrong with it: it failed parity, was edited, or is of another student.
+    """
 
     out: Path
     artifacts: list[Row]
+    left_out: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
-        return {"out": str(self.out), "artifacts": self.artifacts}
+        return {"out": str(self.out), "artifacts": self.artifacts, "left_out": self.left_out}
 
 
 @dataclass(frozen=True)

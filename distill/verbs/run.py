@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core import atomic
-from distill.core.errors import UsageError
+from distill.core.errors import DistillError, UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.processes import WEEK_S, this_place, wait_until
@@ -144,11 +144,23 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
         return RunResult(run.path, run.student, facts["table"], facts)
     models = judged_models(job, teachers, run)
     eval_stage(job, models, run, console)
-    export_stage(job, run, console)
+    failed: DistillError | None = None
+    try:
+        export_stage(job, run, console)
+    except UsageError:
+        raise
+    except DistillError as error:  # what succeeded is timed and reported all the same
+        failed = error
     profile_stage(job, models, run, console)
     write_hashes(run)
     _keep_seconds(run, console)
-    return report(run.path, console=console)
+    result = report(run.path, console=console)
+    if failed is not None:
+        raise DistillError(
+            f"{failed}\nEverything else is done, see {run.report_md}. To go on with other targets or another threshold: the same "
+            "call with --resume and --target or --set export.min_cosine."
+        )
+    return result
 
 
 def _keep_seconds(run: RunFolder, console: Console) -> None:

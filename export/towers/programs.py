@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.core import atomic
 from distill.core.arrays import Array
-from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 from export.artifact import TOWERS
 from export.towers.parity import Reference
@@ -22,18 +20,7 @@ if TYPE_CHECKING:
     from students.student import Student
 
 REFERENCE_FILE = "reference.npz"
-STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE)  # what decides a student's embeddings
 BATCH = 16
-
-
-def student_digest(student_dir: Path) -> str:
-    """Hex SHA-256 over the files that decide what a student computes. Raises UsageError without weights."""
-    if not (student_dir / WEIGHTS_FILE).is_file():
-        raise UsageError(
-            f"{str(student_dir)!r} is not a student folder: {WEIGHTS_FILE} is missing. Give the student/ of a run."
-        )
-    present = [name for name in STUDENT_FILES if (student_dir / name).is_file()]
-    return atomic.sha256_json({name: atomic.sha256_file(student_dir / name) for name in present})
 
 
 def check_inputs(pixels: Array, tokens: Array) -> None:

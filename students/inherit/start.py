@@ -30,7 +30,12 @@ def start_from(student: "Student", source: ClipWeights, strategy: str) -> dict[s
     Raises:
         UsageError: an unknown strategy, or "copy" between models that are not alike.
     """
-    summary = {"strategy": strategy, "source": source.name, "source_sha256": source.sha256}
+    summary = {
+        "strategy": strategy,
+        "source": source.name,
+        "source_sha256": source.sha256,
+        "source_licence": source.licence,
+    }
     if strategy == COPY:
         _copy(student, source)
         return {**summary, "towers": list(TOWERS), "skipped": {}}

@@ -105,7 +105,12 @@ class OpenClipTeacher(Teacher):
     @override
     def inheritable(self) -> ClipWeights:
         return ClipWeights(
-            self.spec.name, self.model_cfg, dict(self.model.state_dict()), self.weights_sha256, self.vocabulary
+            self.spec.name,
+            self.model_cfg,
+            dict(self.model.state_dict()),
+            self.weights_sha256,
+            self.vocabulary,
+            self.spec.licence,
         )
 
     @override

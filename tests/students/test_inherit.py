@@ -162,3 +162,19 @@ def test_another_vocabulary_and_other_weights_are_refused():
     other = ClipWeights("t", teacher.spec.model_cfg, teacher.clip.state_dict(), "def", "v")
     with pytest.raises(UsageError, match="other weights"):
         apply_plan(plan, other, small().model_cfg)
+
+
+def test_the_terms_of_inherited_weights_travel():
+    from distill.stages.train import with_inherited_licence
+    from students.inherit.start import start_from
+
+    student = build_student(STUDENTS.get("nano"), 0)
+    origin = ClipWeights(
+        "origin", student.spec.model_cfg, student.clip.state_dict(), "0", student.vocabulary, "RESEARCH ONLY"
+    )
+    took = start_from(build_student(STUDENTS.get("nano"), 1), origin, "copy")
+    assert with_inherited_licence("Apache-2.0", took) == "Apache-2.0; weights inherited from origin: RESEARCH ONLY"
+    assert with_inherited_licence("", took) == "weights inherited from origin: RESEARCH ONLY"
+    assert with_inherited_licence("teachers: RESEARCH ONLY", took) == "teachers: RESEARCH ONLY"  # said already
+    assert with_inherited_licence("Apache-2.0", {**took, "towers": []}) == "Apache-2.0"  # nothing was taken
+    assert with_inherited_licence("Apache-2.0", {"strategy": "none", "towers": [], "skipped": {}}) == "Apache-2.0"

@@ -18,6 +18,7 @@ class ClipWeights:
         sha256: of the weights; "random" in a rehearsal.
         vocabulary: which tokens its text tower reads, as `distill.core.clip.folder.vocabulary_id` has it. Token embeddings
             mean the same only under equal ones.
+        licence: the terms of the weights.
     """
 
     name: str
@@ -25,3 +26,4 @@ class ClipWeights:
     state: "dict[str, Tensor]" = field(repr=False)
     sha256: str
     vocabulary: str = ""
+    licence: str = ""

@@ -194,3 +194,28 @@ def test_a_rehearsal_is_marked_everywhere(tmp_path, tiny_teacher):
         assert "REHEARSAL" in (out / name).read_text(), name
     assert all("rehearsal" in atomic.read_json(path) for path in (out / "eval").glob("*.json"))
     assert atomic.read_json(out / "export/onnx-fp32/artifact.json")[0]["provenance"]["rehearsal"]
+
+
+def test_after_a_failed_gate_the_rest_is_done_and_other_thresholds_go_on(finished, tmp_path, tiny_teacher):
+    """A bar that no fp16 file reaches: coreml fails, onnx, report and latencies are there; a lower bar continues the run."""
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    shutil.rmtree(out / "export")
+    (out / "profile.json").unlink()
+    targets = ["--target", "coreml", "--target", "onnx"]
+    failed = call(*small(out, tiny_teacher, "--resume", *targets, "--set", "export.min_cosine=0.99999999"))
+    assert failed.returncode == 1
+    assert "coreml" in failed.stderr
+    assert "export.min_cosine" in failed.stderr.splitlines()[-1]
+    text = (out / "report.md").read_text()
+    assert "coreml-fp16.failed-parity** is not counted: failed parity" in text
+    measured = [row for row in atomic.read_json(out / "profile.json")["exported"] if row["source"] == "measured"]
+    assert {row["runtime"].split()[0].lower() for row in measured} & {"onnx", "onnxruntime"}
+    again = call(*small(out, tiny_teacher, "--resume", *targets, "--json"))
+    assert again.returncode == 0, again.stderr
+    facts = json.loads(again.stdout)
+    assert {row["target"] for row in facts["exports"]} == {"coreml", "onnx"}
+    assert facts["exports_left_out"] == {}
+    assert facts["recipe"]["export"]["targets"] == ["coreml", "onnx"]
