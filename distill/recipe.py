@@ -167,4 +167,20 @@ def load_recipe(
     if isinstance(values.get("student"), str):
         values["student"] = {"name": values["student"]}
     flags = {key: value for key, value in (given or {}).items() if value is not None}
-    return parse(Recipe, apply_settings(apply_settings(values, flags), settings), where)
+    return _with_absolute_places(parse(Recipe, apply_settings(apply_settings(values, flags), settings), where))
+
+
+def _with_absolute_places(recipe: Recipe) -> Recipe:
+    """The recipe with the places of its data absolute, so that its run can be used from any working folder."""
+    from reinforced_data.source import absolute_place
+
+    def moved(table: Strict, *names: str) -> dict[str, str]:
+        known = {name: value for name in names if isinstance(value := getattr(table, name), str)}
+        return {name: place for name, value in known.items() if (place := absolute_place(value)) != value}
+
+    changed: dict[str, Any] = dict(moved(recipe, "data"))
+    if places := moved(recipe.eval, "data", "zero_shot"):
+        changed["eval"] = recipe.eval.model_copy(update=places)
+    if places := moved(recipe.reinforce, "images"):
+        changed["reinforce"] = recipe.reinforce.model_copy(update=places)
+    return recipe.model_copy(update=changed) if changed else recipe

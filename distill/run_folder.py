@@ -36,6 +36,8 @@ FREE_TO_CHANGE = (
     "train.checkpoint_minutes",
 )
 
+PLACES = ("data", "eval.data", "eval.zero_shot", "reinforce.images")
+
 
 class RunFolder:
     """Names every file and folder of a run; makes none of them.
@@ -45,7 +47,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()  # a shell leaves the ~ of --out=~/run
         # What made the run, and what it said.
         self.recipe = self.path / "recipe.toml"
         self.resolved = self.path / "resolved.json"
@@ -140,8 +142,29 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Dotted keys whose values differ, apart from those free to change."""
     a, b = _flat(old), _flat(new)
-    keys = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    keys = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key) and not _moved(key, a.get(key), b.get(key))]
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
+
+
+def _moved(key: str, old: Any, new: Any) -> bool:
+    """Whether two places of data may be one: written differently, or the old one is gone (fingerprints guard the content)."""
+    if key not in PLACES or not isinstance(old, str) or not isinstance(new, str) or not Path(new).exists():
+        return False
+    return (
+        Path(old).is_absolute() != Path(new).is_absolute() and Path(old).absolute() == Path(new).absolute()
+    ) or not (Path(old).exists() or ":" in old)
+
+
+def _keep_places(run: RunFolder, recipe: Recipe) -> None:
+    """Where the data lies now, for what reads the run later."""
+    resolved, now = atomic.read_json(run.resolved), _flat(recipe.model_dump(mode="json"))
+    before = _flat(resolved["recipe"])
+    changed = [key for key in PLACES if before.get(key) != now.get(key)]
+    for key in changed:
+        table, _, name = key.rpartition(".")
+        (resolved["recipe"][table] if table else resolved["recipe"])[name] = now[key]
+    if changed:
+        atomic.write_json(run.resolved, resolved)
 
 
 def refuse_existing(run: RunFolder, existing: Existing) -> None:
@@ -187,6 +210,7 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping
                 f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
                 f"(see {run.resolved.name}), or give another --out.{_extend_hint(keys)}"
             )
+        _keep_places(run, recipe)
     run.path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run.path).free
     if free < MINIMUM_FREE_BYTES:

@@ -38,7 +38,7 @@ class ReadAs:
         told = [_told(name, count) for name, count in self.unread.items()]
         more = [f"{len(told) - MOST_TOLD} more kinds"] if len(told) > MOST_TOLD else []
         left = [f"not read: {', '.join([*told[:MOST_TOLD], *more])}"] if told else []
-        return f"read as: {'; '.join([*parts, *left])}"
+        return _storable(f"read as: {'; '.join([*parts, *left])}")
 
     def to_json(self) -> dict[str, Any]:
         """One object, `line` included."""
@@ -47,8 +47,8 @@ class ReadAs:
             "captions": self.captions,
             "classes": self.classes,
             "split": self.split,
-            "notes": list(self.notes),
-            "not_read": dict(self.unread),
+            "notes": list(map(_storable, self.notes)),
+            "not_read": {_storable(name): count for name, count in self.unread.items()},
             "line": self.line(),
         }
 
@@ -56,6 +56,10 @@ class ReadAs:
 def counted(count: int, one: str, several: str) -> str:
     """ "1 class", "2 classes"."""
     return f"{count} {one if count == 1 else several}"
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # file names on Linux need not be UTF-8
 
 
 def _told(name: str, count: int) -> str:

@@ -50,6 +50,7 @@ SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",)
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 _TAR = ".tar"
+_PATH_SCHEMES = ("folder", "images", "classes", "table", "webdataset")  # of places; what follows is a path
 _KINDS = ("folder", "table", "hf", "webdataset")  # of places; a bare word of theirs is a folder's name
 
 
@@ -108,6 +109,18 @@ def open_source(
     raise UsageError(_not_there(location, path))
 
 
+def absolute_place(location: str) -> str:
+    """A data location that means the same from every working folder: paths absolute, "~" replaced, names as they are."""
+    head, colon, tail = location.partition(":")
+    if colon and head in (*_PATH_SCHEMES, "datacompdr"):
+        return f"{head}:{absolute_place(tail)}"
+    if not location or "\0" in location or (head in SOURCES and (colon or head not in _KINDS)):
+        return location
+    path = Path(location).expanduser()
+    is_pattern = location.lower().endswith(_TAR) and "{" in location
+    return str(path.absolute()) if path.exists() or location.startswith("~") or is_pattern else location
+
+
 def _call(name: str, location: str, split: Split, limit: int | None, columns: Mapping[str, str] | None) -> Source:
     opener = SOURCES.get(name)
     if not columns:
@@ -130,4 +143,4 @@ def _not_there(location: str, path: Path) -> str:
         f"There is no data at {location!r}: looked for a folder, a table file ({', '.join(_TABLES)}) or tar at "
         f"{str(path.absolute())!r}, and a data source of that name (known: {', '.join(names)}; hub sets are written "
         f"hf:org/set). {near}"
-    ).strip()
+    ).strip() + " Where the data was moved, say where it is now: --data PLACE; of a finished run: --set data=PLACE."

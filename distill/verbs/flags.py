@@ -55,4 +55,4 @@ def recipe_of(recipe: RecipeLike, settings: Settings, **flags: Any) -> Recipe:
 
 def path_of(path: AnyPath) -> Path:
     """What a user gave as a path."""
-    return Path(path)
+    return Path(path).expanduser()

@@ -36,11 +36,10 @@ from reinforced_data.sources.parts.same import digest_of, groups_of
 from reinforced_data.sources.parts.same import told as merged
 from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
 from reinforced_data.sources.parts.tars import TarIndex
-from reinforced_data.sources.parts.text import decoded
+from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 
 TAR = ".tar"
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
-MAX_TEXT_BYTES = 1 << 20
 _MAX_FILES = 1_000_000
 _BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
 
@@ -241,7 +240,7 @@ class TarListing:
 
     def _text(self, row: int, kind: str) -> str:
         try:
-            return decoded(self.index.read(row, kind, MAX_TEXT_BYTES))[0]
+            return decoded(self.index.read(row, kind, READ_AT_MOST))[0]
         except BadImageError:
             return ""
 
@@ -261,7 +260,7 @@ def _said(folder: Path, name: str) -> list[str]:
     for place in (folder, folder.parent):
         try:
             with open(place / name, "rb") as stream:
-                lines = decoded(stream.read(MAX_TEXT_BYTES))[0].splitlines()
+                lines = decoded(stream.read(READ_AT_MOST))[0].splitlines()
         except OSError:
             continue
         if kept := [line.strip() for line in lines if line.strip()]:

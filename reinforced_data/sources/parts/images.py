@@ -11,12 +11,11 @@ from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES, caption_sou
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found
 from reinforced_data.sources.parts.listing import check_tags_occur
 from reinforced_data.sources.parts.splits import part_of
-from reinforced_data.sources.parts.text import decoded
+from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 from reinforced_data.sources.parts.words import ASIDE, folder_words
 
 TEXT_ENDINGS = (".txt", ".caption", ".text")
 _TEXT_FOLDERS = ("captions", "caption", "texts", "text", "txt", "prompts")
-_MAX_SIDECAR_BYTES = 1 << 20
 _MOST_LOOKED_AT = 200
 
 
@@ -68,6 +67,8 @@ class ImageListing:
             texts.append(_first(by_lower, [place + end for place in places for end in TEXT_ENDINGS]))
             jsons.append(_first(by_lower, [place + ".json" for place in places]))
         looked = [name for name in texts if name][:_MOST_LOOKED_AT]
+        self._not_utf8 = sum(encoding == "cp1252" for _, encoding in map(self._decoded, looked))
+        self._looked_at = len(looked)
         contents = [text for name in looked if (text := self._read(name).strip())]
         self._boxes = bool(contents) and all(map(_is_boxes, contents))
         return ([None] * len(texts) if self._boxes else texts), jsons
@@ -117,6 +118,10 @@ class ImageListing:
         notes = [note] if note else []
         if with_text and with_text < len(self.keys):
             notes.append(f"{len(self.keys) - with_text} of {len(self.keys)} images have no such file")
+        if self._not_utf8:
+            notes.append(
+                f"{self._not_utf8} of the first {self._looked_at} caption files are not UTF-8 and read as cp1252"
+            )
         if self._boxes:
             notes.append(".txt files hold numbers (boxes?), no captions")
         if not with_text and any("/" in name or "*" in name for name in unread):
@@ -139,13 +144,14 @@ class ImageListing:
         return [*(lines or told), *tagged]
 
     def _read(self, name: str | None) -> str:
-        if name is None:
-            return ""
+        return "" if name is None else self._decoded(name)[0]
+
+    def _decoded(self, name: str) -> tuple[str, str]:
         try:
             with open(self._folder / name, "rb") as stream:
-                return decoded(stream.read(_MAX_SIDECAR_BYTES))[0]
+                return decoded(stream.read(READ_AT_MOST))
         except OSError:
-            return ""
+            return "", "utf-8"
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""

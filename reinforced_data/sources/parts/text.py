@@ -1,5 +1,7 @@
 """Bytes of captions and tables as text: UTF-8, UTF-16 by its mark, else the way Windows wrote western text, which is counted."""
 
+READ_AT_MOST = 1 << 20  # bytes of a caption file
+
 
 def decoded(data: bytes) -> tuple[str, str]:
     """(text, encoding): "utf-8", "utf-16" by its byte-order mark, else "cp1252" (single bytes it has not become U+FFFD)."""
@@ -8,6 +10,6 @@ def decoded(data: bytes) -> tuple[str, str]:
     try:
         return data.decode("utf-8-sig"), "utf-8"
     except UnicodeDecodeError as error:
-        if error.start >= len(data) - 3 and error.reason == "unexpected end of data":  # cut in the middle of a letter
+        if len(data) >= READ_AT_MOST and error.reason == "unexpected end of data":  # cut in the middle of a letter
             return data[: error.start].decode("utf-8-sig"), "utf-8"
         return data.decode("cp1252", "replace"), "cp1252"
