@@ -80,6 +80,9 @@ class BaselineRecipe(Strict):
     enabled: bool = True
     objective: str | dict[str, float] = "clip"
     inherit: str = "none"
+    four_arms: bool = Field(
+        False, description="two more beside: distilled from a random start, and inherited without a teacher"
+    )
 
 
 class EvalRecipe(Strict):

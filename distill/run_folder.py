@@ -84,6 +84,16 @@ class RunFolder:
         """The plain student's own folder: training and student alone."""
         return RunFolder(self.path / "plain")
 
+    @property
+    def random_start(self) -> "RunFolder":
+        """The folder of the student that is distilled from a random start (baseline.four_arms)."""
+        return RunFolder(self.path / "random-start")
+
+    @property
+    def no_teacher(self) -> "RunFolder":
+        """The folder of the student that inherits and has no teacher (baseline.four_arms)."""
+        return RunFolder(self.path / "no-teacher")
+
     def eval_of(self, name: str) -> Path:
         """The figures of "student", of "plain" or of the teacher called `name`."""
         return self.eval / f"{name.replace('/', '_').replace(':', '_')}.json"

@@ -9,18 +9,24 @@ from distill.core import atomic
 from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
+from distill.reporting.arms import arms
 from distill.run_folder import RunFolder
 from export.artifact import read_artifacts
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
+
+ROLES = {
+    "teacher": "teacher", "student": "student", "plain": "plain student", "random-start": "random start",
+    "no-teacher": "no teacher",
+}  # fmt: skip
 
 
 def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
-    exports_left_out (folder -> what is wrong), profiles, phones, judged_on, curves, verify, captions, read_as, selection,
-    samples, rejected, licence, seconds, host, inherited.
+    exports_left_out (folder -> what is wrong), profiles, phones, arms (see `reporting.arms`), judged_on,
+    curves, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
         UsageError: this is not a run folder. DistillError: it has no evaluation yet.
@@ -34,8 +40,10 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     profile = _json_or(run.profile, {"exported": [], "eager": {}})
     host = profile.get("host", {})
     exports = _exports(run, profile)
-    order = {"teacher": 0, "student": 1, "plain": 2}
-    evals.sort(key=lambda item: order[item["role"]])
+    evals.sort(key=lambda item: list(ROLES).index(item["role"]))
+    recipe, table = resolved["recipe"], [_model_row(item, profile["eager"], exports) for item in evals]
+    card = read_card(run.student)
+    inherited = {key: value for key, value in _json_or(run.inheritance, {}).items() if key != "plan"}
     manifest = _json_or(run.reinforced / MANIFEST_FILE, {})
     return {
         "out": str(run),
@@ -44,7 +52,8 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "commit": resolved["commit"],
         "rehearsal": bool(resolved["recipe"]["rehearse"]),
         "mark": MARK if resolved["recipe"]["rehearse"] else "",
-        "table": [_model_row(item, profile["eager"], exports) for item in evals],
+        "table": table,
+        "arms": arms(table, inherited, bool(card.get("teachers")), recipe["baseline"]["inherit"] != "none"),
         "evals": evals,
         "exports": exports,
         "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
@@ -58,10 +67,10 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "selection": _json_or(run.trained_on, {"selection": None})["selection"],
         "samples": manifest.get("samples"),
         "rejected": manifest.get("rejected", []),
-        "licence": read_card(run.student)["licence"],
+        "licence": card["licence"],
         "seconds": _json_or(run.seconds, {}),
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
-        "inherited": {k: v for k, v in _json_or(run.inheritance, {}).items() if k != "plan"},
+        "inherited": inherited,
     }
 
 
@@ -81,7 +90,7 @@ def _model_row(item: dict[str, Any], eager: dict[str, Any], exports: list[dict[s
     parity = [row["cosine_min"] for row in exports if row["cosine_min"] is not None]
     counts = item.get("parameters")
     return {
-        "role": {"teacher": "teacher", "student": "student", "plain": "plain student"}[role],
+        "role": ROLES[role],
         "model": item["model"],
         "zero_shot_top1": zero_shot["top1"] if zero_shot else None,
         "t2i_r1": retrieval["t2i_r1"] if retrieval else None,

@@ -3,7 +3,13 @@
 import io
 from typing import Any
 
-COLOURS = {"teacher": "#6b7280", "student": "#2563eb", "plain student": "#d97706"}
+COLOURS = {
+    "teacher": "#6b7280",
+    "student": "#2563eb",
+    "plain student": "#d97706",
+    "random start": "#059669",
+    "no teacher": "#9333ea",
+}
 
 
 def _svg(figure: Any) -> str:

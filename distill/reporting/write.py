@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
-from distill.reporting import plots, table
+from distill.reporting import arms, plots, table
 from distill.run_folder import RunFolder
 
 
@@ -21,6 +21,7 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     )
     templates.filters["percent"] = table.percent
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
+    shown |= {"arm_columns": arms.COLUMNS, "arm_rows": arms.rows(facts), "arm_note": arms.note(facts)}
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {

@@ -111,7 +111,7 @@ class Judged:
     """A model of the run.
 
     Attributes:
-        role: in the table: "teacher", "student" or "plain".
+        role: in the table: "teacher", "student", "plain", "random-start" or "no-teacher".
         name: of the model.
         embedder: gives an `Embedder` on a torch device when one is needed.
         rest: lets go of the device afterwards.
@@ -124,7 +124,7 @@ class Judged:
 
 
 def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[Judged]:
-    """Teachers, student, plain student."""
+    """Teachers, student, plain student, and those between the two where they were trained."""
     from distill.evaluation.evalset import student_embedder, teacher_embedder
     from students.student import load_student
 
@@ -139,6 +139,10 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
     if recipe.baseline.enabled:
         name = f"{recipe.student.name} (plain)"
         models.append(Judged("plain", name, student(run.plain.student, name)))
+    for role, arm in (("random-start", run.random_start), ("no-teacher", run.no_teacher)):
+        if recipe.baseline.enabled and recipe.baseline.four_arms and arm.student.exists():
+            name = f"{recipe.student.name} ({role.replace('-', ' ')})"
+            models.append(Judged(role, name, student(arm.student, name)))
     return models
 
 

@@ -23,7 +23,11 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
     with console.stage("profile on this host"):
         exported = profile(run.exported(), run.student, settings)
         eager = eager_latency(
-            {model.role if model.role != "teacher" else model.name: model.embedder("cpu") for model in models},
+            {
+                model.role if model.role != "teacher" else model.name: model.embedder("cpu")
+                for model in models
+                if model.role in ("teacher", "student", "plain")
+            },
             threads=settings.threads,
             runs=settings.runs,
             warmup_runs=settings.warmup_runs,

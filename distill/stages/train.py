@@ -46,12 +46,15 @@ class Arm:
     plain: bool = False
 
 
-def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Progress) -> Path:
+def train_model(
+    recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Progress, say: Callable[[str], None] | None = None
+) -> Path:
     """Train the recipe's student into the arm's student/, resuming from its checkpoints. Returns the folder.
 
     Args:
         data: `StoredPairs` or `RawPairs`, at the student's image size.
         licence: goes into the student's card.
+        say: is told, before training begins, what does not start from inherited weights, and why.
     """
     run = arm.run
     if run.student.exists():  # written last and atomically, so it is whole
@@ -66,6 +69,8 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
     )
     if first:
         atomic.write_json(run.inheritance, inherited)
+        if say is not None and (line := not_inherited(inherited)):
+            say(f"{arm.name}: {line}")
     task = _task(recipe, arm, student, data)
     fit(
         task,
@@ -86,6 +91,14 @@ def train_model(recipe: Recipe, arm: Arm, data: Any, licence: str, progress: Pro
         student.save(run.student, card, half=recipe.train.half_weights)
     wait_until(run.student.exists, f"the first process to write {str(run.student)!r}")
     return run.student
+
+
+def not_inherited(inherited: dict[str, Any]) -> str:
+    """One line about what a student does not inherit and why; empty when it inherits everything."""
+    reasons = "; ".join(f"{tower}: {reason}" for tower, reason in inherited["skipped"].items())
+    if not inherited["towers"]:
+        return f"nothing is inherited, every weight starts at random ({reasons or 'student.inherit is none'})."
+    return f"{', '.join(inherited['towers'])} inherited; at random start {reasons}." if reasons else ""
 
 
 def _task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
@@ -183,6 +196,8 @@ def train_stages(
 ) -> None:
     """The student into the run's student/, and the plain one (no teacher anywhere) into plain/student.
 
+    With baseline.four_arms also those between the two, random-start/ and no-teacher/, where the student inherits anything.
+
     Args:
         selection: folder of the samples to train both on; None = the whole set.
     """
@@ -190,6 +205,10 @@ def train_stages(
     if recipe.baseline.enabled:
         plain = recipe.baseline
         arms.append(Arm("train plain student", run.plain, plain.objective, plain.inherit, teachers, plain=True))
+        if plain.four_arms and recipe.student.inherit != "none":
+            arms.append(Arm("train from a random start", run.random_start, recipe.objective, "none", teachers))
+            start = recipe.student.inherit
+            arms.append(Arm("train without a teacher", run.no_teacher, plain.objective, start, teachers, plain=True))
     todo = [arm for arm in arms if not arm.run.student.exists()]
     if not todo:
         return
@@ -199,4 +218,6 @@ def train_stages(
     for arm in todo:
         with console.stage(arm.name) as advance:
             pairs = pairs or stored_pairs(recipe, set_folder, selection)
-            train_model(recipe, arm, pairs, training_licence(set_folder, ""), advance)
+            train_model(
+                recipe, arm, pairs, training_licence(set_folder, ""), advance, console.say if arm.run is run else None
+            )

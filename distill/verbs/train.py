@@ -93,7 +93,9 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
         else:
             assert source is not None
             data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions)
-        folder = train_model(job, arm, data, training_licence(set_folder, source.licence if source else ""), advance)
+        folder = train_model(
+            job, arm, data, training_licence(set_folder, source.licence if source else ""), advance, console.say
+        )
     return TrainResult(folder, count_parameters(load_student(folder).clip))
 
 

@@ -185,6 +185,28 @@ def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teache
     assert facts["samples"] + facts["evals"][0]["retrieval"]["images"] == 39
 
 
+def test_four_arms_stand_in_the_report_as_they_were_measured(tmp_path, tiny_teacher):
+    out = tmp_path / "four"
+    result = call(
+        *small(out, tiny_teacher), "--set", "baseline.four_arms=true", "--set", "export.targets=['onnx']",
+        "--set", "profile.enabled=false", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    text = (out / "report.md").read_text()
+    for arm, role, inherits, teacher in (
+        ("plain", "plain", False, False),
+        ("distilled, random start", "random-start", False, True),
+        ("inherited, no teacher", "no-teacher", True, False),
+        ("inherited and distilled", "student", True, True),
+    ):
+        figures = atomic.read_json(out / "eval" / f"{role}.json")
+        cells = [figures["zero_shot"]["top1"], figures["retrieval"]["t2i_r1"], figures["retrieval"]["i2t_r1"]]
+        assert f"| {arm} | " + " | ".join(f"{value:.1f}" for value in cells) + " |" in text
+        card = atomic.read_json(out / ("" if role == "student" else role) / "student" / "card.json")
+        assert bool(card["inherited"]["towers"]) == inherits
+        assert bool(card["teachers"]) == teacher
+
+
 def test_a_rehearsal_is_marked_everywhere(tmp_path, tiny_teacher):
     out = tmp_path / "r"
     result = call(*small(out, tiny_teacher), "--rehearse", "--set", "export.targets=['onnx']")
