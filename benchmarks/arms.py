@@ -33,7 +33,7 @@ ARMS = {  # name -> (objective or None for the recipe's, inherits)
     "distilled": (None, True),
     "plain": ("clip", False),
     "distilled, random start": (None, False),
-    "plain CLIP loss, inherited start": ("clip", True),
+    "inherited, no teacher": ("clip", True),
 }
 KEYS = (
     ("zero-shot top-1", "zero_shot", "top1"),
