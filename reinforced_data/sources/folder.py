@@ -19,7 +19,7 @@ from reinforced_data.sources.parts.images import ImageListing
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
-from reinforced_data.sources.parts.text_table import TEXT_SUFFIXES, Paths, is_caption_name, read_rows
+from reinforced_data.sources.parts.text_table import TEXT_SUFFIXES, Paths, image_column, is_caption_name, read_rows
 from reinforced_data.sources.table import TableListing
 from reinforced_data.sources.webdataset import TAR, TarListing
 
@@ -169,7 +169,7 @@ def _fit(file: Path, paths: Paths, there: bool) -> tuple[set[str], bool] | None:
             raise  # it says what it is
         return None
     names = {str(name).lower(): name for row in rows[:_ROWS_LOOKED_AT] for name in row}
-    image = next((names[name] for name in (*IMAGE_NAMES, *PATH_NAMES) if name in names), None)
+    image = image_column(list(names.values()))
     captions = any(is_caption_name(name) for name in names)
     if image is None or not (captions or {*LABEL_NAMES} & {*names}):
         return None

@@ -4,7 +4,6 @@ Rows of the same image path become one sample with several captions. Images are 
 Parquet row group at a time. A list of the file's keys is kept in memory, its images never.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -27,10 +26,10 @@ from reinforced_data.sources.parts.columns import (
 )
 from reinforced_data.sources.parts.files import Found, walk
 from reinforced_data.sources.parts.listing import serve
-from reinforced_data.sources.parts.parquet import RowGroups, open_parquet
+from reinforced_data.sources.parts.parquet import RowGroups, footer_sha256, open_parquet, read_columns
 from reinforced_data.sources.parts.same import same_images, told
 from reinforced_data.sources.parts.splits import Choice, part_of
-from reinforced_data.sources.parts.text_table import Paths, Rows, read_rows
+from reinforced_data.sources.parts.text_table import Paths, Rows, part_lists, read_rows
 
 
 class ArrowColumn(Sequence[Any]):
@@ -72,6 +71,7 @@ class TableListing:
         self._caption_columns = caption_columns
         self._base = found.folder if found else files[0].parent
         self._known = Paths(self._base, found.images) if found else None
+        self._lists = part_lists(found) if found else {}
         self._notes: list[str] = []
         self.parts: Sequence[str | None] | None = None
         self._images: RowGroups[Any] | None = None
@@ -107,7 +107,9 @@ class TableListing:
 
         first = open_parquet(files[0])
         self._columns = find_columns(first.schema_arrow.names, f"The table {str(files[0])!r}", self._caption_columns)
-        wanted = [name for name in (self._columns.key, *self._columns.texts, self._columns.label) if name]
+        wanted = [
+            name for name in (self._columns.key, *self._columns.texts, self._columns.label, self._columns.split) if name
+        ]
         image_type = first.schema_arrow.field(self._columns.image).type
         if pa.types.is_string(image_type) or pa.types.is_large_string(image_type):
             wanted.append(self._columns.image)
@@ -122,8 +124,8 @@ class TableListing:
                         f"{str(file)!r} lacks the column(s) {', '.join(sorted(missing))} that {str(files[0])!r} has. "
                         "Give all the files of a set the same columns."
                     )
-                tables.append(_read_columns(parquet, wanted, file))
-            digests.append([file.name, file.stat().st_size, _footer_sha256(file)])
+                tables.append(read_columns(parquet, wanted, file))
+            digests.append([file.name, file.stat().st_size, footer_sha256(file)])
         label = self._columns.label
         self._label_names = class_names_of(first.schema_arrow.metadata, label) if label else None
         self.fingerprint = sha256_json(digests)
@@ -134,6 +136,8 @@ class TableListing:
                 f"The Parquet files of {self.location!r} do not fit together ({error}). Give the columns of all files "
                 "of a set the same types."
             ) from error
+        if self._columns.split:
+            self.parts = [None if part is None else str(part) for part in whole[self._columns.split].to_pylist()]
         return {name: ArrowColumn(whole[name]) for name in wanted}
 
     def _load_text(self, files: list[Path]) -> dict[str, Sequence[Any]]:
@@ -145,7 +149,7 @@ class TableListing:
             owner += [file] * len(found)
             self._notes += notes
         names = list(dict.fromkeys(name for row in rows for name in row))
-        self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns)
+        self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns, by_id=True)
         image = self._columns.image
         for row, file in zip(rows, owner, strict=True):
             row[image] = self._place(row.get(image), file.parent)
@@ -179,10 +183,12 @@ class TableListing:
 
     def _parts_of(self, rows: Rows, owner: list[Path]) -> list[str | None] | None:
         """Per row its part: by the split column, by the name of its table, or by the folder of its image."""
-        column = self._columns.split
+        column, lists = self._columns.split, self._lists
         parts: list[str | None] = []
         for row, file in zip(rows, owner, strict=True):
-            said = part_of(str(row.get(column))) if column else None
+            said = (
+                part_of(str(row.get(column))) if column else lists.get(str(row[self._columns.image]).rpartition("/")[2])
+            )
             in_name = next((part for word in re.split(r"[-_. ]", file.stem) if (part := part_of(word))), None)
             folders = str(row[self._columns.image]).split("/")[:-1]
             parts.append(said or in_name or next((part for name in folders if (part := part_of(name))), None))
@@ -231,22 +237,6 @@ def _same(table: Any) -> Any:
     return table
 
 
-def _read_columns(parquet: Any, names: list[str], file: Path) -> Any:
-    """Whole columns of an open Parquet file. Raises DistillError naming the file when they are damaged."""
-    import pyarrow as pa
-
-    try:
-        table = parquet.read(columns=names)
-        table.validate(full=True)  # strings that are not UTF-8 would raise later, in the middle of a run
-        return table
-    except (pa.ArrowException, OSError, ValueError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise DistillError(
-            f"The column(s) {', '.join(names)} of {str(file)!r} cannot be read ({words}). The file is damaged; copy or "
-            "make it again."
-        ) from error
-
-
 def _path_of(value: Any) -> str:
     path = value.get("path") if isinstance(value, dict) else value
     return path if isinstance(path, str) else ""
@@ -278,15 +268,6 @@ def _same_path(paths: Sequence[Any]) -> list[list[int]]:
     for row in range(len(paths)):
         groups.setdefault(paths[row] or row, []).append(row)
     return list(groups.values())
-
-
-def _footer_sha256(file: Path) -> str:
-    """Hash of a Parquet file's footer: schema, row counts, offsets and sizes of every column chunk."""
-    with open(file, "rb") as stream:
-        stream.seek(-8, 2)
-        length = int.from_bytes(stream.read(4), "little")
-        stream.seek(-8 - length, 2)
-        return hashlib.sha256(stream.read(length)).hexdigest()
 
 
 @SOURCES.register("table")

@@ -75,12 +75,15 @@ class Columns:
         return [*self.captions, *self.tagged]
 
 
-def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str, str] | None = None) -> Columns:
+def find_columns(
+    names: Sequence[str], where: str, caption_columns: Mapping[str, str] | None = None, *, by_id: bool = False
+) -> Columns:
     """The columns of a table by name.
 
     Args:
         names: what the table has.
         caption_columns: see `open.open_source`; these are no longer taken for the table's real captions.
+        by_id: whether an id may stand for the path, of a table of captions that has nothing else.
 
     Raises UsageError listing what is there when there is no image column, or none of a name in `caption_columns`.
     """
@@ -96,6 +99,9 @@ def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str,
         return next((name for name in found if name not in tagged), None)
 
     image = first((*IMAGE_NAMES, *PATH_NAMES))
+    captions = _caption_columns(by_lower, tagged)
+    if image is None and by_id and captions:
+        image = first(KEY_NAMES)
     if image is None:
         raise UsageError(
             f"{where} has no image column: its columns are {', '.join(names) or 'none'}. Name the column of encoded "
@@ -103,8 +109,8 @@ def find_columns(names: Sequence[str], where: str, caption_columns: Mapping[str,
         )
     return Columns(
         image=image,
-        key=first(KEY_NAMES),
-        captions=_caption_columns(by_lower, tagged),
+        key=None if image == (key := first(KEY_NAMES)) else key,
+        captions=captions,
         label=first(LABEL_NAMES),
         tagged=tagged,
         split=first(SPLIT_NAMES),

@@ -5,6 +5,7 @@ Picklable (open files and kept groups are dropped), so that data loader workers 
 """
 
 import bisect
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,31 @@ def open_parquet(path: Path) -> Any:
         raise DistillError(
             f"The file {str(path)!r} cannot be read as Parquet ({error}). It may be cut short; copy or make it again."
         ) from error
+
+
+def read_columns(parquet: Any, names: list[str], file: Path) -> Any:
+    """Whole columns of an open Parquet file. Raises DistillError naming the file when they are damaged."""
+    import pyarrow as pa
+
+    try:
+        table = parquet.read(columns=names)
+        table.validate(full=True)  # strings that are not UTF-8 would raise later, in the middle of a run
+        return table
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise DistillError(
+            f"The column(s) {', '.join(names)} of {str(file)!r} cannot be read ({words}). The file is damaged; copy or "
+            "make it again."
+        ) from error
+
+
+def footer_sha256(file: Path) -> str:
+    """Hash of a Parquet file's footer: schema, row counts, offsets and sizes of every column chunk."""
+    with open(file, "rb") as stream:
+        stream.seek(-8, 2)
+        length = int.from_bytes(stream.read(4), "little")
+        stream.seek(-8 - length, 2)
+        return hashlib.sha256(stream.read(length)).hexdigest()
 
 
 class Kept(Protocol):

@@ -14,12 +14,16 @@ from typing import Any
 
 from distill.core.errors import DistillError
 from reinforced_data.read_as import counted
-from reinforced_data.sources.parts.columns import CAPTION_COLUMN, CAPTION_NAMES, IMAGE_NAMES, PATH_NAMES
+from reinforced_data.sources.parts.columns import CAPTION_COLUMN, CAPTION_NAMES, IMAGE_NAMES, KEY_NAMES, PATH_NAMES
+from reinforced_data.sources.parts.files import Found
+from reinforced_data.sources.parts.text import decoded
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".token")
 MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
 _SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
 _TOKEN_LINE = re.compile(r"(\S.*?\.\w{3,4})#\d+\s+(.+)")  # Flickr8k.token.txt: "name.jpg#0<tab>caption"
+
+_PART_LIST = re.compile(r"(?:.*[._/])?(train|dev|val|test)[._]?images\.txt")
 
 Rows = list[dict[str, Any]]
 
@@ -34,7 +38,7 @@ def read_rows(file: Path) -> tuple[Rows, list[str]]:
             return _json_lines(text, line), []
         if file.suffix.lower() == ".json":
             return _json_rows(json.loads(text)), []
-        if file.suffix.lower() == ".txt" and _TOKEN_LINE.match(text):
+        if file.suffix.lower() in (".txt", ".token") and _TOKEN_LINE.match(text):
             matches = [_TOKEN_LINE.match(row) for row in text.splitlines()]
             return [{"file_name": found[1], "caption": found[2]} for found in matches if found], []
         return _cells(text, file, line)
@@ -103,6 +107,12 @@ def _separator(header: str, usual: str) -> str:
     return max((usual, *_SEPARATORS), key=known)
 
 
+def image_column(names: Sequence[str]) -> str | None:
+    """The column of a text table that says which image a row is of; an id where nothing better is there."""
+    lower = {name.lower(): name for name in reversed(names)}
+    return next((lower[name] for name in (*IMAGE_NAMES, *PATH_NAMES, *KEY_NAMES) if name in lower), None)
+
+
 def is_caption_name(name: str) -> bool:
     """Whether a column of this name holds captions."""
     return name.lower() in CAPTION_NAMES or CAPTION_COLUMN.fullmatch(name.lower()) is not None
@@ -135,6 +145,16 @@ def _karpathy(image: dict[str, Any]) -> dict[str, Any]:
     if "filename" in image and isinstance(image.get("filepath"), str):
         image = {**image, "filename": f"{image['filepath']}/{image['filename']}"}
     return {name: value for name, value in image.items() if name not in ("filepath", "imgid", "sentids", "cocoid")}
+
+
+def part_lists(found: Found) -> dict[str, str]:
+    """Name of an image -> its part, by the lists that Flickr8k has: "Flickr_8k.trainImages.txt", a name a line."""
+    parts: dict[str, str] = {}
+    for name in found.sizes:
+        if match := _PART_LIST.fullmatch(name.lower()):
+            lines = decoded((found.folder / name).read_bytes())[0].splitlines()
+            parts |= {line.strip(): match[1] for line in lines if line.strip()}
+    return parts
 
 
 class Paths:

@@ -7,7 +7,7 @@ import pytest
 from distill.core.errors import UsageError
 from reinforced_data.source import open_source
 from reinforced_data.sources.parts.words import folder_words
-from tests.reinforced_data.sources.test_sources import keys, png, put, texts
+from tests.reinforced_data.sources.test_sources import keys, png, put, texts, write_parquet
 
 
 def all_of(place):
@@ -83,6 +83,8 @@ TABLES = {
     "Flickr8k.token.txt": "".join(f"{name}#{n % 2}\t{text}\n" for n, (name, text) in enumerate(PAIRS)),
     "annotations/captions_all.json": json.dumps(COCO),
     "dataset_flickr8k.json": json.dumps(KARPATHY),
+    "results_20130124.token": "".join(f"{name}#{n % 2}\t{text}\n" for n, (name, text) in enumerate(PAIRS)),
+    "ids.csv": "image_id,caption\n" + "".join(f'{name[0]},"{text}"\n' for name, text in PAIRS),
     "deep/metadata.json": json.dumps([{"id": i, "image": name, "caption": texts} for i, (name, texts) in enumerate(CAPTIONS.items())]),
     "names.json": json.dumps(CAPTIONS),
     "images/metadata.jsonl": "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in PAIRS),
@@ -126,6 +128,25 @@ def test_parts_of_a_table_and_a_named_part(tmp_path):
     with pytest.raises(UsageError, match="no part 'test'"):
         put(tmp_path / "u.csv", "filename,caption\n0.jpg,a\n")
         open_source(str(tmp_path / "u.csv"), "named:test")
+
+
+def test_parts_in_a_column_of_parquet_and_in_flickr8ks_lists(tmp_path):
+    rows = [
+        {"image": {"bytes": png(i), "path": None}, "caption": str(i), "split": ("train", "test")[i % 2]}
+        for i in range(6)
+    ]
+    write_parquet(tmp_path / "p.parquet", rows)
+    for split, wanted in (("train", "024"), ("eval", "135"), ("named:test", "135")):
+        source = open_source(str(tmp_path / "p.parquet"), split)
+        assert [texts(source[row]) for row in range(3)] == [[number] for number in wanted]
+    place = tmp_path / "flickr8k"
+    for name in CAPTIONS:
+        put(place / "Flicker8k_Dataset" / name, png(int(name[0])))
+    put(place / "Flickr8k_text" / "Flickr8k.token.txt", TABLES["Flickr8k.token.txt"])
+    put(place / "Flickr8k_text" / "Flickr_8k.trainImages.txt", "0.jpg\n2.jpg\n")
+    put(place / "Flickr8k_text" / "Flickr_8k.testImages.txt", "1.jpg\n3.jpg\n")
+    assert keys(open_source(str(place), "train")) == [f"Flicker8k_Dataset/{i}.jpg" for i in (0, 2)]
+    assert keys(open_source(str(place), "eval")) == [f"Flicker8k_Dataset/{i}.jpg" for i in (1, 3)]
 
 
 def test_what_is_left_aside_is_counted_by_kind(tmp_path, monkeypatch):
