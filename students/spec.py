@@ -100,7 +100,8 @@ class StudentSpec:
     ) -> "StudentSpec":
         """The same architecture with another input size, context length or text depth (None leaves it alone).
 
-        Such a student no longer has the published parameter counts, so they are dropped.
+        Such a student no longer has the published parameter counts, so they are dropped; what its training keeps is taken
+        to grow with the pixels.
         """
         if image_size is None and context_length is None and text_layers is None:
             return self
@@ -113,7 +114,10 @@ class StudentSpec:
                 cfg["multimodal_cfg"]["context_length"] = context_length
         if text_layers is not None:
             cfg["text_cfg"]["layers"] = text_layers
-        return replace(self, model_cfg=cfg, published_params=None)
+        activation_mb = self.activation_mb
+        if activation_mb is not None and image_size is not None:
+            activation_mb *= (image_size / self.image_size) ** 2
+        return replace(self, model_cfg=cfg, published_params=None, activation_mb=activation_mb)
 
 
 STUDENTS: Registry[StudentSpec] = Registry("student", ("students.zoo",))

@@ -14,6 +14,7 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import apply_settings, parse
+from distill.models import student_spec
 from distill.processes import Place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
@@ -127,7 +128,7 @@ def _precision(recipe: Recipe) -> tuple[str, str]:
 
 def _batch(recipe: Recipe, published: PublishedTraining, images: int, place: Place, memory: float) -> tuple[int, str]:
     """A global batch: the published share of one process, halved until it fits the device and the data hold two."""
-    spec = STUDENTS.get(recipe.student.name)
+    spec = student_spec(recipe.student)
     share = published.batch_per_process
     reasons = [f"{share} a process, as published (of {published.batch_size:,} in all)"]
     needed = (spec.activation_mb or 0.0) * (1 if _precision(recipe)[0] == "bf16" else 2) / 1000  # GB per pair
@@ -212,7 +213,7 @@ def lines(recipe: Recipe, filled: Filled, published: PublishedTraining | None) -
             if value is not None:
                 said.append(f"  {key} = {value}: {reason}")
     if published and not recipe.rehearse and recipe.student.inherit != "copy":
-        said += short_budget(recipe, published, STUDENTS.get(recipe.student.name))
+        said += short_budget(recipe, published, student_spec(recipe.student))
     return said
 
 

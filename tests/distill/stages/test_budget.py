@@ -55,6 +55,12 @@ def test_a_student_with_a_published_recipe_trains_by_it(machine, tmp_path, capsy
     assert "2508.20691" in said
 
 
+@pytest.mark.parametrize(("pixels", "batch"), [(128, 512), (512, 64)])
+def test_another_image_size_needs_another_batch(machine, tmp_path, capsys, pixels, batch):
+    recipe = load_recipe(None, [*MCI2, f"student.image_size={pixels}"])
+    assert settled(recipe, tmp_path, capsys)[0].train.batch_size == batch
+
+
 def test_tinyclip_has_its_own(machine, tmp_path, capsys):
     job = settled(load_recipe(None, ["student.name=tinyclip-vit8m16", *MCI2[1:]]), tmp_path, capsys)[0]
     train = job.train
@@ -149,6 +155,8 @@ def test_an_absurd_budget_is_said_with_the_published_one(machine, tmp_path, caps
     said = settled(load_recipe(None, [*MCI2, *short]), tmp_path, capsys)[2].splitlines()[-1]
     for fact in ("10,240 samples", "99 M parameters", "13,107,200,000", "1,280,000 times"):
         assert fact in said
+    other_size = load_recipe(None, [*MCI2, *short, "student.text_layers=2"])
+    assert "M parameters" not in settled(other_size, tmp_path, capsys)[2]  # 99 M would be another model's
     enough = [*MCI2, "train.batch_size=4096", "train.steps=3300", "data=rendered:train=9000"]
     assert "short budget" not in settled(load_recipe(None, enough), tmp_path, capsys)[2]
     rehearsal = rehearsal_of(load_recipe(None, MCI2))
