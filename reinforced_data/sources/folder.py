@@ -21,7 +21,7 @@ from reinforced_data.sources.parts.parquet import open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
 from reinforced_data.sources.parts.text_table import TEXT_SUFFIXES, Paths, image_column, is_caption_name, read_rows
 from reinforced_data.sources.table import TableListing
-from reinforced_data.sources.webdataset import TAR, TarListing
+from reinforced_data.sources.webdataset import BESIDE_TARS, TAR, TarListing
 
 _TABLE_WORDS = {
     "metadata", "captions", "caption", "annotations", "results", "dataset", "labels", "index", "token", "data"
@@ -45,10 +45,14 @@ def open_folder(
     found, licence = walk(root), _licence(root)
     files = _packed(found)
     if files:
+        used = {file.relative_to(root).as_posix() for file in files}
         choice = choose([part for file in files if (part := _part_of(file, root))], split, where)
         files = [file for file in files if not choice.parts or _part_of(file, root) in choice.parts]
         kind = TarListing if ending(files[0].name) == TAR else TableListing
-        return serve(kind(files, root.name, str(root), licence, caption_columns), choice, split, limit, where)
+        packed = kind(files, root.name, str(root), licence, caption_columns)
+        used |= {name for name in found.sizes if PurePosixPath(name).name in BESIDE_TARS}
+        packed.read_as = packed.read_as.but(unread={**packed.read_as.unread, **found.unread(used)})
+        return serve(packed, choice, split, limit, where)
     tables = _tables(found)
     if tables:
         listing = TableListing(tables, root.name, str(root), licence, caption_columns, found)

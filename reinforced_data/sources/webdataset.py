@@ -39,6 +39,8 @@ from reinforced_data.sources.parts.tars import TarIndex
 from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 
 TAR = ".tar"
+# What CLIP_benchmark lays beside its tars.
+BESIDE_TARS = ("classnames.txt", "dataset_type.txt", "zeroshot_classification_templates.txt", "nshards.txt")
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
 _MAX_FILES = 1_000_000
 _BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
