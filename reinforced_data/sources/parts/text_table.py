@@ -15,7 +15,7 @@ from typing import Any
 from distill.core.errors import DistillError
 from reinforced_data.read_as import counted
 from reinforced_data.sources.parts.columns import CAPTION_COLUMN, CAPTION_NAMES, IMAGE_NAMES, KEY_NAMES, PATH_NAMES
-from reinforced_data.sources.parts.files import Found
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending
 from reinforced_data.sources.parts.text import decoded
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".token")
@@ -61,46 +61,59 @@ def _json_lines(text: str, line: list[int]) -> Rows:
 
 
 def _cells(text: str, file: Path, line: list[int]) -> tuple[Rows, list[str]]:
-    """Rows of separated cells. Surplus cells belong to the last column when that is the captions': a separator inside."""
+    """Rows of separated cells. Surplus cells belong to the captions' column when there is one: a separator inside."""
     usual = "\t" if file.suffix.lower() == ".tsv" else ","
-    separator = _separator(text.split("\n", 1)[0], usual)
-    spaced = f"{separator} " in text.split("\n", 1)[0]
+    first = text.split("\n", 1)[0]
+    separator = _separator(first, usual)
+    spaced = f"{separator} " in first
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
     stream = io.StringIO(text, newline="")
     if separator == "|":  # Flickr30k's results.csv has lone quotation marks inside
         reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced)
-    header = [name.strip() for name in next(reader, [])]
-    last = bool(header) and is_caption_name(header[-1])
+    notes = [f"cells of {file.name} are separated by {_SEPARATORS[separator]}"] if separator != usual else []
+    if _is_pair(first, separator):
+        header = ["file_name", "caption"]
+        notes.append(f"{file.name} has no header: file names, then captions")
+    else:
+        header = [name.strip() for name in next(reader, [])]
+    places = [place for place, name in enumerate(header) if is_caption_name(name)]
+    joined = places[0] if len(places) == 1 else None
     rows, surplus, short = Rows(), 0, 0
     for cells in reader:
         line[0] = reader.line_num
         if not cells:
             continue
-        if len(cells) > len(header) and header:
+        more = len(cells) - len(header)
+        if more > 0 and header:
             surplus += 1
-            if last:
-                cells = [*cells[: len(header) - 1], (separator + " " * spaced).join(cells[len(header) - 1 :])]
-        short += len(cells) < len(header)
+            if joined is not None:
+                caption = (separator + " " * spaced).join(cells[joined : joined + more + 1])
+                cells = [*cells[:joined], caption, *cells[joined + more + 1 :]]
+        short += more < 0
         rows.append(dict(zip(header, (cell.strip() if spaced else cell for cell in cells), strict=False)))
-    notes = [f"cells of {file.name} are separated by {_SEPARATORS[separator]}"] if separator != usual else []
     if surplus:
-        done = (
-            "taken as part of the caption"
-            if last
-            else "their surplus is dropped; quote captions that hold the separator"
-        )
+        done = "their surplus is dropped; quote cells that hold the separator"
+        done = done if joined is None else "taken as part of the caption"
         notes.append(f"{counted(surplus, 'line has', 'lines have')} more cells than the header of {file.name}: {done}")
     if short:
         notes.append(f"{counted(short, 'line has', 'lines have')} fewer cells than the header of {file.name}")
     return rows, notes
 
 
+def _is_pair(line: str, separator: str) -> bool:
+    """Whether a first line is no header but the name of an image and its caption."""
+    name, found, caption = line.partition(separator)
+    return bool(found and caption.strip()) and ending(name.strip().strip('"')) in IMAGE_SUFFIXES
+
+
 def _separator(header: str, usual: str) -> str:
     """The separator that makes known column names of a header line, the usual one where it does."""
 
     def known(separator: str) -> int:
+        if _is_pair(header, separator):
+            return 2
         names = [name.strip().strip('"').lower() for name in header.split(separator)]
         return sum(name in (*IMAGE_NAMES, *PATH_NAMES) or is_caption_name(name) for name in names)
 
@@ -135,6 +148,8 @@ def _json_rows(value: Any) -> Rows:
         ]
         if not lists and all(isinstance(item, str | list) for item in value.values()):
             return [{"file_name": name, "captions": item} for name, item in value.items()]
+        if not lists and value and all(isinstance(item, dict) for item in value.values()):
+            return [{"file_name": name, **item} for name, item in value.items()]
         value = lists[0] if lists else []
     if not isinstance(value, list):
         raise ValueError("no list of objects")

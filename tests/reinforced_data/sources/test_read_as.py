@@ -85,6 +85,9 @@ TABLES = {
     "dataset_flickr8k.json": json.dumps(KARPATHY),
     "results_20130124.token": "".join(f"{name}#{n % 2}\t{text}\n" for n, (name, text) in enumerate(PAIRS)),
     "ids.csv": "image_id,caption\n" + "".join(f'{name[0]},"{text}"\n' for name, text in PAIRS),
+    "captions.tsv": "".join(f"{name}\t{text}\n" for name, text in PAIRS),
+    "middle.csv": "filename,caption,note\n" + "".join(f"{name},{text},x\n" for name, text in PAIRS),
+    "captions.json": json.dumps({name: {"captions": texts} for name, texts in CAPTIONS.items()}),
     "deep/metadata.json": json.dumps([{"id": i, "image": name, "caption": texts} for i, (name, texts) in enumerate(CAPTIONS.items())]),
     "names.json": json.dumps(CAPTIONS),
     "images/metadata.jsonl": "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in PAIRS),
@@ -111,6 +114,8 @@ def test_tables_of_captions_as_sets_bring_them(tmp_path, table):
         "results.csv": "separated by '|'",
         "lists.csv": "separated by ';'",
         "surplus.csv": "4 lines have more cells",
+        "middle.csv": "4 lines have more cells",
+        "captions.tsv": "no header",
     }.get(table, "") in said
 
 
