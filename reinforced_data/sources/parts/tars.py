@@ -1,8 +1,9 @@
 """What lies where in tar files: headers are read once, members with one read each, and nothing is ever extracted.
 
-Members are grouped the way WebDataset groups them (but for dots before digits, "v2.0.jpg"): up to the first dot it is the sample,
-the rest ("jpg", "syn.json") says what the member is. What is not an ordinary file with a plain relative name is listed
-in `problems` with its reason and never read. Compressed tars are left out: they have no random access.
+Members are grouped the way WebDataset groups them: folder and file name up to the first dot of the name are the sample,
+the rest ("jpg", "syn.json") says what the member is; but for dots of names, as in "v2.0.jpg" or "a.b.jpg" with "a.b.txt". What
+is not an ordinary file with a plain relative name is listed in `problems` with its reason and never read. Compressed tars are
+left out: they have no random access.
 """
 
 import os
@@ -11,7 +12,7 @@ import tarfile
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -166,6 +167,17 @@ class Names(Sequence[str]):
         return bytes(self._bytes[start : self._ends[row]]).decode("utf-8", "surrogatepass")
 
 
+def _by_last_dot(key: str, members: list[Member]) -> list[tuple[str, list[Member]]]:
+    """A group as it is, or parted where the dots are of names: no ending is plain, and names before the last dot repeat."""
+    parted: dict[str, list[Member]] = {}
+    for member in members:
+        more, _, kind = member.kind.rpartition(".")
+        parted.setdefault(f"{key}.{more}", []).append(replace(member, key=f"{key}.{more}", kind=kind))
+    if all("." in member.kind for member in members) and any(len(found) > 1 for found in parted.values()):
+        return list(parted.items())
+    return [(key, members)]
+
+
 class TarIndex:
     """The samples of `files`, in order: for each its key and members. Held as flat arrays; picklable.
 
@@ -201,6 +213,7 @@ class TarIndex:
                 problems.append(Problem(f"{found.key}.{found.kind}", "the tar has two members of this name"))
             else:
                 members.append(found)
+        groups = {key: members for group in groups.items() for key, members in _by_last_dot(*group)}
         for key, members in groups.items():
             self._append(number, f"{file.stem}/{key}" if key in seen else key, members)
         seen.update(groups)

@@ -82,7 +82,13 @@ def test_tars_of_clip_benchmark(tmp_path):
 
 def test_dots_in_names_of_tar_members(tmp_path):
     members = [m for i in range(3) for m in ((f"photo 2.{i}.png", png(i)), (f"photo 2.{i}.txt", f"text {i}"))]
+    members += [("b.x.png", png(8)), ("b.x.txt", "final"), ("b.y.png", png(9)), ("b.y.txt", "draft")]
     make_tar(tmp_path / "x.tar", [*members, ("a.left.png", png(7)), ("a.txt", "seen from the left")])
     source = open_source(str(tmp_path / "x.tar"), "given")
     found = {sample.key: texts(sample) for sample in map(source.__getitem__, range(len(source)))}
-    assert found == {**{f"photo 2.{i}": [f"text {i}"] for i in range(3)}, "a": ["seen from the left"]}
+    assert found == {
+        **{f"photo 2.{i}": [f"text {i}"] for i in range(3)},
+        "a": ["seen from the left"],
+        "b.x": ["final"],
+        "b.y": ["draft"],
+    }
