@@ -5,6 +5,7 @@ The environment finds the dependencies of the one that runs the tests, so that n
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -47,6 +48,13 @@ def built(tmp_path_factory):
     return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
 
 
+def in_folder(folder, *command):
+    """A command of the other environment: nothing of this one's PYTHONPATH."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.fixture(scope="module")
 def installed(built, tmp_path_factory):
     """The bin folder of a fresh environment with the wheel."""
@@ -55,23 +63,12 @@ def installed(built, tmp_path_factory):
     site = home / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     # A line of a .pth file is a folder to look in after this one; .pth files there (an editable install) are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(home / "bin" / "python"),
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*install, str(built[1])], check=True, capture_output=True)
+    # The other environment's copy, which is found through that line too, does not count as installed here.
+    words = ["install", "-q", "--no-deps", "--no-index", "--force-reinstall"]
+    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", *words, built[1]]
+    installed = in_folder(home, *pip)
+    assert installed.returncode == 0, installed.stderr
     return home / "bin"
-
-
-def in_folder(folder, *command):
-    return subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
