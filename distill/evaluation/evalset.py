@@ -138,15 +138,14 @@ def pixels(
 def _square(image: "Image", size: int, resize_mode: str, interpolation: str) -> "Image":
     from PIL import Image as Pillow
 
-    filters = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR}
-    how = filters.get(interpolation, Pillow.Resampling.BICUBIC)
+    # As open_clip has it, whatever is not bilinear is bicubic.
+    how = Pillow.Resampling.BILINEAR if interpolation == "bilinear" else Pillow.Resampling.BICUBIC
     if resize_mode == "squash":
         return image.resize((size, size), how)
     if resize_mode not in ("shortest", "longest"):
         raise UsageError(f"Unknown resize mode {resize_mode!r} of a model. Known: longest, shortest, squash.")
-    if (
-        resize_mode == "shortest"
-    ):  # torchvision's Resize and CenterCrop cut fractions of a pixel, timm's ResizeKeepRatio rounds
+    # torchvision's Resize, which crops, cuts fractions of a pixel; timm's ResizeKeepRatio, which fills up, rounds.
+    if resize_mode == "shortest":
         width, height = (int(size * side / min(image.size)) for side in image.size)
     else:
         width, height = (round(size * side / max(image.size)) for side in image.size)

@@ -135,8 +135,7 @@ class DistillTask(Trainable):
         else:
             return "as it began: no loss trains it"
         with torch.no_grad():
-            parameter.fill_(math.log(scale))
-        clamp_scale(parameter)
+            parameter.fill_(math.log(scale))  # not clamped: SigLIP's are above 100, and that is what training used
         return origin
 
     def forward(

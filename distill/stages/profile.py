@@ -12,16 +12,25 @@ from distill.stages.evaluate import Judged
 
 
 def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
-    """out/profile.json: the exported files on each device, and eager models side by side on this host."""
+    """Write profile.json: the exported files on each device, and eager models side by side on this host.
+
+    It is made anew when the files or the settings are others than it was made of, as after a resume with more targets.
+    """
     from distill.evaluation.eager_latency import eager_latency
+    from export.artifact import read_artifacts
     from export.device import list_devices
     from export.profile import profile
 
     settings, target = recipe.profile, run.profile
-    if target.exists() or not settings.enabled:
+    if not settings.enabled:
+        return
+    folders = run.exported()
+    files = {f"{folder.name}/{item.file}": item.sha256 for folder in folders for item in read_artifacts(folder)}
+    made_of = atomic.sha256_json({"files": files, "settings": settings.model_dump(mode="json")})
+    if target.exists() and atomic.read_json(target).get("made_of") == made_of:
         return
     with console.stage("profile on this host"):
-        exported = profile(run.exported(), run.student, settings)
+        exported = profile(folders, run.student, settings)
         eager = eager_latency(
             {
                 model.role if model.role != "teacher" else model.name: model.embedder("cpu")
@@ -34,7 +43,12 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
             rounds=settings.rounds,
         )
         host = next(asdict(device) for device in list_devices() if device.kind == "host")
-        result: dict[str, Any] = {"host": host, "exported": [asdict(item) for item in exported], "eager": eager}
+        result: dict[str, Any] = {
+            "made_of": made_of,
+            "host": host,
+            "exported": [asdict(item) for item in exported],
+            "eager": eager,
+        }
         if recipe.rehearse:
             result["rehearsal"] = MARK
         atomic.write_json(target, result)

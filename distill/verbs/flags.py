@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from distill.core.strict import Settings
@@ -51,8 +50,3 @@ def flagged(**flags: Any) -> dict[str, Any]:
 def recipe_of(recipe: RecipeLike, settings: Settings, **flags: Any) -> Recipe:
     """The recipe of a call; settings win over flags, flags over the recipe. Raises what `load_recipe` raises."""
     return load_recipe(recipe, settings, flagged(**flags))
-
-
-def path_of(path: AnyPath) -> Path:
-    """What a user gave as a path."""
-    return Path(path).expanduser()

@@ -28,7 +28,7 @@ def profile(
         settings: as of `distill.run`.
 
     Raises:
-        UsageError: there is nothing exported there.
+        UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student.
     """
     from export.artifact import ARTIFACT_FILE
     from export.profile import profile as measure
@@ -37,6 +37,9 @@ def profile(
     single = (path / ARTIFACT_FILE).exists()
     run = RunFolder(path.parent.parent if single else path)
     folders = [path] if single else run.exported()
+    for known in run.exports() if single and run.student.is_dir() else ():
+        if known.folder == path and known.wrong:
+            raise UsageError(f"{str(path)!r} is not timed: {known.wrong}")
     if not folders:
         raise UsageError(
             f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."

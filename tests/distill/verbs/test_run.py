@@ -235,9 +235,15 @@ def test_after_a_failed_gate_the_rest_is_done_and_other_thresholds_go_on(finishe
     assert "coreml-fp16.failed-parity** is not counted: failed parity" in text
     measured = [row for row in atomic.read_json(out / "profile.json")["exported"] if row["source"] == "measured"]
     assert {row["runtime"].split()[0].lower() for row in measured} & {"onnx", "onnxruntime"}
+    refused = call("profile", out / "export" / "coreml-fp16.failed-parity")
+    assert refused.returncode == 2
+    assert "failed parity" in refused.stderr
     again = call(*small(out, tiny_teacher, "--resume", *targets, "--json"))
     assert again.returncode == 0, again.stderr
     facts = json.loads(again.stdout)
+    assert {row["runtime"].split()[0] for row in facts["profiles"]} >= {
+        "Core"
+    }  # timed anew, with the file that came later
     assert {row["target"] for row in facts["exports"]} == {"coreml", "onnx"}
     assert facts["exports_left_out"] == {}
     assert facts["recipe"]["export"]["targets"] == ["coreml", "onnx"]
