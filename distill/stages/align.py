@@ -16,7 +16,8 @@ from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, share_run
+from distill.run_folder import RunFolder
+from distill.stages.opening import share_run
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ from distill.core.existing import Existing
 from distill.models import CaptionerSet, TeacherSet
 from distill.processes import Place, stage_device, this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, keep_recipe
+from distill.run_folder import RunFolder
+from distill.stages.opening import keep_recipe
 from reinforced_data.store.names import PLAN_FILE
 
 PUBLISHED = "datacompdr:"

@@ -8,7 +8,8 @@ from distill.core import atomic
 from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, discard_unless, share_run
+from distill.run_folder import RunFolder
+from distill.stages.opening import discard_unless, share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ReinforceResult
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE

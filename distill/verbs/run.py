@@ -10,7 +10,8 @@ from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, refuse_existing, share_run
+from distill.run_folder import RunFolder
+from distill.stages.opening import refuse_existing, share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import RunResult
 from reinforced_data.store.names import MANIFEST_FILE

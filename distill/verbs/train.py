@@ -9,7 +9,8 @@ from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder, share_run
+from distill.run_folder import RunFolder
+from distill.stages.opening import share_run
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import TrainResult
 

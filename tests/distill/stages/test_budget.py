@@ -17,8 +17,9 @@ from distill.learning.settings import CheckpointSettings
 from distill.processes import Place
 from distill.recipe import Recipe, load_recipe
 from distill.rehearsal import rehearsal_of
-from distill.run_folder import RunFolder, open_run
+from distill.run_folder import RunFolder
 from distill.stages import budget
+from distill.stages.opening import open_run
 
 MCI2 = ["student.name=mci2", "teachers=['dfn-vitl14']", "data=rendered:train=5000"]
 

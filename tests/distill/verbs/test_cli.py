@@ -113,7 +113,8 @@ def test_a_disk_with_too_little_room_is_refused_at_the_start(tmp_path, monkeypat
     from distill.core.errors import DistillError
     from distill.core.existing import Existing
     from distill.recipe import Recipe
-    from distill.run_folder import RunFolder, open_run
+    from distill.run_folder import RunFolder
+    from distill.stages.opening import open_run
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     with pytest.raises(DistillError, match="Only 5 MB are free"):
@@ -124,7 +125,8 @@ def test_resume_with_other_settings_names_them(tmp_path):
     from distill.core.errors import UsageError
     from distill.core.existing import Existing
     from distill.recipe import load_recipe
-    from distill.run_folder import RunFolder, open_run
+    from distill.run_folder import RunFolder
+    from distill.stages.opening import open_run
 
     open_run(RunFolder(tmp_path / "o"), load_recipe(None, []), Existing.REFUSE)
     open_run(RunFolder(tmp_path / "o"), load_recipe(None, ["profile.threads=2", "train.workers=1"]), Existing.RESUME)

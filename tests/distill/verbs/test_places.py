@@ -8,7 +8,8 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.recipe import Recipe, load_recipe
-from distill.run_folder import RunFolder, open_run
+from distill.run_folder import RunFolder
+from distill.stages.opening import open_run
 from reinforced_data.source import open_source
 from tests.reinforced_data.sources.test_sources import png, put
 

@@ -1,0 +1,223 @@
+"""How a run folder is opened: refused when it exists, resumed when it is the same job, with recipe, versions and commit
+inside. What lies where in it is in `distill.run_folder`.
+"""
+
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.core import atomic
+from distill.core.errors import DistillError, OutputExistsError, UsageError
+from distill.core.existing import Existing
+from distill.processes import this_place, wait_until
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+
+PACKAGES = (
+    "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
+    "executorch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "pyarrow",
+)  # fmt: skip
+MINIMUM_FREE_BYTES = 200_000_000
+# What may differ between a run and its continuation without making it another job.
+FREE_TO_CHANGE = (
+    "profile",
+    "cluster",
+    "reinforce.verify",
+    "export",
+    "train.workers",
+    "train.log_every",
+    "train.checkpoint_minutes",
+)
+
+PLACES = ("data", "eval.data", "eval.zero_shot", "reinforce.images")
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and package versions; "absent" for a package that is not installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def git_commit() -> str:
+    """The commit of the source tree this package runs from, with "+changes" when it is not clean; "" outside git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        call = ["git", "-C", str(root)]
+        head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        status = subprocess.run(
+            [*call, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        result |= _flat(item, f"{prefix}.{key}" if prefix else key)
+    return result
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Dotted keys whose values differ, apart from those free to change."""
+    a, b = _flat(old), _flat(new)
+    keys = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key) and not _moved(key, a.get(key), b.get(key))]
+    return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
+
+
+def _moved(key: str, old: Any, new: Any) -> bool:
+    """Whether two places of data may be one: written differently, or the old one is gone (fingerprints guard the content)."""
+    if key not in PLACES or not isinstance(old, str) or not isinstance(new, str) or not Path(new).exists():
+        return False
+    return (
+        Path(old).is_absolute() != Path(new).is_absolute() and Path(old).absolute() == Path(new).absolute()
+    ) or not (Path(old).exists() or ":" in old)
+
+
+def _keep_places(run: RunFolder, recipe: Recipe) -> None:
+    """Where the data lies now, for what reads the run later."""
+    resolved, now = atomic.read_json(run.resolved), _flat(recipe.model_dump(mode="json"))
+    before = _flat(resolved["recipe"])
+    changed = [key for key in PLACES if before.get(key) != now.get(key)]
+    for key in changed:
+        table, _, name = key.rpartition(".")
+        (resolved["recipe"][table] if table else resolved["recipe"])[name] = now[key]
+    if changed:
+        atomic.write_json(run.resolved, resolved)
+
+
+def refuse_existing(run: RunFolder, existing: Existing) -> None:
+    """Raise unless the run folder may be written to: it is new or empty, or the call said what to do with what is there.
+
+    Raises:
+        OutputExistsError: it holds something and the call said nothing of it.
+        UsageError: it is a file, or would be overwritten and is not a run.
+    """
+    if run.path.is_file():
+        raise UsageError(f"{str(run)!r} is a file; --out names a folder.")
+    if not (run.path.is_dir() and any(run.path.iterdir())):
+        return
+    if existing is Existing.OVERWRITE and not run.resolved.exists():
+        raise UsageError(
+            f"{str(run)!r} is not a run of distill (no {run.resolved.name} inside), so --overwrite will not delete it."
+        )
+    if existing is Existing.REFUSE:
+        raise OutputExistsError(
+            f"The output {str(run)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
+        )
+
+
+def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
+    """Make the run folder ready for `recipe`: new, the continuation of the same job, or (EXTEND) a job that adds to it.
+
+    `filled`: dotted key -> reason of the values that nobody set, kept in resolved.json.
+
+    The recipe that extends a run is not kept here, but by `keep_recipe` when the set has turned out to take it.
+
+    Raises:
+        OutputExistsError: it exists, and the call said nothing of it.
+        UsageError: the run to resume was started with other settings (names them).
+        DistillError: not enough free space to begin.
+    """
+    refuse_existing(run, existing)
+    if run.path.is_dir() and existing is Existing.OVERWRITE:
+        shutil.rmtree(run.path)
+    elif run.resolved.exists() and existing is not Existing.EXTEND:
+        keys = differing_keys(atomic.read_json(run.resolved)["recipe"], recipe.model_dump(mode="json"))
+        if keys:
+            raise UsageError(
+                f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
+                f"(see {run.resolved.name}), or give another --out.{_extend_hint(keys)}"
+            )
+        _keep_places(run, recipe)
+    run.path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(run.path).free
+    if free < MINIMUM_FREE_BYTES:
+        raise DistillError(
+            f"Only {free / 1e6:.0f} MB are free where {str(run)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
+            "Free some space or give another --out."
+        )
+    kept = atomic.read_json(run.resolved)["recipe"] if run.resolved.exists() else None
+    if kept is None or (existing is Existing.RESUME and kept != recipe.model_dump(mode="json")):
+        keep_recipe(run, recipe, filled)  # what was free to change is now as this call says
+
+
+def share_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
+    """`open_run` for the processes of one launcher: the first opens, the others go on when it has.
+
+    Raises what `open_run` raises, UsageError for OVERWRITE with several, and DistillError when the first does not open it.
+    """
+    place = this_place()
+    if existing is Existing.OVERWRITE and place.world > 1:
+        raise UsageError(
+            "--overwrite and several processes do not go together: one might begin while another still deletes. Remove the "
+            "old run with one process first, or give another --out."
+        )
+    if place.rank == 0:
+        open_run(run, recipe, existing, filled)
+        return
+    values = recipe.model_dump(mode="json")
+
+    def opened() -> bool:
+        return run.resolved.exists() and not differing_keys(atomic.read_json(run.resolved)["recipe"], values)
+
+    wait_until(
+        opened if existing is not Existing.EXTEND else run.resolved.exists, f"the first process to open {str(run)!r}"
+    )
+
+
+@contextlib.contextmanager
+def discard_unless(run: RunFolder, begun: Path, *, first: bool = True) -> Iterator[None]:
+    """When the work inside fails before the file `begun` was there, forget the run: the call may be mended and
+    repeated without --overwrite. Only the first process does so."""
+    try:
+        yield
+    except DistillError:
+        if first and not begun.exists():
+            for file in (run.recipe, run.resolved, run.log):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                run.path.rmdir()
+        raise
+
+
+def _extend_hint(keys: list[str]) -> str:
+    grows = set(keys) <= {"teachers", "captioners", "reinforce.views_per_image"}
+    return " To add teachers, captioners or views to a finished set: distill reinforce --extend." if grows else ""
+
+
+def keep_recipe(run: RunFolder, recipe: Recipe, filled: Mapping[str, str] | None = None) -> None:
+    """Write recipe.toml and resolved.json: what the run is made by, which a resume reads.
+
+    `filled`: as of `open_run`; None keeps what resolved.json says already.
+    """
+    import tomli_w
+
+    values = recipe.model_dump(mode="json")
+    atomic.write_text(run.recipe, tomli_w.dumps(_without_none(values)))
+    if filled is None:
+        filled = atomic.read_json(run.resolved).get("filled", {}) if run.resolved.exists() else {}
+    atomic.write_json(
+        run.resolved, {"recipe": values, "filled": dict(filled), "versions": versions(), "commit": git_commit()}
+    )
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
