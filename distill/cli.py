@@ -66,6 +66,9 @@ RehearseFlag = Annotated[bool, typer.Option("--rehearse", help="Full size, rando
 TargetFlag = Annotated[
     list[str] | None, typer.Option("--target", help="Export target; may repeat. See distill list targets.")
 ]
+PrecisionFlag = Annotated[
+    list[str] | None, typer.Option("--precision", help="Of the exported files: fp16, int8, w8...; may repeat.")
+]
 DeviceFlag = Annotated[
     list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
 ]
@@ -113,8 +116,8 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None], *, every_pro
 def run(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
     student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
-    device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False, resume: ResumeFlag = False,
-    overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    precision: PrecisionFlag = None, device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
+    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
     from distill.reporting.table import show
@@ -122,8 +125,8 @@ def run(
 
     result = verb(
         recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
-        target=target or (), device=device or (), out=out, rehearse=rehearse, resume=resume, overwrite=overwrite,
-        settings=sets or (),
+        target=target or (), precision=precision or (), device=device or (), out=out, rehearse=rehearse, resume=resume,
+        overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
     _print(result, as_json, lambda done: show(done.facts))
 
@@ -199,12 +202,13 @@ def evaluate(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A run folder with a trained student.")],
-    target: TargetFlag = None, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    target: TargetFlag = None, precision: PrecisionFlag = None, overwrite: OverwriteFlag = False, sets: SetFlag = None,
+    as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files, parity proven on them."""
     from distill.verbs.export import export as verb
 
-    result = verb(folder, target=target or (), overwrite=overwrite, settings=sets or ())
+    result = verb(folder, target=target or (), precision=precision or (), overwrite=overwrite, settings=sets or ())
     _print(result, as_json, lambda done: print_rows(done.artifacts))
 
 

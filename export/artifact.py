@@ -57,6 +57,7 @@ class LatencyProfile:
     """One latency, with its source. `measured` carries figures; `not measured` carries none, only the reason.
 
     Attributes:
+        precision: of the timed file; "fp32" for the eager student.
         source: "measured" | "transferred" | "predicted" | "uncalibrated" | "not measured".
         p50_ms, p90_ms, p99_ms: milliseconds per call at batch 1.
         threads: intra-op threads of the runtime.
@@ -67,6 +68,7 @@ class LatencyProfile:
     device: str
     runtime: str
     tower: str
+    precision: str
     source: Literal["measured", "transferred", "predicted", "uncalibrated", "not measured"]
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -83,7 +85,7 @@ class ExportArtifact:
     """One exported tower.
 
     Attributes:
-        target, precision, tower: "executorch-xnnpack" | "coreml" | "onnx"; "fp32" | "fp16"; "image" | "text".
+        target, precision, tower: names as of `export.target`; "image" | "text".
         file: path relative to the artifact's folder.
         sha256: of the file (of the sorted content hashes for a package folder, ids made at random left out).
         inputs: name -> shape and dtype, for example {"image": "float32[1,3,64,64] RGB in [0, 1]"}.

@@ -22,7 +22,7 @@ from export.artifact import TOWERS, ExportArtifact, LatencyProfile, profile_file
 from export.children.timing import Runtime
 from export.device import DeviceInfo, list_devices
 from export.settings import ProfileSettings
-from export.target import get_target
+from export.target import Target, get_target
 
 EAGER = "eager"
 INPUTS = 8  # distinct inputs that the timed calls cycle through
@@ -78,12 +78,12 @@ def _measure_host(
     rows: _Rows = {}
     jobs: list[tuple[Path | None, str, dict[str, Any]]] = [(None, EAGER, {"source": str(student_dir)})]
     for folder, towers in artifacts.items():
-        target = get_target(towers[0].target)
+        target = get_target(towers[0].target, towers[0].precision)
         if target.no_latency:
-            rows[folder] = [_not_timed(info.name, target.runtime, tower, target.no_latency) for tower in TOWERS]
+            rows[folder] = [_not_timed(info.name, target, tower, target.no_latency) for tower in TOWERS]
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
-            jobs.append((folder, target.name, {"source": str(folder), "files": files}))
+            jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         scratch = Path(name)
         inputs = scratch / "inputs.npz"
@@ -95,9 +95,7 @@ def _measure_host(
             stack.callback(runtimes[-1].close)
         _take_turns(runtimes, settings, progress)
     for (source, label, _), runtime in zip(jobs, runtimes, strict=True):
-        rows[source] = [
-            _measured(info.name, _runtime_name(label), tower, runtime.times[tower], settings) for tower in TOWERS
-        ]
+        rows[source] = [_measured(info.name, label, tower, runtime.times[tower], settings) for tower in TOWERS]
     return rows
 
 
@@ -127,12 +125,13 @@ def _inputs(student_dir: Path) -> dict[str, Any]:
     return {"pixels": random.random((INPUTS, 3, size, size), dtype=np.float32), "tokens": tokens}
 
 
-def _measured(device: str, runtime: str, tower: str, times: list[float], settings: ProfileSettings) -> LatencyProfile:
+def _measured(device: str, label: str, tower: str, times: list[float], settings: ProfileSettings) -> LatencyProfile:
     p50, p90, p99 = (round(float(value), 4) for value in np.percentile(times, [50, 90, 99]))
     return LatencyProfile(
         device=device,
-        runtime=runtime,
+        runtime=_runtime_name(label),
         tower=tower,
+        precision="fp32" if label == EAGER else get_target(label).precision.name,
         source="measured",
         p50_ms=p50,
         p90_ms=p90,
@@ -147,13 +146,23 @@ def _measured(device: str, runtime: str, tower: str, times: list[float], setting
 
 def _not_measured(artifacts: dict[Path, list[ExportArtifact]], info: DeviceInfo) -> _Rows:
     return {
-        path: [_not_timed(info.name, get_target(towers[0].target).runtime, tower, info.missing) for tower in TOWERS]
+        path: [
+            _not_timed(info.name, get_target(towers[0].target, towers[0].precision), tower, info.missing)
+            for tower in TOWERS
+        ]
         for path, towers in artifacts.items()
     }
 
 
-def _not_timed(device: str, runtime: str, tower: str, reason: str) -> LatencyProfile:
-    return LatencyProfile(device=device, runtime=runtime, tower=tower, source="not measured", note=reason)
+def _not_timed(device: str, target: Target, tower: str, reason: str) -> LatencyProfile:
+    return LatencyProfile(
+        device=device,
+        runtime=target.runtime,
+        tower=tower,
+        precision=target.precision.name,
+        source="not measured",
+        note=reason,
+    )
 
 
 def _absent_device(device: str, known: dict[str, DeviceInfo]) -> DeviceInfo:

@@ -17,7 +17,7 @@ import numpy as np
 
 from distill.core import atomic
 from distill.core.arrays import Array
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
 from export.artifact import (
     FAILED_PARITY,
@@ -36,9 +36,9 @@ from export.artifact import (
 )
 from export.children.conversion import Conversion
 from export.settings import ExportSettings
-from export.target import INPUT_NAMES, OUTPUT_NAMES, Target, get_target
+from export.target import INPUT_NAMES, OUTPUT_NAMES, Target, chosen_targets
 from export.towers.parity import Reference, required_cosine
-from export.towers.programs import REFERENCE_FILE, check_inputs, write_programs
+from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
 
 FORMAT = 1  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
@@ -70,6 +70,11 @@ class ExportJob:
         return self.out / self.target.folder
 
     @property
+    def bar_key(self) -> str:
+        """The setting that `bar` comes from."""
+        return "min_cosine_quantized" if self.target.precision.closeness == "quantized" else "min_cosine"
+
+    @property
     def log_file(self) -> Path:
         """What the converting process prints."""
         return self.out / LOGS / f"{self.target.folder}.log"
@@ -86,6 +91,7 @@ def export_student(
     *,
     pixels: Array,
     tokens: Array,
+    calibration: tuple[Array, Array] | None = None,
     licence: str,
     provenance: dict[str, Any],
     resume: bool,
@@ -98,10 +104,11 @@ def export_student(
 
     Args:
         student_dir: folder that `Student.save` wrote.
-        settings: `min_cosine` is what every sample must reach in fp16 files; fp32 files must be a hundred times closer
-            to 1. `parity_samples` is the caller's: all of `pixels` and `tokens` are run.
+        settings: targets, precisions, and the cosine that every sample must reach. How many samples there are is the
+            caller's: all of `pixels` and `tokens` are run.
         pixels: [n, 3, S, S] float32, RGB in [0, 1]: real images for the parity check.
         tokens: [m, L] int32: real captions, tokenized.
+        calibration: pixels and tokens of the same shapes, other samples, for precisions that learn scales from them.
         licence, provenance: carried into every artifact.
         resume: keep folders that answer the same request and whose files still have their hashes.
         progress: called at each step with how many of the targets are done.
@@ -110,14 +117,22 @@ def export_student(
         Two artifacts (image, text) per target, in the order of the settings' targets.
 
     Raises:
-        UsageError: unknown target, missing student, wrong parity inputs.
+        UsageError: unknown target or precision, missing student, wrong parity inputs, a precision that is calibrated
+            without `calibration`.
         DistillError: missing packages (with the line that installs them), a conversion that fails (with its last
             lines and its log), or parity below the bar (the folder is kept as <target>-<precision>.failed-parity).
     """
-    targets = [get_target(name) for name in dict.fromkeys(get_target(name).name for name in settings.targets)]
+    targets = chosen_targets(settings.targets, settings.precisions)
     for target in targets:
         target.require_packages()
     check_inputs(pixels, tokens)
+    if calibration is not None:
+        check_inputs(*calibration)
+    for target in targets if calibration is None else ():
+        if target.precision.calibrated:
+            raise UsageError(
+                f"{target.folder} learns its scales from real inputs, and none were given to calibrate on."
+            )
     inputs = {
         "student": student_digest(student_dir),
         "pixels": _digest(pixels),
@@ -125,7 +140,11 @@ def export_student(
         "format": FORMAT,
         "torch": importlib.metadata.version("torch"),
     }
-    jobs = [_job(target, out, inputs, settings, licence, provenance) for target in targets]
+    learned = {} if calibration is None else {"calibration": [_digest(array) for array in calibration]}
+    jobs = [
+        _job(target, out, inputs | (learned if target.precision.calibrated else {}), settings, licence, provenance)
+        for target in targets
+    ]
     done: dict[str, list[ExportArtifact]] = {}
 
     def say(note: str) -> None:
@@ -134,12 +153,12 @@ def export_student(
     for job in jobs if resume else ():
         kept = _kept(job)
         if kept is not None:
-            done[job.target.name] = kept
+            done[job.target.folder] = kept
             say(f"{job.target.folder}: there already, unchanged")
-    todo = [job for job in jobs if job.target.name not in done]
+    todo = [job for job in jobs if job.target.folder not in done]
     if todo:
-        _export_all(todo, student_dir, pixels, tokens, settings.jobs, done, say)
-    return [artifact for job in jobs for artifact in done[job.target.name]]
+        _export_all(todo, student_dir, (pixels, tokens), calibration, settings.jobs, done, say)
+    return [artifact for job in jobs for artifact in done[job.target.folder]]
 
 
 def _digest(array: Array) -> str:
@@ -161,7 +180,7 @@ def _job(
         target=target,
         out=out,
         request=request,
-        bar=required_cosine(target, settings.min_cosine),
+        bar=required_cosine(target.precision, settings),
         versions=versions,
         licence=licence,
         provenance={**provenance, "export_request": request, STUDENT_KEY: inputs["student"]},
@@ -182,19 +201,21 @@ def _kept(job: ExportJob) -> list[ExportArtifact] | None:
 def _export_all(
     todo: list[ExportJob],
     student_dir: Path,
-    pixels: Array,
-    tokens: Array,
+    inputs: tuple[Array, Array],
+    calibration: tuple[Array, Array] | None,
     side_by_side: int,
     done: dict[str, list[ExportArtifact]],
     say: Callable[[str], None],
 ) -> None:
-    """Make the folders of `todo`, and add each one's artifacts to `done` under its target's name."""
+    """Make the folders of `todo`, and add each one's artifacts to `done` under its folder's name."""
     work = todo[0].out / f"{atomic.PARTIAL}work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         say("preparing the deployable towers")
-        programs = write_programs(student_dir, work, pixels, tokens)
+        programs = write_programs(student_dir, work, *inputs)
+        if calibration is not None:
+            np.savez(work / CALIBRATION_FILE, image=calibration[0], text=calibration[1])
         _convert_all(todo, programs, work, side_by_side, done, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -224,7 +245,7 @@ def _convert_all(
             for job, conversion in ended:
                 running.remove((job, conversion))
                 try:
-                    done[job.target.name] = _accept(job, conversion, reference)
+                    done[job.target.folder] = _accept(job, conversion, reference)
                     say(f"{job.target.folder}: done in {time.monotonic() - conversion.started:.0f} s")
                 except DistillError as error:
                     say(f"{job.target.folder}: failed")
@@ -253,8 +274,8 @@ def _accept(job: ExportJob, conversion: Conversion, reference: Reference) -> lis
         figures = ", ".join(f"{a.tower} {a.parity.cosine_min:.5f}" for a in below)
         raise DistillError(
             f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
-            f"wanted {job.bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision} is too coarse for "
-            f"this student, choose another target or lower export.min_cosine; otherwise please report it with "
+            f"wanted {job.bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision.name} is too coarse "
+            f"for this student, choose another precision or lower export.{job.bar_key}; otherwise please report it with "
             f"{str(job.log_file)!r}."
         )
     return artifacts
@@ -266,7 +287,7 @@ def _describe(
     file = folder / tower_file(tower, job.target.suffix)
     return ExportArtifact(
         target=job.target.name,
-        precision=job.target.precision,
+        precision=job.target.precision.name,
         tower=tower,
         file=file.name,
         size_bytes=size_of(file),

@@ -8,9 +8,23 @@ from distill.core.strict import Strict
 class ExportSettings(Strict):
     """Which files are made, and the parity below which an export fails."""
 
-    targets: tuple[str, ...] = ("executorch-xnnpack", "coreml", "onnx")
-    min_cosine: float = Field(0.999, ge=-1, le=1)
+    targets: tuple[str, ...] = Field(
+        ("executorch-xnnpack", "coreml", "onnx"),
+        description='names of distill list targets, with a precision behind ("coreml-w8") or without',
+    )
+    precisions: tuple[str, ...] = Field(
+        (), description="for the targets that name none: every one of these; empty = each target's usual one"
+    )
+    min_cosine: float = Field(
+        0.999, ge=-1, le=1, description="of every sample, for fp16; fp32 must come a hundred times nearer to 1"
+    )
+    min_cosine_quantized: float = Field(
+        0.98, ge=-1, le=1, description="of every sample, for files with quantized weights or activations"
+    )
     parity_samples: int = Field(32, ge=1)
+    calibration_samples: int = Field(
+        64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"
+    )
     jobs: int = Field(2, ge=1, description="targets converted side by side")
 
 

@@ -1,14 +1,18 @@
-"""What an export target is, and their registry. Importable without torch: a target imports its packages when used."""
+"""What an export target is, at which precisions, and their registry. Importable without torch: packages come in when used."""
 
+import copy
 import importlib.metadata
 import importlib.util
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from distill.core.errors import DistillError
+from typing_extensions import Self
+
+from distill.core.errors import DistillError, UsageError
 from distill.core.registry import Registry
 from export.artifact import Tower
 
@@ -24,16 +28,56 @@ OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedd
 Runner = Callable[["Array"], "Array"]
 
 
+PrecisionName = Literal["fp32", "fp16", "w8", "p8", "p6", "p4", "w8a8-dynamic", "w8a8", "w8a16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One way to store and compute.
+
+    Attributes:
+        name: what stands in a folder's name, "<target>-<precision>".
+        meaning: in words, for lists and reports.
+        closeness: which of the parity bars holds: "exact" is a hundred times nearer to 1 than "half"; "quantized" has a bar
+            of its own.
+        calibrated: whether the ranges of activations are learned from real inputs when the file is made.
+    """
+
+    name: PrecisionName
+    meaning: str
+    closeness: Literal["exact", "half", "quantized"]
+    calibrated: bool = False
+
+
+PRECISIONS: dict[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision("fp32", "32-bit floats throughout", "exact"),
+        Precision("fp16", "16-bit floats throughout", "half"),
+        Precision("w8", "weights as int8, one scale per output channel; computed in floats", "quantized"),
+        Precision("p8", "weights as a palette of 256 values; computed in floats", "quantized"),
+        Precision("p6", "weights as a palette of 64 values; computed in floats", "quantized"),
+        Precision("p4", "weights as a palette of 16 values; computed in floats", "quantized"),
+        Precision("w8a8-dynamic", "weights int8; activations int8 with a scale found at each call", "quantized"),
+        Precision("w8a8", "weights and activations int8 with scales learned beforehand", "quantized", calibrated=True),
+        Precision("w8a16", "weights int8, activations int16 with learned scales", "quantized", calibrated=True),
+    )
+}
+INT8 = "int8"  # not a precision: each target says which of its own a caller means who just says int8
+
+
 class NotCheckedError(DistillError):
     """This machine cannot run the exported file, not even by a reference; the message says why."""
 
 
 class Target(ABC):
-    """One file format with its precision.
+    """One file format at one of its precisions.
 
     Attributes:
         name: public name, "coreml".
-        precision: of the weights and activations in the file, "fp16" or "fp32".
+        precisions: those that it can make, the usual one first; a registered target has that one, `at` gives the others.
+        int8: which of them a caller means who says "int8"; None where none comes near.
+        precision: of this one's files.
         suffix: of the exported file or package, with the dot.
         requires: module -> what to pip install for it.
         runtime: what runs the file on a phone, for reports.
@@ -41,15 +85,39 @@ class Target(ABC):
     """
 
     name: ClassVar[str]
-    precision: ClassVar[Literal["fp16", "fp32"]]
+    precisions: ClassVar[tuple[PrecisionName, ...]]
+    int8: ClassVar[PrecisionName | None] = None
     suffix: ClassVar[str]
     requires: ClassVar[dict[str, str]]
     runtime: ClassVar[str]
     package: ClassVar[str]
 
+    def __init__(self) -> None:
+        self.precision: Precision = PRECISIONS[self.precisions[0]]
+
+    def at(self, precision: str) -> Self:
+        """The same format at another precision ("int8" is the target's own). Raises UsageError where it has no such one."""
+        name = self.int8 if precision == INT8 else precision
+        if name not in self.precisions:
+            raise UsageError(
+                f"The target {self.name!r} has no precision {precision!r}; it has: {', '.join(self.precisions)}."
+            )
+        other = copy.copy(self)
+        other.precision = PRECISIONS[name]
+        return other
+
     @abstractmethod
-    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
-        """Write `program` (batch 1, fixed shapes) to `path`, the same bytes for the same program."""
+    def convert(
+        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
+    ) -> None:
+        """Write a tower to a file, the same bytes for the same program.
+
+        Args:
+            program: the tower at batch 1, with fixed shapes, float32.
+            path: of the file or package.
+            calibration: [n, ...] real inputs of the tower, not those that parity is measured on; given where the
+                precision is calibrated.
+        """
 
     @abstractmethod
     def load(self, path: Path, threads: int = 1) -> Runner:
@@ -68,7 +136,7 @@ class Target(ABC):
     @property
     def folder(self) -> str:
         """Name of the artifact's folder, "<target>-<precision>"."""
-        return f"{self.name}-{self.precision}"
+        return f"{self.name}-{self.precision.name}"
 
     def require_packages(self) -> None:
         """Raise DistillError, with the line that installs them, when packages are missing."""
@@ -96,6 +164,39 @@ ALIASES = {
 }
 
 
-def get_target(name: str) -> Target:
-    """The target called `name` or by one of its aliases. Raises UsageError with the nearest known name."""
-    return TARGETS.get(ALIASES.get(name, name))
+def get_target(name: str, precision: str | None = None) -> Target:
+    """A target by its name, by one of its aliases, or by "<target>-<precision>", the name of its folder.
+
+    Args:
+        name: "coreml", "executorch", "onnx-w8", "coreml-int8".
+        precision: wanted of a name that says none; None = the target's usual one.
+
+    Raises UsageError with the nearest known name, or with the precisions that the target has.
+    """
+    if (known := ALIASES.get(name, name)) in TARGETS:
+        target = TARGETS.get(known)
+        return target if precision is None else target.at(precision)
+    for ending in sorted((*PRECISIONS, INT8), key=len, reverse=True):  # "-w8a8-dynamic" before "-w8a8"
+        stem = name.removesuffix(f"-{ending}")
+        if stem != name and (known := ALIASES.get(stem, stem)) in TARGETS:
+            return TARGETS.get(known).at(ending)
+    return TARGETS.get(name)  # which refuses it, with the nearest known name
+
+
+def chosen_targets(names: Iterable[str], precisions: Iterable[str] = ()) -> list[Target]:
+    """Every target at every precision that is asked for, each once, in the order of the names.
+
+    Args:
+        names: as of `get_target`; one that says its precision is taken at that alone.
+        precisions: for the names that say none; empty = the usual one of each.
+
+    Raises what `get_target` raises.
+    """
+    wanted: list[str | None] = list(precisions) or [None]
+    found: dict[str, Target] = {}
+    for name in names:
+        says_its_own = ALIASES.get(name, name) not in TARGETS
+        for precision in [None] if says_its_own else wanted:
+            target = get_target(name, precision)
+            found.setdefault(target.folder, target)
+    return list(found.values())

@@ -110,7 +110,14 @@ def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
         for artifact in read_artifacts(folder):
             runtime, parity = TARGETS.get(artifact.target).runtime, asdict(artifact.parity)
             latency: dict[str, Any] = next(
-                (p for p in measured if p["runtime"].startswith(runtime) and p["tower"] == artifact.tower), {}
+                (
+                    p
+                    for p in measured
+                    if p["runtime"].startswith(runtime)
+                    and p["tower"] == artifact.tower
+                    and p.get("precision", artifact.precision) == artifact.precision  # older runs do not say
+                ),
+                {},
             )
             rows.append(
                 {

@@ -11,14 +11,14 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
     from distill.core.clip.folder import read_card
     from distill.evaluation.evalset import pixels
     from export.run import export_student
-    from export.target import get_target
+    from export.target import chosen_targets
     from students.student import load_student
 
     settings = recipe.export
     if not settings.targets:
         return
-    for name in settings.targets:  # before anything is loaded
-        get_target(name).require_packages()
+    for target in chosen_targets(settings.targets, settings.precisions):  # before anything is loaded
+        target.require_packages()
     with console.stage("export and check parity"):
         student = load_student(run.student)
         data = open_evalset(recipe)

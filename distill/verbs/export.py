@@ -14,6 +14,7 @@ def export(
     recipe: RecipeLike = None,
     *,
     target: OneOrMore = (),
+    precision: OneOrMore = (),
     overwrite: bool = False,
     settings: Settings = (),
     console: Console | None = None,
@@ -23,19 +24,20 @@ def export(
     Args:
         run: a folder with student/ inside.
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
-        target: one or several; none = the recipe's.
+        target: one or several, with a precision behind ("onnx-w8a8") or without; none = the recipe's.
+        precision: one or several, for the targets that name none; none = each one's usual one.
         overwrite: export the targets again that are there; a file is replaced when its successor is whole and passed.
         settings: as of `distill.run`.
 
     Raises:
-        UsageError: no student there, unknown target.
+        UsageError: no student there, unknown target or precision.
         DistillError: parity below export.min_cosine, or a target's packages are missing.
     """
     from distill.stages.export import export_stage
     from export.artifact import read_artifacts
 
     folder = RunFolder(run)
-    job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target)
+    job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target, precision=precision)
     if not folder.student.is_dir():
         raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work

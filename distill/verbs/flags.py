@@ -29,6 +29,7 @@ _LIST_KEYS = {
     "captioner": "captioners",
     "filter": "filters",
     "target": "export.targets",
+    "precision": "export.precisions",
     "device": "profile.devices",
 }
 

@@ -93,7 +93,7 @@ def _targets() -> list[dict[str, Any]]:
     from export.target import TARGETS
 
     return [
-        {"name": name, "precision": target.precision, "suffix": target.suffix, "missing": target.missing()}
+        {"name": name, "precisions": list(target.precisions), "suffix": target.suffix, "missing": target.missing()}
         for name, target in TARGETS.items()
     ]
 

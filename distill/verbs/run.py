@@ -35,6 +35,7 @@ def run(
     data: AnyPath | None = None,
     filter: OneOrMore = (),
     target: OneOrMore = (),
+    precision: OneOrMore = (),
     device: OneOrMore = (),
     out: AnyPath | None = None,
     rehearse: bool = False,
@@ -47,7 +48,7 @@ def run(
 
     Args:
         recipe: what the other arguments change: a TOML file, a shipped recipe's name, a `Recipe`; None = the default job.
-        teacher, captioner, filter, target, device: one name or several.
+        teacher, captioner, filter, target, precision, device: one name or several.
         student: name of an architecture.
         data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
         out: run folder; None = runs/<student>-from-<teachers>.
@@ -68,7 +69,7 @@ def run(
     existing = Existing.of(resume=resume, overwrite=overwrite)
     job = recipe_of(
         recipe, settings, teacher=teacher, captioner=captioner, student=student, data=data, filter=filter, target=target,
-        device=device, rehearse=rehearse,
+        precision=precision, device=device, rehearse=rehearse,
     )  # fmt: skip
     if not job.teachers:
         raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
@@ -91,7 +92,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.stages.evaluate import check_data
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training_data import caption_policy, check_curation
-    from export.target import TARGETS
+    from export.target import chosen_targets
     from students.inherit.start import check_strategy
 
     for objective in (job.objective, job.baseline.objective):
@@ -100,8 +101,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     for strategy in (job.student.inherit, job.baseline.inherit):
         check_strategy(strategy)
     caption_policy(job.captions)
-    for target in job.export.targets:
-        TARGETS.get(target)
+    chosen_targets(job.export.targets, job.export.precisions)
     check_curation(job)
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)

@@ -10,7 +10,7 @@ from typing import IO, Any
 from distill.core import atomic
 from export.children.process import failure, spawn
 from export.target import Target
-from export.towers.programs import REFERENCE_FILE
+from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,11 @@ class Conversion:
         folder.mkdir()
         result_file = work / f"{target.folder}-result.json"
         job = {
-            "target": target.name,
+            "target": target.folder,
             "folder": str(folder),
             "programs": programs,
             "reference": str(work / REFERENCE_FILE),
+            "calibration": str(work / CALIBRATION_FILE),
             "result": str(result_file),
             "threads": threads,
         }

@@ -3,8 +3,9 @@
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
 gigabytes; so each gets a process, whose output goes to a log file. Left out: every decision, which export.run takes.
 
-The job: {"target", "folder", "programs": {tower: .pt2}, "reference": .npz, "result": .json, "threads"}. The result,
-written to that file: {tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
+The job: {"target": name of its folder, "folder", "programs": {tower: .pt2}, "reference": .npz, "calibration": .npz that is
+read where the precision learns from it, "result": .json, "threads"}. The result, written to that file: {tower: {"parity",
+"convert_s", "check_s"}, "cpu_s", "peak_mb"}.
 """
 
 import json
@@ -17,8 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.artifact import TOWERS, tower_file
-from export.target import get_target
+import numpy as np
+
+from distill.core.arrays import Array
+from export.artifact import TOWERS, Tower, tower_file
+from export.target import Target, get_target
 from export.towers.parity import Reference, check_file
 
 
@@ -60,7 +64,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
             program = torch.export.load(job["programs"][tower])
-        target.convert(program, tower, path)
+        target.convert(program, tower, path, calibration=_calibration(job, target, tower))
         del program
         converted = time.perf_counter()
         parity = check_file(target, path, tower, reference)
@@ -71,6 +75,13 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
         )
         result[tower] = {"parity": asdict(parity), "convert_s": converted - start, "check_s": checked - converted}
     return {**result, "cpu_s": time.process_time(), "peak_mb": peak_mb()}
+
+
+def _calibration(job: dict[str, Any], target: Target, tower: Tower) -> Array | None:
+    if not target.precision.calibrated:
+        return None
+    with np.load(job["calibration"], allow_pickle=False) as arrays:
+        return np.asarray(arrays[tower])
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class CoreMl(Target):
     """One .mlpackage folder."""
 
     name = "coreml"
-    precision = "fp16"
+    precisions = ("fp16",)
     suffix = ".mlpackage"
     requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
     runtime = "Core ML"
@@ -50,7 +50,9 @@ class CoreMl(Target):
         return None if sys.platform == "darwin" else "Core ML runs on Apple systems only, and this is not one"
 
     @override
-    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
+    def convert(
+        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
+    ) -> None:
         ct = import_coremltools()
         import numpy as np
 

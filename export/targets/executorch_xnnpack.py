@@ -24,7 +24,7 @@ class ExecutorchXnnpack(Target):
     """One .pte file."""
 
     name = "executorch-xnnpack"
-    precision = "fp32"
+    precisions = ("fp32",)
     suffix = ".pte"
     requires = {"executorch": "executorch>=1.4,<1.5"}  # noqa: RUF012
     runtime = "ExecuTorch XNNPACK"
@@ -36,7 +36,9 @@ class ExecutorchXnnpack(Target):
         return "executorch runtime, XNNPACK on this CPU"
 
     @override
-    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
+    def convert(
+        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
+    ) -> None:
         logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # a deprecation inside torchao
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and executorch deprecating each other's internals

@@ -21,7 +21,7 @@ class Onnx(Target):
     """One self-contained .onnx file."""
 
     name = "onnx"
-    precision = "fp32"
+    precisions = ("fp32",)
     suffix = ".onnx"
     requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
     runtime = "ONNX Runtime"
@@ -33,7 +33,9 @@ class Onnx(Target):
         return "onnxruntime, CPU"
 
     @override
-    def convert(self, program: "ExportedProgram", tower: Tower, path: Path) -> None:
+    def convert(
+        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
+    ) -> None:
         import torch
 
         with warnings.catch_warnings():

@@ -10,7 +10,8 @@ import numpy as np
 
 from distill.core.arrays import Array
 from export.artifact import ParityReport, Tower
-from export.target import NotCheckedError, Runner, Target
+from export.settings import ExportSettings
+from export.target import NotCheckedError, Precision, Runner, Target
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
     return compare(run_all(runner, reference.tokens), reference.text, reference.image, target.checked_by)
 
 
-def required_cosine(target: Target, min_cosine: float) -> float:
-    """The cosine that every sample must reach: `min_cosine` for fp16; fp32 must come a hundred times closer to 1."""
-    return min_cosine if target.precision == "fp16" else 1 - (1 - min_cosine) / 100
+def required_cosine(precision: Precision, settings: ExportSettings) -> float:
+    """The cosine that every sample of a file at `precision` must reach: fp32 comes a hundred times nearer to 1 than fp16."""
+    if precision.closeness == "quantized":
+        return settings.min_cosine_quantized
+    return settings.min_cosine if precision.closeness == "half" else 1 - (1 - settings.min_cosine) / 100

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from students.student import Student
 
 REFERENCE_FILE = "reference.npz"
+CALIBRATION_FILE = "calibration.npz"  # tower -> inputs [n, ...]
 BATCH = 16
 
 

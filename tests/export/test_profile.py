@@ -101,8 +101,13 @@ def test_rounds_alternate_and_percentiles(
         progress=lambda *step: told.append(step),
     )  # fmt: skip
     assert [step[:2] for step in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert _FakeRuntime.record[:4] == ["0-eager image 34", "1-onnx image 34", "0-eager text 34", "1-onnx text 34"]
-    assert _FakeRuntime.record[4:6] == ["1-onnx image 33", "0-eager image 33"]  # backwards
+    assert _FakeRuntime.record[:4] == [
+        "0-eager image 34",
+        "1-onnx-fp32 image 34",
+        "0-eager text 34",
+        "1-onnx-fp32 text 34",
+    ]
+    assert _FakeRuntime.record[4:6] == ["1-onnx-fp32 image 33", "0-eager image 33"]  # backwards
     # 1..100 ms: with linear interpolation the q-th percentile lies at 1 + 0.99 q.
     assert (rows[0].p50_ms, rows[0].p90_ms, rows[0].p99_ms) == (50.5, 90.1, 99.01)
 
@@ -114,7 +119,7 @@ def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student
     (folder / "artifact.json").write_text((exported[0] / "onnx-fp32" / "artifact.json").read_text())
     for tower in ("image", "text"):
         (folder / f"{tower}.onnx").write_bytes(b"no model")
-    with pytest.raises(DistillError, match=r"Timing 1-onnx failed(.|\n)*Protobuf"):
+    with pytest.raises(DistillError, match=r"Timing 1-onnx-fp32 failed(.|\n)*Protobuf"):
         profile([folder], student_dir, ProfileSettings(devices=("host",), runs=1, rounds=1))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
-from export.target import ALIASES, TARGETS, get_target
+from export.target import ALIASES, PRECISIONS, TARGETS, chosen_targets, get_target
 from export.towers.parity import Reference, check_file
 from students.student import Student
 
@@ -19,8 +19,13 @@ from students.student import Student
 def test_facts(name: str) -> None:
     target = get_target(name)
     assert target.name == name
-    assert target.precision in ("fp16", "fp32")
-    assert target.folder == f"{name}-{target.precision}"
+    assert target.precision is PRECISIONS[target.precisions[0]]
+    assert target.int8 is None or target.int8 in target.precisions
+    assert target.folder == f"{name}-{target.precision.name}"
+    for precision in target.precisions:
+        other = target.at(precision)
+        assert other.folder == get_target(other.folder).folder == f"{name}-{precision}"
+    assert get_target(name).precision is PRECISIONS[target.precisions[0]]  # the registered one is as it was
     assert target.suffix.startswith(".")
     assert target.checked_by
     assert target.runtime
@@ -33,6 +38,19 @@ def test_names() -> None:
     assert all(name in TARGETS for name in ALIASES.values())
     with pytest.raises(UsageError, match="coreml"):
         get_target("coremlx")
+
+
+def test_a_precision_stands_behind_the_name_or_apart() -> None:
+    assert get_target("executorch-fp32").folder == get_target("xnnpack", "fp32").folder == "executorch-xnnpack-fp32"
+    with pytest.raises(UsageError, match="'coreml' has no precision 'w8a16'; it has: fp16"):
+        get_target("coreml-w8a16")
+    with pytest.raises(UsageError, match="no precision 'fp99'"):
+        get_target("coreml", "fp99")
+    names = ("coreml", "xnnpack", "executorch-xnnpack-fp32", "coreml-fp16")
+    assert [t.folder for t in chosen_targets(names)] == ["coreml-fp16", "executorch-xnnpack-fp32"]
+    assert [t.folder for t in chosen_targets(("coreml-fp16", "onnx"), ("fp32",))] == ["coreml-fp16", "onnx-fp32"]
+    with pytest.raises(UsageError, match="'coreml' has no precision 'fp32'"):
+        chosen_targets(("coreml", "onnx"), ("fp32",))
 
 
 def test_missing_packages_give_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

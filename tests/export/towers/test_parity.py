@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.target import NotCheckedError, get_target
+from export.settings import ExportSettings
+from export.target import PRECISIONS, NotCheckedError, get_target
 from export.towers.parity import Reference, check_file, compare, required_cosine, run_all
 from export.towers.tower import ImageTower, TextTower, deployable_towers
 from students.student import Student
@@ -56,8 +57,10 @@ def test_a_lost_l2_norm_shows_although_the_angle_is_right() -> None:
 
 
 def test_fp32_is_held_to_more() -> None:
-    assert required_cosine(get_target("coreml"), 0.99) == 0.99
-    assert required_cosine(get_target("onnx"), 0.99) == pytest.approx(0.9999)
+    settings = ExportSettings(min_cosine=0.99, min_cosine_quantized=0.9)
+    assert required_cosine(PRECISIONS["fp16"], settings) == 0.99
+    assert required_cosine(PRECISIONS["fp32"], settings) == pytest.approx(0.9999)
+    assert required_cosine(PRECISIONS["w8a8-dynamic"], settings) == 0.9
 
 
 def test_what_cannot_run_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
