@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.core import atomic
+from distill.core.clip.checkpoint import load_weights
 from distill.core.clip.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -181,8 +182,6 @@ def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
 
 def load_student(path: Path) -> Student:
     """The student in a folder that `save` wrote, in eval mode. Raises DistillError naming the file that is wrong."""
-    from safetensors import SafetensorError
-
     for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
         if not (path / name).is_file():
             raise DistillError(
@@ -200,10 +199,12 @@ def load_student(path: Path) -> Student:
             resize_mode=preprocess.get("resize_mode", "shortest"),
         )
         student = _assemble(spec, merges_of(path), seed=0)
-        student.clip.load_state_dict(read_state(path))
-    except (DistillError, KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        load_weights(
+            student.clip, read_state(path), path=path / WEIGHTS_FILE, what=f"the model of {CONFIG_FILE} beside it"
+        )
+    except (DistillError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise DistillError(
-            f"The student in {str(path)!r} does not load: {error}. Train it again or restore it."
+            f"The student in {str(path)!r} does not load: {str(error).rstrip('.')}. Train it again or restore it."
         ) from error
     return student.eval()
 

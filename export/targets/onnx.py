@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from distill.core.arrays import Array
 
 OPSET = 20  # the first with a Gelu of its own, so that runtimes see one node instead of five
+# Of the file's frame; the first that may hold opset 20. A later one adds nothing to these graphs (10: 4-bit numbers), and
+# shuts out ONNX Runtime 1.17, which apps still carry.
+IR_VERSION = 9
 
 
 class Onnx(Target):
@@ -53,6 +56,7 @@ class Onnx(Target):
             )
         assert exported is not None  # None only for the old exporter
         model = exported.model_proto
+        model.ir_version = IR_VERSION
         # Stack traces with the paths of this machine: no use on a phone, and two machines would write different bytes.
         for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
             item.ClearField("metadata_props")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from distill.core.atomic import sha256_file
+from distill.core.clip.checkpoint import load_weights
 from distill.core.clip.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -112,19 +113,12 @@ def _tokenizer(path: Path, model_cfg: dict[str, Any], stand_in: bool) -> tuple[A
 
 def _load_weights(model: Any, path: Path) -> str:
     """Strictly, fp16 on disk upcast to the model's fp32; returns the file's SHA-256."""
-    from safetensors import SafetensorError
-
     from teachers.open_clip.model import load_checkpoint
 
     file = path / WEIGHTS_FILE
+    what = f"the model of {path / CONFIG_FILE}"
     for published in (path / HUB_SAFETENSORS, path / HUB_BIN):  # a folder copied from the Hub as it is
         if published.is_file() and not file.is_file():
-            return load_checkpoint(model, published, what=f"the model of {path / CONFIG_FILE}")
-    try:
-        model.load_state_dict(read_state(path), strict=True)
-    except FileNotFoundError:
-        raise DistillError(f"There is no {file}. A CLIP folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.") from None
-    except (OSError, SafetensorError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise DistillError(f"{file} does not fit {CONFIG_FILE} beside it, or is damaged: {detail}.") from None
+            return load_checkpoint(model, published, what=what)
+    load_weights(model, read_state(path), path=file, what=what)
     return sha256_file(file)

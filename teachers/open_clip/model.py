@@ -6,8 +6,8 @@ Imports torch; keep it out of modules that are imported to list names. Left out:
 
 from __future__ import annotations
 
+import contextlib
 import math
-import pickle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from distill.core.atomic import sha256_file
+from distill.core.clip.checkpoint import load_weights, read_checkpoint
 from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
 from distill.core.hub import find_weights
@@ -26,6 +27,7 @@ _RANDOM_FILLS = {  # tensor methods, and the functions of torch.nn.init, which a
     *("normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_"),
     *("xavier_uniform_", "xavier_normal_", "orthogonal_", "sparse_"),
 }
+OPENAI_FACTS = ("input_resolution", "context_length", "vocab_size")  # numbers that lie among OpenAI's tensors
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -66,21 +68,49 @@ def load_checkpoint(model: nn.Module, path: Path, *, what: str) -> str:
     Raises:
         DistillError: the file is unreadable, holds pickled objects other than tensors, or does not fit the model.
     """
-    from open_clip.factory import load_checkpoint as load
+    if path.suffix in (".npz", ".npy"):
+        _load_big_vision(model, path, what)
+    else:
+        load_weights(model, _open_clip_names(model, read_checkpoint(path)), path=path, what=what)
+    return sha256_file(path)
+
+
+def _load_big_vision(model: nn.Module, path: Path, what: str) -> None:
+    """SigLIP's weights as Google published them, in numpy arrays."""
+    from open_clip.convert import load_big_vision_weights
 
     try:
-        load(model, str(path), strict=True, weights_only=True)
-    except pickle.UnpicklingError:
-        raise DistillError(
-            f"{path} holds more than tensors (a pickle or a TorchScript archive), and such files are never loaded. "
-            "Save its state dict as .safetensors and name that file."
-        ) from None
-    except Exception as error:  # safetensors, zip and shape errors have no common base
-        detail = " ".join(str(error).split())
+        load_big_vision_weights(model, str(path))
+    except Exception as error:  # a missing array is a KeyError, another shape an assertion, a cut file a zip error
+        detail = f"{type(error).__name__} {error}"
         raise DistillError(
             f"{path} cannot be loaded as {what}: {detail[:300]}. Check that the file is whole and of this model."
         ) from None
-    return sha256_file(path)
+
+
+def _open_clip_names(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` in the names and shapes of today's open_clip, which converts its own earlier ones and Apple's MobileCLIP's."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+
+    state = {name: value for name, value in state.items() if name not in OPENAI_FACTS}
+    with contextlib.suppress(
+        AttributeError, KeyError
+    ):  # Apple's names for another model: `load_weights` says whose they are
+        state = dict(convert_state_dict(model, state))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):  # once a vector of one element, now a scalar
+        wanted = getattr(model, name, None)
+        if name in state and wanted is not None and state[name].numel() == 1:
+            state[name] = state[name].reshape(wanted.shape)
+    if getattr(model, "logit_bias", None) is not None and "logit_scale" in state and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
+    state.pop("text.transformer.embeddings.position_ids", None)  # transformers before 4.31 stored it
+    with contextlib.suppress(AssertionError, AttributeError, RuntimeError):  # of another width: `load_weights` says so
+        resize_pos_embed(state, model)
+        resize_text_pos_embed(state, model)
+    return state
 
 
 def tokenizer_of(

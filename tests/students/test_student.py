@@ -77,6 +77,23 @@ def test_a_damaged_folder_is_named(tmp_path, file, damage):
         load_student(tmp_path / "s")
 
 
+def test_weights_that_do_not_fit_are_called_by_their_cause(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    student = build_student(STUDENTS.get("nano"), 0)
+    student.save(tmp_path / "s", {"licence": "x"})
+    file = tmp_path / "s/model.safetensors"
+    state = load_file(file)
+    save_file({f"module._orig_mod.{name}": value for name, value in state.items()}, file)
+    again = load_student(tmp_path / "s").clip.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
+    save_file({f"model.{name}": value for name, value in state.items()}, file)
+    with pytest.raises(
+        DistillError, match=r"model\.safetensors cannot be loaded .*the prefix 'model\.'.*[^.]\. Train it"
+    ):
+        load_student(tmp_path / "s")
+
+
 def test_building_depends_on_the_seed_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

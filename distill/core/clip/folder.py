@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.clip.checkpoint import read_checkpoint
 from distill.core.errors import DistillError
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def read_card(path: Path) -> dict[str, Any]:
 def read_state(path: Path) -> "dict[str, Tensor]":
     """The tensors of the weights file in the folder `path`; those stored as fp16 come back as fp32.
 
-    Raises what safetensors raises: the caller knows which model they were to fit.
+    Raises DistillError when it is missing or damaged.
     """
-    from safetensors.torch import load_file
-
-    return {name: v.float() if v.is_floating_point() else v for name, v in load_file(path / WEIGHTS_FILE).items()}
+    file = path / WEIGHTS_FILE
+    if not file.is_file():
+        raise DistillError(f"There is no {file}. A CLIP folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    return {name: v.float() if v.is_floating_point() else v for name, v in read_checkpoint(file).items()}
 
 
 def merges_of(path: Path) -> Path | None:

@@ -98,6 +98,30 @@ def test_a_checkpoint_of_another_model_is_refused(tiny: tuple[str, Path], tiny_s
         load_teacher(f"open_clip:{tiny[0]}@{tiny_sigmoid[1]}")
 
 
+def test_checkpoints_of_training_programs_are_read_and_misfits_named(tiny: tuple[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(tiny[1])
+    torch.save({"state_dict": {f"module._orig_mod.{n}": v for n, v in state.items()}, "epoch": 1}, tmp_path / "last.pt")
+    teacher: Any = load_teacher(f"open_clip:{tiny[0]}@{tmp_path / 'last.pt'}")
+    assert all(torch.equal(value, state[name]) for name, value in teacher.model.state_dict().items())
+    torch.save({"state_dict": {f"clip.{n}": v for n, v in state.items()}}, tmp_path / "prefix.pt")
+    torch.save({n: v for n, v in state.items() if n.startswith("visual.")}, tmp_path / "half.pt")
+    wide = {n: torch.zeros(*v.shape[:-1], v.shape[-1] + 1) if v.ndim > 1 else v for n, v in state.items()}
+    torch.save(wide, tmp_path / "wide.pt")
+    torch.save(
+        {f"vision_model.{n}": v for n, v in state.items()} | {"text_model.x": state["logit_scale"]}, tmp_path / "hf.pt"
+    )
+    for name, words in {
+        "prefix": r"prefix\.pt cannot be loaded as distill-tiny for teacher .* the prefix 'clip\.'",
+        "half": "names agree. Missing",
+        "wide": "have other shapes",
+        "hf": "prefix 'vision_model.'",
+    }.items():
+        with pytest.raises(DistillError, match=words):
+            load_teacher(f"open_clip:{tiny[0]}@{tmp_path / name}.pt")
+
+
 def test_a_damaged_checkpoint_is_refused(tiny: tuple[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "half.safetensors"
     file.write_bytes(tiny[1].read_bytes()[:5000])
