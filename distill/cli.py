@@ -59,7 +59,11 @@ DataFlag = Annotated[
 RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="TOML file, or the name of one that ships.")]
 SetFlag = Annotated[list[str] | None, typer.Option("--set", help="key=value for any recipe key; may repeat.")]
 OutFlag = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
-ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="RUN", help="The run to go on with (--resume), instead of --out.", show_default=False),
+]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue the run, by the recipe that it keeps.")]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RehearseFlag = Annotated[bool, typer.Option("--rehearse", help="Full size, random weights, a handful of samples.")]
@@ -92,6 +96,19 @@ WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an 
 PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
 
 
+def _run_folder(named: Path | None, out: Path | None, *, goes_on: bool) -> Path | None:
+    """The run folder of a call: what --out says, or the word that stands alone, where the call goes on with a run."""
+    from distill.core.errors import UsageError
+
+    if named is not None and not goes_on:
+        raise UsageError(
+            f"What is {str(named)!r}? A run to go on with: add --resume. Data: --data {named}. A new run: --out {named}."
+        )
+    if named is not None and out is not None and named != out:
+        raise UsageError(f"Two run folders are named, {str(named)!r} and --out {str(out)!r}. Say one.")
+    return named or out
+
+
 def _need(out: Path | None, example: str) -> Path:
     from distill.core.errors import UsageError
 
@@ -114,6 +131,7 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None], *, every_pro
 
 @app.command()
 def run(
+    folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
     student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
     precision: PrecisionFlag = None, device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
@@ -123,6 +141,7 @@ def run(
     from distill.reporting.table import show
     from distill.verbs.run import run as verb
 
+    out = _run_folder(folder, out, goes_on=resume)
     result = verb(
         recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
         target=target or (), precision=precision or (), device=device or (), out=out, rehearse=rehearse, resume=resume,
@@ -133,6 +152,7 @@ def run(
 
 @app.command()
 def reinforce(
+    folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
     filters: FilterFlag = None, out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False,
     executor: ExecutorFlag = None, tasks: TasksFlag = None, workers: WorkersFlag = None,
@@ -142,6 +162,7 @@ def reinforce(
     """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
 
+    out = _run_folder(folder, out, goes_on=resume or extend)
     result = verb(
         recipe, out=_need(out, "runs/photos"), teacher=teacher or (), captioner=captioner or (), data=data,
         filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
@@ -168,6 +189,7 @@ def curate(
 
 @app.command()
 def train(
+    folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
     out: OutFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None,
     as_json: JsonFlag = False,
@@ -175,6 +197,7 @@ def train(
     """Train a student from a reinforced set, a full teacher, or heads over frozen towers."""
     from distill.verbs.train import train as verb
 
+    out = _run_folder(folder, out, goes_on=resume)
     result = verb(
         recipe, out=_need(out, "runs/student"), teacher=teacher or (), student=student, data=data, resume=resume,
         overwrite=overwrite, settings=sets or (),

@@ -15,9 +15,11 @@ from distill.core.strict import Settings, Strict, apply_settings, load_toml, par
 from distill.learning.settings import CheckpointSettings, OptimSettings
 from export.settings import ExportSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
 
 RECIPES = Path(__file__).parent / "recipes"
+LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
 
 
 class StudentRecipe(Strict):
@@ -174,12 +176,15 @@ def load_recipe(
 
 
 def _with_absolute_places(recipe: Recipe) -> Recipe:
-    """The recipe with the places of its data absolute, so that its run can be used from any working folder."""
+    """The recipe with the places of its data absolute, so that its run can be used from any working folder.
+
+    A run that holds a reinforced set stands for that set.
+    """
     from reinforced_data.source import absolute_place
 
     def moved(table: Strict, *names: str) -> dict[str, str]:
         known = {name: value for name in names if isinstance(value := getattr(table, name), str)}
-        return {name: place for name, value in known.items() if (place := absolute_place(value)) != value}
+        return {name: place for name, value in known.items() if (place := _set_in(absolute_place(value))) != value}
 
     changed: dict[str, Any] = dict(moved(recipe, "data"))
     if places := moved(recipe.eval, "data", "zero_shot"):
@@ -187,3 +192,9 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     if places := moved(recipe.reinforce, "images"):
         changed["reinforce"] = recipe.reinforce.model_copy(update=places)
     return recipe.model_copy(update=changed) if changed else recipe
+
+
+def _set_in(place: str) -> str:
+    """The reinforced set inside `place` where that is a run which made one, else `place` itself."""
+    inside = Path(place) / SET_FOLDER
+    return str(inside) if any((inside / name).is_file() for name in (PLAN_FILE, MANIFEST_FILE)) else place

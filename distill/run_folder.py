@@ -2,11 +2,16 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
+from typing import Any
 
 from distill.core import atomic
 from distill.recipe import Recipe
 from export.artifact import Examined, examine
+from reinforced_data.store.names import SET_FOLDER
+
+VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 
 class RunFolder:
@@ -25,7 +30,7 @@ class RunFolder:
         self.read_as = self.path / "read-as.json"  # how the data was read, and what was left aside
         self.seconds = self.path / "seconds.json"  # of each stage; differs from run to run, so it is in no hash
         # The reinforced set and what is known of it.
-        self.reinforced = self.path / "reinforced"
+        self.reinforced = self.path / SET_FOLDER
         self.verify = self.path / "reinforced-verify.json"
         self.captions = self.path / "captions.json"
         self.selection = self.path / "selection"
@@ -80,4 +85,25 @@ class RunFolder:
         """The recipe that the run was made by; the default where none is kept."""
         if not self.resolved.exists():
             return Recipe()
-        return Recipe.model_validate_json(json.dumps(atomic.read_json(self.resolved)["recipe"]))
+        return _recipe(atomic.read_json(self.resolved)["recipe"])
+
+    def said_recipe(self) -> Recipe:
+        """`read_recipe` without the values that nobody set: those that were filled in when the run began."""
+        resolved = atomic.read_json(self.resolved)
+        for key in resolved.get("filled", {}):
+            section, _, name = key.rpartition(".")
+            (resolved["recipe"][section] if section else resolved["recipe"]).pop(name, None)
+        return _recipe(resolved["recipe"])
+
+    def verb(self) -> str:
+        """The verb of the command line that goes on with this run, "" where it holds none or an older version made it."""
+        return str(atomic.read_json(self.resolved).get("verb", "")) if self.resolved.exists() else ""
+
+    def command(self, *settings: str) -> str:
+        """The command that goes on with this run, with these settings ("key=value") changed."""
+        words = ["distill", self.verb() or "run", str(self), "--resume"]
+        return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
+
+
+def _recipe(values: Any) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(values))

@@ -132,15 +132,29 @@ def _call(name: str, location: str, split: Split, limit: int | None, columns: Ma
 
 
 def _not_there(location: str, path: Path) -> str:
-    try:
-        siblings = [entry.name for entry in path.absolute().parent.iterdir()]
-    except OSError:
-        siblings = []
     names = [name for name in SOURCES if name not in ("folder", "table", "webdataset")]
-    hint = nearest(path.name, [*siblings, *names])
-    near = hint if hint.startswith("Did you") else ""
+    near = _near(path, names)
     return (
-        f"There is no data at {location!r}: looked for a folder, a table file ({', '.join(_TABLES)}) or tar at "
+        f"There is no data at {location!r}: looked for a folder (images, or a reinforced set), a table file "
+        f"({', '.join(_TABLES)}) or tar at "
         f"{str(path.absolute())!r}, and a data source of that name (known: {', '.join(names)}; hub sets are written "
         f"hf:org/set). {near}"
     ).strip() + " Where the data was moved, say where it is now: --data PLACE; of a finished run: --set data=PLACE."
+
+
+def _near(path: Path, names: list[str]) -> str:
+    """A question about what is called nearly so: beside the first part of the path that is not there, or further down it."""
+    parts = path.absolute().parts
+    missing = next((at for at in range(1, len(parts)) if not Path(*parts[: at + 1]).exists()), len(parts) - 1)
+    place, rest = Path(*parts[:missing]), parts[missing:]
+    shorter = next((found for at in range(1, len(rest)) if (found := place.joinpath(*rest[at:])).exists()), None)
+    if shorter is not None:
+        return f"Did you mean {str(shorter)!r}?"
+    try:
+        beside = [entry.name for entry in place.iterdir()]
+    except OSError:
+        beside = []
+    hint = nearest(rest[0], [*beside, *(names if len(rest) == 1 else ())])
+    if not hint.startswith("Did you"):
+        return ""
+    return hint if len(rest) == 1 else f"In {str(place)!r}: {hint}"

@@ -35,7 +35,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         raise UsageError(f"{str(run)!r} is not a run folder: it has no {run.resolved.name}.")
     evals = [atomic.read_json(path) for path in sorted(run.eval.glob("*.json"))]
     if not evals or not run.student.exists():
-        raise DistillError(f"The run in {str(run)!r} is not finished. Continue it: distill run --out {run} --resume.")
+        raise DistillError(f"The run in {str(run)!r} is not finished. Continue it: {run.command()}.")
     resolved = atomic.read_json(run.resolved)
     profile = _json_or(run.profile, {"exported": [], "eager": {}})
     host = profile.get("host", {})

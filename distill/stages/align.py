@@ -120,7 +120,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         )
     source = open_source(recipe.data, "train", recipe.limit)
     towers = build_towers()
-    share_run(run, recipe, existing)
+    share_run(run, recipe, existing, verb="train")
     if this_place().rank == 0:
         console.log_to(run.log)
     heads = AlignmentHeads()

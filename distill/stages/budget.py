@@ -16,7 +16,7 @@ from distill.core.existing import Existing
 from distill.core.strict import apply_settings, parse
 from distill.models import student_spec
 from distill.processes import Place
-from distill.recipe import Recipe
+from distill.recipe import LENGTHS, Recipe
 from distill.run_folder import RunFolder
 from distill.stages.label import is_published
 from distill.stages.reinforce import is_reinforced
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Filled = dict[str, str]  # a recipe's dotted key -> why it has the value that it has
 TOO_FEW = 1000  # a run that sees a thousandth of the published samples is said to be short
 _MEMORY_SHARE = 0.7  # of a device's memory for what the backward pass needs; weights and moments have the rest
-_LENGTHS = ("steps", "samples", "epochs")
 
 
 def settle(
@@ -45,7 +44,7 @@ def settle(
 
     Raises UsageError when the training's length is said twice, and what opening the data raises.
     """
-    said = [name for name in _LENGTHS if _is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
+    said = [name for name in LENGTHS if _is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
     if len(said) > 1:
         raise UsageError(f"Say the length of training once: {' or '.join(f'train.{name}' for name in said)}.")
     published = None if recipe.towers else STUDENTS.get(recipe.student.name).training
@@ -101,7 +100,7 @@ def _choices(
     yield "train.precision", precision, why
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
-    if not any(_is_set(recipe, f"train.{name}") for name in _LENGTHS):
+    if not any(_is_set(recipe, f"train.{name}") for name in LENGTHS):
         yield "train.epochs", published.epochs, published.epochs_note
     if _is_set(recipe, "train.batch_size"):
         batch = recipe.train.batch_size
@@ -187,7 +186,7 @@ def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
         kept: resolved.json of the run; one of an older version filled nothing in, and gets nothing.
     """
     filled: Filled = dict(kept.get("filled", {}))
-    said_length = any(_is_set(recipe, f"train.{name}") for name in _LENGTHS)
+    said_length = any(_is_set(recipe, f"train.{name}") for name in LENGTHS)
     values = {}
     for key in filled:
         section, _, name = key.rpartition(".")

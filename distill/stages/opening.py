@@ -4,6 +4,7 @@ inside. What lies where in it is in `distill.run_folder`.
 
 import contextlib
 import importlib.metadata
+import json
 import platform
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import RunFolder
+from distill.run_folder import VERBS, RunFolder
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
@@ -122,10 +123,14 @@ def refuse_existing(run: RunFolder, existing: Existing) -> None:
         )
 
 
-def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
+def open_run(
+    run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None, verb: str = "run"
+) -> None:
     """Make the run folder ready for `recipe`: new, the continuation of the same job, or (EXTEND) a job that adds to it.
 
-    `filled`: dotted key -> reason of the values that nobody set, kept in resolved.json.
+    Args:
+        filled: dotted key -> reason of the values that nobody set, kept in resolved.json.
+        verb: of the command line; the widest that worked in the folder is kept, and goes on with the run.
 
     The recipe that extends a run is not kept here, but by `keep_recipe` when the set has turned out to take it.
 
@@ -138,11 +143,13 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping
     if run.path.is_dir() and existing is Existing.OVERWRITE:
         shutil.rmtree(run.path)
     elif run.resolved.exists() and existing is not Existing.EXTEND:
-        keys = differing_keys(atomic.read_json(run.resolved)["recipe"], recipe.model_dump(mode="json"))
+        before = atomic.read_json(run.resolved)["recipe"]
+        keys = differing_keys(before, recipe.model_dump(mode="json"))
         if keys:
+            was = ", ".join(f"{key} = {json.dumps(_flat(before).get(key), ensure_ascii=False)}" for key in keys)
             raise UsageError(
-                f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with the same ones "
-                f"(see {run.resolved.name}), or give another --out.{_extend_hint(keys)}"
+                f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with its own ({was}), which a call "
+                f"that leaves them out does, or give another --out.{_extend_hint(keys)}"
             )
         _keep_places(run, recipe)
     run.path.mkdir(parents=True, exist_ok=True)
@@ -152,12 +159,17 @@ def open_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping
             f"Only {free / 1e6:.0f} MB are free where {str(run)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    kept = atomic.read_json(run.resolved)["recipe"] if run.resolved.exists() else None
-    if kept is None or (existing is Existing.RESUME and kept != recipe.model_dump(mode="json")):
-        keep_recipe(run, recipe, filled)  # what was free to change is now as this call says
+    kept = atomic.read_json(run.resolved) if run.resolved.exists() else None
+    widest = max(run.verb(), verb, key=("", *VERBS).index)
+    if kept is None or (
+        existing is Existing.RESUME and (kept["recipe"], kept.get("verb")) != (recipe.model_dump(mode="json"), widest)
+    ):
+        keep_recipe(run, recipe, filled, widest)  # what was free to change is now as this call says
 
 
-def share_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None) -> None:
+def share_run(
+    run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None = None, verb: str = "run"
+) -> None:
     """`open_run` for the processes of one launcher: the first opens, the others go on when it has.
 
     Raises what `open_run` raises, UsageError for OVERWRITE with several, and DistillError when the first does not open it.
@@ -169,7 +181,7 @@ def share_run(run: RunFolder, recipe: Recipe, existing: Existing, filled: Mappin
             "old run with one process first, or give another --out."
         )
     if place.rank == 0:
-        open_run(run, recipe, existing, filled)
+        open_run(run, recipe, existing, filled, verb)
         return
     values = recipe.model_dump(mode="json")
 
@@ -201,20 +213,26 @@ def _extend_hint(keys: list[str]) -> str:
     return " To add teachers, captioners or views to a finished set: distill reinforce --extend." if grows else ""
 
 
-def keep_recipe(run: RunFolder, recipe: Recipe, filled: Mapping[str, str] | None = None) -> None:
+def keep_recipe(
+    run: RunFolder, recipe: Recipe, filled: Mapping[str, str] | None = None, verb: str | None = None
+) -> None:
     """Write recipe.toml and resolved.json: what the run is made by, which a resume reads.
 
-    `filled`: as of `open_run`; None keeps what resolved.json says already.
+    `filled`, `verb`: as of `open_run`; None keeps what resolved.json says already.
     """
     import tomli_w
 
     values = recipe.model_dump(mode="json")
     atomic.write_text(run.recipe, tomli_w.dumps(_without_none(values)))
-    if filled is None:
-        filled = atomic.read_json(run.resolved).get("filled", {}) if run.resolved.exists() else {}
-    atomic.write_json(
-        run.resolved, {"recipe": values, "filled": dict(filled), "versions": versions(), "commit": git_commit()}
-    )
+    before = atomic.read_json(run.resolved) if run.resolved.exists() else {}
+    record = {
+        "verb": before.get("verb", "run") if verb is None else verb,
+        "recipe": values,
+        "filled": dict(before.get("filled", {}) if filled is None else filled),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
+    atomic.write_json(run.resolved, record)
 
 
 def _without_none(value: Any) -> Any:

@@ -166,9 +166,7 @@ def model_folder(path: Path) -> Path:
             return candidate
     if not path.exists():
         raise UsageError(f"There is no {str(path)!r}. Give a run folder or the student/ folder inside one.")
-    raise DistillError(
-        f"{str(path)!r} holds no trained student yet. Finish it first: distill run --out {path} --resume."
-    )
+    raise DistillError(f"{str(path)!r} holds no trained student yet. Finish it first: {RunFolder(path).command()}.")
 
 
 def with_inherited_licence(licence: str, inherited: dict[str, Any]) -> str:

@@ -4,8 +4,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from distill.core.strict import Settings
-from distill.recipe import Recipe, load_recipe
+from distill.core.errors import UsageError, nearest
+from distill.core.existing import Existing
+from distill.core.strict import Settings, apply_settings
+from distill.recipe import LENGTHS, Recipe, load_recipe
+from distill.run_folder import VERBS, RunFolder
 
 AnyPath = str | os.PathLike[str]
 OneOrMore = AnyPath | Sequence[AnyPath]
@@ -50,4 +53,60 @@ def flagged(**flags: Any) -> dict[str, Any]:
 
 def recipe_of(recipe: RecipeLike, settings: Settings, **flags: Any) -> Recipe:
     """The recipe of a call; settings win over flags, flags over the recipe. Raises what `load_recipe` raises."""
-    return load_recipe(recipe, settings, flagged(**flags))
+    return _with_data(load_recipe(recipe, settings, flagged(**flags)))
+
+
+def recipe_to_go_on(
+    verb: str, run: RunFolder, existing: Existing, recipe: RecipeLike, settings: Settings, **flags: Any
+) -> Recipe:
+    """`recipe_of` for a verb that works in a run folder: a call that resumes or extends begins with the run's own recipe.
+
+    So `--resume` alone goes on with the run as it was. What the call says besides is laid over that recipe; whether the
+    run takes it is seen when it is opened. A call that brings a recipe says all of it anew.
+
+    Raises UsageError when a call says no more than that it resumes, and there is no run, or another verb's.
+    """
+    given = flagged(**flags)
+    if recipe is not None or existing not in (Existing.RESUME, Existing.EXTEND):
+        return _with_data(load_recipe(recipe, settings, given))
+    if not (given or settings):
+        _refuse_alone(verb, run, existing)
+    if not run.resolved.exists():
+        return _with_data(load_recipe(None, settings, given))
+    base = run.read_recipe() if verb == "reinforce" else run.said_recipe()  # the others fill it in again
+    said = apply_settings(apply_settings({}, given), settings).get("train", {})
+    if isinstance(said, dict) and any(said.get(name) is not None for name in LENGTHS):  # the length is said anew
+        values = base.model_dump(mode="json", exclude_unset=True)
+        values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
+        base = Recipe.model_validate(values)
+    return _with_data(load_recipe(base, settings, given))
+
+
+def _with_data(job: Recipe) -> Recipe:
+    """The recipe itself. Raises UsageError where its data is a run, which holds data only when it has made a set."""
+    run = RunFolder(job.data)
+    if run.resolved.is_file():  # one with a set stands for its set already, see `load_recipe`
+        raise UsageError(
+            f"The data {job.data!r} is a run of distill without a reinforced set: looked for {run.reinforced.name}/ in it. "
+            f"Make the set first (distill reinforce), or name the data that the run was made of: --data {run.read_recipe().data}."
+        )
+    return job
+
+
+def _refuse_alone(verb: str, run: RunFolder, existing: Existing) -> None:
+    """Raise UsageError where the bare words `distill VERB --resume` have nothing to go on with."""
+    if not run.resolved.exists():
+        beside = run.path.absolute().parent
+        names = [path.name for path in beside.iterdir() if RunFolder(path).resolved.exists()] if beside.is_dir() else []
+        near = f" {nearest(run.path.name, names)}" if names else ""
+        raise UsageError(
+            f"There is no run in {str(run)!r} to go on with: looked for {str(run.resolved)!r}.{near} To begin one, say what it "
+            f"is made of (distill {verb} --help)."
+        )
+    begun = run.verb()
+    if begun and VERBS.index(verb) > VERBS.index(begun):
+        other = f"distill {verb} --data {run} --out ANOTHER"
+        raise UsageError(
+            f"{str(run)!r} was begun by distill {begun}, and its recipe says nothing of the rest. Go on with it: "
+            f"{run.command()}. To use what it made: {other}."
+        )

@@ -10,7 +10,7 @@ from distill.core.strict import Settings
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import discard_unless, share_run
-from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import ReinforceResult
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
@@ -41,8 +41,8 @@ def reinforce(
     shards. One that ends before the others returns only what is missing.
 
     Args:
-        recipe, teacher, captioner, data, filter, settings: as of `distill.run`. A call that resumes or extends and names
-            none of them goes on with the recipe of the run in `out`.
+        recipe, teacher, captioner, data, filter, settings: as of `distill.run`. A call that resumes or extends goes on with
+            the recipe of the run in `out` where `recipe` is None.
         out: run folder.
         verify: stored views to run through the live teachers again: a number, or "all"; 0 = none.
         calibrate: fit logit scales on held-out pairs where none is published.
@@ -52,11 +52,8 @@ def reinforce(
     Raises what `distill.run` raises.
     """
     run, existing = RunFolder(out), Existing.of(resume=resume, overwrite=overwrite, extend=extend)
-    named = bool(teacher or captioner or data or filter)
-    goes_on = existing is Existing.EXTEND or (existing is Existing.RESUME and not named)
-    base = run.read_recipe() if goes_on and recipe is None else recipe
-    job = recipe_of(
-        base, settings, teacher=teacher, captioner=captioner, data=data, filter=filter, verify=verify,
+    job = recipe_to_go_on(
+        "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter, verify=verify,
         calibrate=calibrate, executor=executor, tasks=tasks, workers=workers, slurm_partition=slurm_partition,
     )  # fmt: skip
     return _reinforce(job, run, existing, console or Console())
@@ -73,7 +70,7 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     check_curation(job)
     refuse_unused(job, extend=extend)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
-    share_run(run, job, existing)
+    share_run(run, job, existing, verb="reinforce")
     if place.rank == 0:
         console.log_to(run.log)
     with discard_unless(run, run.reinforced / PLAN_FILE, first=place.rank == 0):

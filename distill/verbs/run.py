@@ -12,7 +12,7 @@ from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import refuse_existing, share_run
-from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
 from reinforced_data.store.names import MANIFEST_FILE
 
@@ -53,7 +53,7 @@ def run(
         data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
         out: run folder; None = runs/<student>-from-<teachers>.
         rehearse: full size, random weights, a handful of samples.
-        resume: continue the run in `out`; what is finished is not done again.
+        resume: continue the run in `out`, by its own recipe where `recipe` is None; what is finished is not done again.
         overwrite: delete the run in `out` first.
         settings: any recipe key: {"train.steps": 100}, or ["train.steps=100"].
 
@@ -67,15 +67,16 @@ def run(
 
     console = console or Console()
     existing = Existing.of(resume=resume, overwrite=overwrite)
-    job = recipe_of(
-        recipe, settings, teacher=teacher, captioner=captioner, student=student, data=data, filter=filter, target=target,
-        precision=precision, device=device, rehearse=rehearse,
-    )  # fmt: skip
+    flags = {
+        "teacher": teacher, "captioner": captioner, "student": student, "data": data, "filter": filter, "target": target,
+        "precision": precision, "device": device, "rehearse": rehearse,
+    }  # fmt: skip
+    folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
+    job = recipe_to_go_on("run", folder, existing, recipe, settings, **flags)
     if not job.teachers:
         raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
     if job.rehearse:
         job = rehearsal_of(job)
-    folder = RunFolder(default_out(job) if out is None else out)
     job, filled = settle(job, folder, existing, this_place(), console)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
     _check(job, folder, existing, teachers, console)

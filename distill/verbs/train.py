@@ -11,8 +11,9 @@ from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import share_run
-from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
+from reinforced_data.store.names import MANIFEST_FILE
 
 
 def train(
@@ -33,14 +34,16 @@ def train(
     teacher (objective = "clip"): so full teachers are trained.
 
     Args:
-        out: run folder. The others are as of `distill.run`.
+        out: run folder.
+        data: as of `distill.run`; a run stands for the reinforced set in it. The others are as of `distill.run` too.
+        resume: go on with the run in `out`, by its own recipe where `recipe` is None; what else is said must agree with it.
 
     Raises what `distill.run` raises.
     """
     from distill.stages.budget import settle
 
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
-    job = recipe_of(recipe, settings, teacher=teacher, student=student, data=data)
+    job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
     job, filled = settle(job, run, existing, this_place(), console)
     if job.towers is not None:
         from distill.stages.align import align_towers
@@ -70,14 +73,17 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     spec = student_spec(job.student)
     refuse_without_decoder(job.objective, job.student.name, spec.captions)
     set_folder = Path(job.data) if is_reinforced(Path(job.data)) else None
+    if set_folder is None and (run.reinforced / MANIFEST_FILE).exists():
+        set_folder = run.reinforced  # of a run that `distill run` began
     check_curation(job)
-    if set_folder is None:
-        _refuse_without_set(job)
     captions = caption_policy(job.captions)
-    source = None if set_folder else open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
+    source = None
+    if set_folder is None:
+        source = open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
+        _refuse_without_set(job)
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
-    share_run(run, job, existing, filled)
+    share_run(run, job, existing, filled, "train")
     if this_place().rank == 0:
         console.log_to(run.log)
     tell_how_read(job, run, console, evaluation=False)

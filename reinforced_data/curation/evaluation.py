@@ -14,7 +14,7 @@ from reinforced_data.curation.filter import Rows
 from reinforced_data.curation.image_hash import hashes_of
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import Split, open_source
-from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from reinforced_data.store.reader import ReinforcedData
 
 
@@ -42,7 +42,7 @@ class Evaluation:
 
 def as_reinforced(location: str) -> Path | None:
     """The finished reinforced set that `location` means (its folder, or a run that holds one), or None."""
-    for folder in (Path(location), Path(location) / "reinforced"):
+    for folder in (Path(location), Path(location) / SET_FOLDER):
         if (folder / MANIFEST_FILE).is_file() and (folder / PLAN_FILE).is_file():
             return folder
     return None

@@ -4,6 +4,7 @@ A set's folder holds plan.json (written first), shard-*.arrow and manifest.json 
 """
 
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
+SET_FOLDER = "reinforced"  # of the set that a run makes, inside the run
 SHARD_GLOB = "shard-*.arrow"
 SELECTION_FILE, SELECTION_ROWS_FILE = "selection.json", "selection.arrow"
 

@@ -1,0 +1,115 @@
+"""`--resume` alone goes on with a run as it was, whatever verb began it; what contradicts it is named."""
+
+import shlex
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from distill.core import atomic
+from distill.core.existing import Existing
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+from distill.stages.opening import open_run
+from distill.verbs.flags import recipe_to_go_on
+from tests.command_line import distill
+
+TRAIN = ["--set", "train.steps=4", "--set", "train.batch_size=8", "--set", "train.checkpoint_every=2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_teacher):
+    """A folder with two runs: set/ of distill reinforce, and student/ of distill train on it, named by its run."""
+    place = tmp_path_factory.mktemp("resume")
+    made = distill(
+        "reinforce", "--teacher", tiny_teacher, "--data", "rendered:train=24,eval=8", "--verify", 0, "--out", "set", cwd=place
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    trained = distill("train", "--data", "set", "--out", "student", "--set", "student.inherit=none", *TRAIN, cwd=place)
+    assert trained.returncode == 0, trained.stderr
+    return place
+
+
+def weights(run):
+    return load_file(run / "student" / "model.safetensors")
+
+
+def test_a_run_stands_for_the_set_in_it(runs):
+    assert RunFolder(runs / "student").read_recipe().data == str(runs / "set" / "reinforced")
+
+
+@pytest.mark.parametrize("words", [["student", "--resume"], ["--out", "student", "--resume"]])
+def test_resume_alone_goes_on_with_the_run_as_it_was(runs, words):
+    before, recipe = weights(runs / "student"), (runs / "student" / "recipe.toml").read_text()
+    shutil.rmtree(runs / "student" / "student")
+    shutil.rmtree(runs / "student" / "checkpoints")
+    assert distill("train", *words, cwd=runs).returncode == 0
+    after = weights(runs / "student")
+    assert all((before[name] == after[name]).all() for name in before)
+    assert (runs / "student" / "recipe.toml").read_text() == recipe
+
+
+def test_what_contradicts_the_run_is_named_with_both_values(runs):
+    for setting in ("train.steps=5", "train.samples=40"):
+        said = distill("train", "student", "--resume", "--set", setting, cwd=runs)
+        assert said.returncode == 2
+        assert "other settings: train.steps. Resume with its own (train.steps = 4)" in said.stderr
+    assert (
+        distill("train", "student", "--resume", "--set", "train.samples=32", cwd=runs).returncode == 0
+    )  # the same 4 steps
+    assert (
+        distill("train", "student", "--resume", "--set", "train.workers=0", cwd=runs).returncode == 0
+    )  # free to change
+
+
+WRONG = {
+    "no such run": (["train", "studnet", "--resume"], ["studnet", "looked for", "'student'"]),
+    "a wider verb": (["run", "set", "--resume"], ["begun by distill reinforce", "distill reinforce set --resume"]),
+    "no resume": (["train", "set"], ["--resume", "--data set", "--out set"]),
+    "two runs": (["train", "set", "--out", "student", "--resume"], ["Two run folders"]),
+    "nothing near": (["reinforce", "--resume", "--out", "/nowhere/at/all"], ["There is no run"]),
+    "a wrong set": (["train", "--data", "set/reinforcd", "--out", "x"], ["a reinforced set", "'reinforced'"]),
+    "a wrong folder": (["train", "--data", "runs/set/reinforced", "--out", "x"], ["a reinforced set", "set/reinforced'?"]),
+    "a wrong run": (["train", "--data", "sett/reinforced", "--out", "x"], ["a reinforced set", "'set'"]),
+    "a run without a set": (["train", "--data", "student", "--out", "x"], ["a run of distill without", "--data {set}"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_word_says_what_was_looked_for_and_what_is_near(runs, name):
+    words, parts = WRONG[name]
+    said = distill(*words, cwd=runs)
+    assert said.returncode == 2
+    for part in parts:
+        assert part.replace("{set}", str(runs / "set" / "reinforced")) in said.stderr
+    assert not (runs / "x").exists()
+
+
+def test_a_reinforced_set_is_checked_by_its_run_alone(runs):
+    said = distill("reinforce", "set", "--resume", "--verify", 2, "--json", cwd=runs)
+    assert said.returncode == 0, said.stderr
+    assert atomic.read_json(runs / "set" / "reinforced-verify.json")["asked"] == 2
+    assert RunFolder(runs / "set").read_recipe().data == "rendered:train=24,eval=8"
+
+
+def test_values_that_were_filled_in_are_filled_in_again_and_not_taken_for_said(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    job = Recipe.model_validate({"student": {"name": "mci2"}, "train": {"steps": 7, "lr": 0.5}})
+    open_run(run, job, Existing.REFUSE, {"train.steps": "7 epochs of one image", "train.beta1": "as published"})
+    base = recipe_to_go_on("run", run, Existing.RESUME, None, ())
+    assert base.student.name == "mci2"
+    assert base.train.lr == 0.5
+    assert {"steps", "beta1"} & base.train.model_fields_set == set()
+    assert recipe_to_go_on("reinforce", run, Existing.RESUME, None, ()).train.steps == 7
+    assert recipe_to_go_on("run", run, Existing.RESUME, Recipe(), ()) == Recipe()  # a call with a recipe says all anew
+    assert recipe_to_go_on("run", run, Existing.REFUSE, None, ()) == Recipe()
+
+
+def test_the_widest_verb_goes_on_and_its_command_can_be_pasted(tmp_path):
+    run = RunFolder(tmp_path / "my run")
+    assert run.verb() == ""
+    for verb, widest in (("train", "train"), ("reinforce", "train"), ("run", "run"), ("train", "run")):
+        open_run(run, Recipe(), Existing.RESUME, None, verb)
+        assert run.verb() == widest
+    words = shlex.split(run.command("train.lr=0.1"))
+    assert words == ["distill", "run", str(tmp_path / "my run"), "--resume", "--set", "train.lr=0.1"]
