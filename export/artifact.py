@@ -92,6 +92,9 @@ class ExportArtifact:
         output: name, shape, meaning.
         versions: package -> version that made it.
         licence, provenance: carried from student, teachers and data.
+        preprocess, tokenizer, kind, logit_scale, logit_bias: what an app needs to turn a photo and captions into
+            probabilities, see `export.app.kit.AppKit`; of the model, so the same for both towers.
+        beside: files in the folder that both towers share (tokenizer, golden samples) -> hex SHA-256.
     """
 
     target: str
@@ -107,6 +110,12 @@ class ExportArtifact:
     parity: ParityReport
     licence: str = "unknown"
     provenance: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    kind: str = "softmax"
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+    beside: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -179,15 +188,22 @@ def _examine(folder: Path, student: str) -> Examined:
         )
     if {artifact.tower for artifact in artifacts} != set(TOWERS):
         return Examined(folder, artifacts, "a tower is missing: export again")
-    for artifact in artifacts:
-        file = folder / artifact.file
-        if not file.exists() or hash_path(file) != artifact.sha256:
-            return Examined(
-                folder, artifacts, f"{artifact.file} is missing or not the file that was checked: export again"
-            )
+    changed = changed_files(folder, artifacts)
+    if changed:
+        return Examined(folder, artifacts, f"{changed[0]} is missing or not the file that was checked: export again")
     if any(artifact.provenance.get(STUDENT_KEY) != student for artifact in artifacts):
         return Examined(folder, artifacts, "it is of another student than the one in this run: export again")
     return Examined(folder, artifacts, "")
+
+
+def changed_files(folder: Path, artifacts: list[ExportArtifact]) -> list[str]:
+    """Names of the files that are missing or are not what their records say, the towers' first."""
+    recorded = {artifact.file: artifact.sha256 for artifact in artifacts}
+    for artifact in artifacts:
+        recorded |= artifact.beside
+    return [
+        name for name, digest in recorded.items() if not (folder / name).exists() or hash_path(folder / name) != digest
+    ]
 
 
 def read_artifacts(folder: Path) -> list[ExportArtifact]:
@@ -215,10 +231,8 @@ def read_if_whole(folder: Path, request: str) -> list[ExportArtifact] | None:
         artifacts = read_artifacts(folder)
     except UsageError:
         return None
-    for artifact in artifacts:
-        file = folder / artifact.file
-        if artifact.provenance.get("export_request") != request or not file.exists():
-            return None
-        if hash_path(file) != artifact.sha256:
-            return None
+    if any(artifact.provenance.get("export_request") != request for artifact in artifacts):
+        return None
+    if changed_files(folder, artifacts):
+        return None
     return artifacts if {artifact.tower for artifact in artifacts} == set(TOWERS) else None

@@ -8,8 +8,8 @@ import importlib.metadata
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from distill.core import atomic
 from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
+from export.app.kit import AppKit, lay_out
+from export.app.samples import Samples
 from export.artifact import (
     FAILED_PARITY,
     LOGS,
@@ -95,12 +97,15 @@ def export_student(
     licence: str,
     provenance: dict[str, Any],
     resume: bool,
+    captions: Sequence[str] = (),
+    photos: Sequence[bytes] = (),
     progress: Progress = silent,
 ) -> list[ExportArtifact]:
     """Export both towers of a student to each target and check every file against the student.
 
-    Writes out/<target>-<precision>/{image,text}.<suffix> and, last, artifact.json; logs go to out/logs. A folder is
-    there only when it is whole and passed, and an earlier one stays until then; other folders in `out` are left alone.
+    Writes out/<target>-<precision>/{image,text}.<suffix>, what an app needs beside them and, last, artifact.json; logs go
+    to out/logs. A folder is there only when it is whole and passed, and an earlier one stays until then; other folders in
+    `out` are left alone.
 
     Args:
         student_dir: folder that `Student.save` wrote.
@@ -110,6 +115,7 @@ def export_student(
         tokens: [m, L] int32: real captions, tokenized.
         calibration: pixels and tokens of the same shapes, other samples, for precisions that learn scales from them.
         licence, provenance: carried into every artifact.
+        captions, photos: what `tokens` and `pixels` were made from, for the golden samples; empty = not known.
         resume: keep folders that answer the same request and whose files still have their hashes.
         progress: called at each step with how many of the targets are done.
 
@@ -133,10 +139,13 @@ def export_student(
             raise UsageError(
                 f"{target.folder} learns its scales from real inputs, and none were given to calibrate on."
             )
+    if (captions and len(captions) != len(tokens)) or (photos and len(photos) != len(pixels)):
+        raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
     inputs = {
         "student": student_digest(student_dir),
         "pixels": _digest(pixels),
         "tokens": _digest(tokens),
+        "golden": [settings.golden_samples, list(captions), len(photos)],
         "format": FORMAT,
         "torch": importlib.metadata.version("torch"),
     }
@@ -157,7 +166,9 @@ def export_student(
             say(f"{job.target.folder}: there already, unchanged")
     todo = [job for job in jobs if job.target.folder not in done]
     if todo:
-        _export_all(todo, student_dir, (pixels, tokens), calibration, settings.jobs, done, say)
+        golden = settings.golden_samples
+        given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden)
+        _export_all(todo, student_dir, given, settings.jobs, done, say)
     return [artifact for job in jobs for artifact in done[job.target.folder]]
 
 
@@ -201,8 +212,7 @@ def _kept(job: ExportJob) -> list[ExportArtifact] | None:
 def _export_all(
     todo: list[ExportJob],
     student_dir: Path,
-    inputs: tuple[Array, Array],
-    calibration: tuple[Array, Array] | None,
+    given: Samples,
     side_by_side: int,
     done: dict[str, list[ExportArtifact]],
     say: Callable[[str], None],
@@ -213,9 +223,10 @@ def _export_all(
     work.mkdir(parents=True)
     try:
         say("preparing the deployable towers")
-        programs = write_programs(student_dir, work, *inputs)
-        if calibration is not None:
-            np.savez(work / CALIBRATION_FILE, image=calibration[0], text=calibration[1])
+        programs = write_programs(student_dir, work, given.pixels, given.tokens)
+        if given.calibration is not None:
+            np.savez(work / CALIBRATION_FILE, image=given.calibration[0], text=given.calibration[1])
+        given.lay_golden(work, asdict(Reference.load(work / REFERENCE_FILE)))
         _convert_all(todo, programs, work, side_by_side, done, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -245,7 +256,7 @@ def _convert_all(
             for job, conversion in ended:
                 running.remove((job, conversion))
                 try:
-                    done[job.target.folder] = _accept(job, conversion, reference)
+                    done[job.target.folder] = _accept(job, conversion, reference, work)
                     say(f"{job.target.folder}: done in {time.monotonic() - conversion.started:.0f} s")
                 except DistillError as error:
                     say(f"{job.target.folder}: failed")
@@ -259,10 +270,15 @@ def _convert_all(
         raise errors[0] if len(errors) == 1 else DistillError("\n\n".join(str(error) for error in errors))
 
 
-def _accept(job: ExportJob, conversion: Conversion, reference: Reference) -> list[ExportArtifact]:
+def _accept(job: ExportJob, conversion: Conversion, reference: Reference, work: Path) -> list[ExportArtifact]:
     """Put the files of a conversion that has ended in their place, described; raises DistillError where it failed."""
     result = conversion.result()
-    artifacts = [_describe(job, tower, conversion.folder, result[tower], reference) for tower in TOWERS]
+    beside = lay_out(work, conversion.folder)
+    kit = asdict(AppKit.read(work))
+    artifacts = [
+        replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit)
+        for tower in TOWERS
+    ]
     below = job.below_bar(artifacts)
     failed = job.folder.with_name(job.folder.name + FAILED_PARITY)
     shutil.rmtree(failed, ignore_errors=True)
@@ -310,5 +326,5 @@ def _describe_input(tower: Tower, reference: Reference) -> str:
     shape = reference.pixels.shape if tower == "image" else reference.tokens.shape
     sizes = ",".join(str(size) for size in (1, *shape[1:]))
     if tower == "image":
-        return f"float32[{sizes}] RGB in [0, 1], already resized to a square; normalisation is inside"
-    return f"int32[{sizes}] token ids with start and end token, zero padded"
+        return f"float32[{sizes}] RGB in [0, 1], resized as `preprocess` says; normalisation is inside"
+    return f"int32[{sizes}] token ids as `tokenizer` says: start, pieces, end, padding"

@@ -25,6 +25,11 @@ class ExportSettings(Strict):
     calibration_samples: int = Field(
         64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"
     )
+    golden_samples: int = Field(
+        4,
+        ge=0,
+        description="of the parity samples, kept beside the files with the model's answers for an app's own test",
+    )
     jobs: int = Field(2, ge=1, description="targets converted side by side")
 
 

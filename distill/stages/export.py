@@ -41,5 +41,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
             licence=card.get("licence", "unknown: the student's card names none"),
             provenance=provenance,
             resume=not again,
+            captions=texts[:n],
+            photos=[photo for _, photo in images[:n]],
             progress=lambda done, total, note: console.say(note),
         )

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.core.arrays import Array
+from distill.core.clip.folder import read_card
 from distill.core.errors import UsageError
+from export.app.kit import AppKit
 from export.artifact import TOWERS
 from export.towers.parity import Reference
 
@@ -44,7 +46,8 @@ def _check_fit(student: "Student", pixels: Array, tokens: Array) -> None:
 
 
 def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array) -> dict[str, str]:
-    """Load the student, check its deployable towers against it, and write `folder`/{image,text}.pt2 and reference.npz.
+    """Load the student, check its deployable towers against it, and write `folder`/{image,text}.pt2, reference.npz and
+    what an app needs beside the files (`AppKit`).
 
     Returns:
         tower -> path of its program.
@@ -67,6 +70,7 @@ def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array
         image_embeddings = torch.cat([student.encode_image(part) for part in torch.split(pixel_tensor, BATCH)])
         text_embeddings = torch.cat([student.encode_text(part.long()) for part in torch.split(token_tensor, BATCH)])
     Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy()).save(folder / REFERENCE_FILE)
+    AppKit.write(student, read_card(student_dir).get("kind", "softmax"), folder)
     del student
     examples = {"image": pixel_tensor[:1].clone(), "text": token_tensor[:1].clone()}
     paths: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """One tiny student, lively enough that a wrong channel order shows, and its export, shared by this folder's tests."""
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from distill.evaluation.evalset import pixels as prepared
 from students.spec import StudentSpec
 from students.student import Student, build_student
 
@@ -105,18 +108,39 @@ def student_dir(student: Student, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def pixels() -> np.ndarray:
-    return pictures(12, 32, seed=1).numpy()
+def photos() -> list[bytes]:
+    """12 encoded photos, wider than high."""
+    made = []
+    for picture in pictures(12, 48, seed=1)[:, :, :36]:
+        file = io.BytesIO()
+        Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(file, "PNG")
+        made.append(file.getvalue())
+    return made
 
 
 @pytest.fixture(scope="session")
-def tokens(student: Student) -> np.ndarray:
-    return student.tokenize([*CAPTIONS, *(f"{n} green stars" for n in range(6))]).int().numpy()
+def pixels(photos: list[bytes]) -> np.ndarray:
+    return prepared([(str(index), photo) for index, photo in enumerate(photos)], 32)
+
+
+@pytest.fixture(scope="session")
+def captions() -> list[str]:
+    return [*CAPTIONS, *(f"{n} green stars" for n in range(6))]
+
+
+@pytest.fixture(scope="session")
+def tokens(student: Student, captions: list[str]) -> np.ndarray:
+    return student.tokenize(captions).int().numpy()
 
 
 @pytest.fixture(scope="session")
 def exported(
-    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    photos: list[bytes],
+    captions: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[Any]]:
     """Both towers in all three formats, made once: (out folder, artifacts)."""
     from export.run import export_student
@@ -132,6 +156,8 @@ def exported(
         licence="Apache-2.0",
         provenance={"teacher": "none"},
         resume=False,
+        captions=captions,
+        photos=photos,
     )
     return out, artifacts
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError, UsageError
+from export.app.kit import AppKit
 from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
 from export.children.process import spawn
 from export.run import export_student
 from export.settings import ExportSettings
 from export.target import get_target
 from export.towers.parity import Reference
-from students.student import Student
+from students.student import Student, load_student
 
 FOLDERS = ["coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32"]
 
@@ -34,6 +35,12 @@ def _export(
     settings = ExportSettings(targets=targets, min_cosine=min_cosine)
     arguments = {"licence": "Apache-2.0", "provenance": {"teacher": "none"}, "resume": False} | changes
     return export_student(student_dir, out, settings, pixels=pixels, tokens=tokens, **arguments)
+
+
+@pytest.fixture
+def samples(captions: list[str], photos: list[bytes]) -> dict[str, Any]:
+    """What `exported` was made with beside pixels and tokens."""
+    return {"captions": captions, "photos": photos}
 
 
 @pytest.mark.process
@@ -64,13 +71,17 @@ def test_everything_is_there_and_agrees(exported: tuple[Path, list[ExportArtifac
 
 @pytest.mark.process
 def test_a_resume_keeps_whole_folders(
-    exported: tuple[Path, list[ExportArtifact]], student_dir: Path, pixels: np.ndarray, tokens: np.ndarray
+    exported: tuple[Path, list[ExportArtifact]],
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    samples: dict[str, Any],
 ) -> None:
     out, artifacts = exported
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     told: list[tuple[int, int, str]] = []
     again = _export(
-        student_dir, out, pixels, tokens, targets=("coreml", "xnnpack", "onnx"), resume=True,
+        student_dir, out, pixels, tokens, targets=("coreml", "xnnpack", "onnx"), resume=True, **samples,
         progress=lambda *step: told.append(step),
     )  # fmt: skip
     assert again == artifacts
@@ -85,6 +96,7 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     student_dir: Path,
     pixels: np.ndarray,
     tokens: np.ndarray,
+    samples: dict[str, Any],
     tmp_path: Path,
 ) -> None:
     """Two targets' folders are damaged, each in its own way; new processes then make files with the hashes of the first."""
@@ -104,6 +116,7 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
         targets=("coreml", "executorch", "onnx"),
         resume=True,
         provenance={"rehearsal": True},
+        **samples,
         progress=lambda done, total, note: lines.append(note),
     )
     assert sum("converting" in line for line in lines) == 2
@@ -113,7 +126,14 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     assert not (out / ".partial-work").exists()
     # Another licence: the same files, another artifact.json.
     relicensed = _export(
-        student_dir, out, pixels, tokens, resume=True, licence="other", progress=lambda *step: lines.append(step[2])
+        student_dir,
+        out,
+        pixels,
+        tokens,
+        resume=True,
+        licence="other",
+        **samples,
+        progress=lambda *step: lines.append(step[2]),
     )
     assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other"}
     assert "unchanged" in lines[-1]
@@ -134,6 +154,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     def programs(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
+        AppKit.write(load_student(student_dir), "softmax", folder)
         return {}
 
     def worker(arguments: list[str], **options: Any) -> Any:
@@ -172,6 +193,7 @@ def test_a_worker_that_dies_is_reported_with_its_log(
     def broken(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
+        AppKit.write(load_student(student_dir), "softmax", folder)
         return {"image": str(folder / "gone.pt2"), "text": str(folder / "gone.pt2")}
 
     monkeypatch.setattr("export.run.write_programs", broken)

@@ -1,0 +1,1 @@
+"""What an app needs beside the exported graphs: preprocessing, tokenizer, logit scale, golden samples, licence."""

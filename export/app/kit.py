@@ -1,0 +1,91 @@
+"""`AppKit`: everything that an app needs beside the graphs, made once per model and laid into every exported folder.
+
+Left out: licences (`export.app.licence`), which also go into the exported files.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.core import atomic
+from distill.core.arrays import Array
+from export.app.golden import probabilities, write_golden
+from export.app.preprocess import preprocess_block
+from export.app.tokenizer import write_tokenizer
+
+if TYPE_CHECKING:
+    from students.student import Student
+
+FOLDER, RECORD = "app", "app.json"  # in the folder where an export is prepared
+
+
+@dataclass(frozen=True)
+class AppKit:
+    """What artifact.json says of a model for those who write an app; the files it names lie beside it.
+
+    Attributes:
+        preprocess: how a photo becomes pixels, see `export.app.preprocess`.
+        tokenizer: how a caption becomes tokens, see `export.app.tokenizer`.
+        kind: how cosines become probabilities: "softmax" over an image's captions, or "sigmoid" of each alone.
+        logit_scale: what a cosine is multiplied by, already exponentiated.
+        logit_bias: what is added then; 0.0 for a softmax.
+    """
+
+    preprocess: dict[str, Any]
+    tokenizer: dict[str, Any]
+    kind: str
+    logit_scale: float
+    logit_bias: float
+
+    @classmethod
+    def write(cls, model: "Student", kind: str, work: Path) -> "AppKit":
+        """The kit of a model, with its tokenizer's files in work/app. `kind`: as the attribute."""
+        folder = work / FOLDER
+        folder.mkdir()
+        bias = getattr(model.clip, "logit_bias", None)
+        kit = cls(
+            preprocess=preprocess_block(model.image_size, model.spec.resize_mode, model.spec.interpolation),
+            tokenizer=write_tokenizer(model.tokenizer, model.context_length, model.merges, folder),
+            kind=kind,
+            logit_scale=float(model.logit_scale.detach()),
+            logit_bias=0.0 if bias is None else float(bias.detach()),
+        )
+        atomic.write_json(work / RECORD, asdict(kit))
+        return kit
+
+    @classmethod
+    def read(cls, work: Path) -> "AppKit":
+        """The kit that `write` left in `work`."""
+        return cls(**atomic.read_json(work / RECORD))
+
+    def add_golden(
+        self,
+        work: Path,
+        *,
+        pixels: Array,
+        tokens: Array,
+        image: Array,
+        text: Array,
+        captions: Sequence[str],
+        photos: Sequence[bytes],
+    ) -> None:
+        """Lay golden samples into work/app: all that is given, see `export.app.golden`."""
+        tensors = {
+            "pixels": pixels,
+            "tokens": tokens,
+            "image_embeddings": image,
+            "text_embeddings": text,
+            "probabilities": probabilities(image, text, self.logit_scale, self.logit_bias, self.kind),
+        }
+        write_golden(work / FOLDER, tensors, captions, photos)
+
+
+def lay_out(work: Path, folder: Path) -> dict[str, str]:
+    """Copy the kit's files from work/app into an exported folder. Returns name -> hex SHA-256."""
+    hashes = {}
+    for file in sorted((work / FOLDER).iterdir()):
+        shutil.copyfile(file, folder / file.name)
+        hashes[file.name] = atomic.sha256_file(file)
+    return hashes

@@ -1,0 +1,52 @@
+"""How a photo becomes the pixels that an exported image tower takes, in words and numbers that an app is written from.
+
+Left out: doing it (`distill.evaluation.evalset.pixels` is what the figures were measured with).
+"""
+
+from typing import Any
+
+# open_clip's words for the ways to make a square, and the ones that say what is done.
+MODES = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+STEPS = {
+    "crop": (
+        "resize so that the shorter side is {size} pixels; the longer one becomes int({size} * longer / shorter)",
+        "crop the middle {size} x {size} pixels: left = round((width - {size}) / 2), top likewise, halves to even",
+    ),
+    "squash": ("resize to {size} x {size} pixels, whatever the shape was",),
+    "pad": (
+        "resize so that the longer side is {size} pixels; the shorter one becomes round({size} * shorter / longer), at "
+        "least 1",
+        "fill up with black to {size} x {size} pixels: the image begins at ({size} - side) // 2",
+    ),
+}
+
+
+def preprocess_block(image_size: int, resize_mode: str, interpolation: str) -> dict[str, Any]:
+    """The block "preprocess" of an artifact.
+
+    Args:
+        image_size: pixels, of the square.
+        resize_mode: "shortest", "squash" or "longest", in open_clip's words.
+        interpolation: "bicubic" or "bilinear"; whatever is not bilinear is bicubic, as in open_clip.
+    """
+    mode = MODES[resize_mode]
+    kernel = "bilinear" if interpolation == "bilinear" else "bicubic"
+    return {
+        "size": [image_size, image_size],
+        "resize_mode": mode,
+        "open_clip_resize_mode": resize_mode,
+        "interpolation": kernel,
+        "antialias": True,
+        "channel_order": "RGB",
+        "layout": "NCHW",
+        "dtype": "float32",
+        "value_range": [0.0, 1.0],
+        "normalisation": "inside the graph: mean and standard deviation must not be applied again",
+        "steps": [
+            "decode to 8-bit RGB in sRGB, turned upright as its EXIF orientation says, white under transparent pixels",
+            *(step.format(size=image_size) for step in STEPS[mode]),
+            f"the resize is {kernel} with antialiasing (a kernel as wide as the reduction), rounded to 8 bits, as "
+            "Pillow does it",
+            "divide by 255; channels first, in the order R, G, B",
+        ],
+    }

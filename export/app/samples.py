@@ -1,0 +1,34 @@
+"""`Samples`: the real inputs of one export, which serve parity, calibration and the golden samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.core.arrays import Array
+from export.app.kit import AppKit
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one export.
+
+    Attributes:
+        pixels: [n, 3, S, S] float32, RGB in [0, 1], for parity.
+        tokens: [m, L] int32, for parity.
+        calibration: other pixels and tokens, to learn scales from; None = no precision needs them.
+        captions, photos: what the first rows of `tokens` and `pixels` were made from; empty = not known.
+        golden: how many of the first rows become golden samples.
+    """
+
+    pixels: Array
+    tokens: Array
+    calibration: tuple[Array, Array] | None
+    captions: Sequence[str]
+    photos: Sequence[bytes]
+    golden: int
+
+    def lay_golden(self, work: Path, reference: dict[str, Array]) -> None:
+        """Lay the golden samples beside the kit in `work`. `reference`: inputs and embeddings of all parity samples."""
+        if self.golden:
+            first = {name: reference[name][: self.golden] for name in ("pixels", "tokens", "image", "text")}
+            AppKit.read(work).add_golden(work, **first, captions=self.captions, photos=self.photos)
