@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.core import atomic
-from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
+from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 
 Tower = Literal["image", "text"]
@@ -20,7 +20,7 @@ ARTIFACT_FILE = "artifact.json"
 LOGS = "logs"
 FAILED_PARITY = ".failed-parity"  # appended to the folder's name
 STUDENT_KEY = "student_sha256"  # of an artifact's provenance, see `student_digest`
-STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE)  # what decides a student's embeddings
+STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE, TOKENIZER_FILE)  # what decides a student's embeddings
 
 
 def tower_file(tower: Tower, suffix: str) -> str:

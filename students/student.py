@@ -22,7 +22,9 @@ from distill.core.clip.folder import (
     CARD_FILE,
     CONFIG_FILE,
     MERGES_FILE,
+    TEXT_CONFIG,
     WEIGHTS_FILE,
+    built_here,
     merges_of,
     read_card,
     read_config,
@@ -30,6 +32,7 @@ from distill.core.clip.folder import (
     vocabulary_id,
 )
 from distill.core.clip.model import build_clip
+from distill.core.clip.tokenizer import tokenizer_of
 from distill.core.errors import DistillError
 from students.spec import StudentSpec
 from students.tokenizer import Tokenizer, load_tokenizer, vocabulary_path
@@ -43,21 +46,24 @@ class Student(nn.Module):
     Attributes:
         spec: its architecture and preprocessing.
         clip: the open_clip module that holds every parameter.
-        merges: the tokenizer's merges file, None for CLIP's own.
+        merges: the tokenizer's merges file, None for CLIP's own and for other kinds.
+        tokenizer: what makes its tokens; given where it is no byte-pair tokenizer over merges.
     """
 
     clip: Any  # open_clip is untyped; declared because nn.Module would make it "Tensor or Module"
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: StudentSpec, clip: nn.Module, merges: Path | None) -> None:
+    def __init__(
+        self, spec: StudentSpec, clip: nn.Module, merges: Path | None, tokenizer: Tokenizer | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.clip = clip
         self.merges = merges
         self.image_size = spec.image_size
         self.context_length = spec.context_length
-        self.tokenizer: Tokenizer = load_tokenizer(merges, self.context_length)
+        self.tokenizer: Tokenizer = tokenizer or load_tokenizer(merges, self.context_length)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
@@ -84,7 +90,7 @@ class Student(nn.Module):
     @property
     def vocabulary(self) -> str:
         """Which tokens its text tower reads; see `distill.core.clip.folder.vocabulary_id`."""
-        return vocabulary_id(self.merges)
+        return str(self.spec.model_cfg["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(self.merges))
 
     def tokenize(self, captions: list[str]) -> Tensor:
         """b captions -> LongTensor [b, L] with L = context_length; longer captions are cut, the end token kept."""
@@ -155,8 +161,20 @@ class Student(nn.Module):
             (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             if self.merges is not None:
                 shutil.copyfile(self.merges, folder / MERGES_FILE)
+            self._save_borrowed(folder)
             full = {"name": self.spec.name, "kind": "softmax", **card}
             (folder / CARD_FILE).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+
+    def _save_borrowed(self, folder: Path) -> None:
+        """What a model borrows from Hugging Face, so that its folder is whole: the tokenizer's files, the text tower's shape."""
+        text: Any = getattr(self.clip, "text", None)
+        borrowed: list[tuple[Any, Path]] = [
+            (self.tokenizer, folder),
+            (getattr(text, "config", None), folder / TEXT_CONFIG),
+        ]
+        for thing, place in borrowed:
+            if hasattr(thing, "save_pretrained"):
+                thing.save_pretrained(str(place))
 
 
 def build_student(spec: StudentSpec, seed: int) -> Student:
@@ -170,8 +188,13 @@ def build_student(spec: StudentSpec, seed: int) -> Student:
     return _assemble(spec, merges, seed)
 
 
-def _assemble(spec: StudentSpec, merges: Path | None, seed: int) -> Student:
+def _assemble(spec: StudentSpec, merges: Path | None, seed: int, folder: Path | None = None) -> Student:
+    """A student with random weights. `folder`: where it comes from, with what it borrows from Hugging Face, if anything."""
     cfg = copy.deepcopy(spec.model_cfg)
+    if cfg["text_cfg"].get("hf_tokenizer_name"):
+        tokenizer, _ = tokenizer_of(cfg, stand_in=False, what=f"the tokenizer of {spec.name}", folder=folder)
+        own = cfg if folder is None else built_here(folder, cfg)
+        return Student(spec, build_clip(own, seed=seed), None, tokenizer)
     if merges is not None:
         vocabulary = load_tokenizer(merges, spec.context_length).vocab_size
         for part in ("text_cfg", "multimodal_cfg"):
@@ -198,7 +221,7 @@ def load_student(path: Path) -> Student:
             interpolation=preprocess["interpolation"],
             resize_mode=preprocess.get("resize_mode", "shortest"),
         )
-        student = _assemble(spec, merges_of(path), seed=0)
+        student = _assemble(spec, merges_of(path), 0, path)
         load_weights(
             student.clip, read_state(path), path=path / WEIGHTS_FILE, what=f"the model of {CONFIG_FILE} beside it"
         )

@@ -4,8 +4,16 @@ Left out: fusing or quantizing weights for one target (that is the target's), an
 more than rounding. Each rewrite edits the module given to it, so give it a copy.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """[b, D] -> [b, D] / its L2 norm. Divided by the largest magnitude first, so that no square overflows in fp16."""
+    x = x / (x.abs().amax(-1, keepdim=True) + 1e-6)
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)
 
 
 class PlainAttention(nn.Module):
@@ -44,7 +52,7 @@ class PlainAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """[b, Lq, D], [b, Lk, Dk], [b, Lk, Dv], mask [Lq, Lk] added to the scores -> ([b, Lq, D], None)."""
+        """[b, Lq, D], [b, Lk, Dk], [b, Lk, Dv], mask [Lq, Lk] or [b, 1, Lq, Lk] added to the scores -> ([b, Lq, D], None)."""
         b, length, width = query.shape
         q = self._split(self.query(query))
         k = self._split(self.key(key))
@@ -58,6 +66,36 @@ class PlainAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         b, length, width = x.shape
         return x.reshape(b, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+class PlainAttentionPool(nn.Module):
+    """open_clip's AttentionPool2d, the head of OpenAI's ResNets, whose only query is the mean of all places.
+
+    The source computes attention for every place, through the fused kernel, and keeps the first.
+    """
+
+    positions: Tensor
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__()
+        width, self.heads = pool.q_proj.in_features, pool.num_heads
+        scale = (width // self.heads) ** -0.5
+        self.register_buffer("positions", pool.positional_embedding.detach().clone())
+        self.query = _linear(pool.q_proj.weight.detach() * scale, pool.q_proj.bias.detach() * scale)
+        self.key, self.value, self.output = pool.k_proj, pool.v_proj, pool.c_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, C, H, W] -> [b, D]."""
+        b, width = x.shape[:2]
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.positions
+        q, k, v = (
+            part.reshape(b, -1, self.heads, width // self.heads).transpose(1, 2)
+            for part in (self.query(x[:, :1]), self.key(x), self.value(x))
+        )
+        mixed = (q @ k.transpose(2, 3)).softmax(-1) @ v
+        pooled: Tensor = self.output(mixed.transpose(1, 2).reshape(b, width))
+        return pooled
 
 
 class ScaleShift(nn.Module):
@@ -111,6 +149,8 @@ def rewrite_for_export(module: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
                 setattr(parent, name, PlainAttention(child))
+            elif type(child).__name__ == "AttentionPool2d" and hasattr(child, "c_proj"):  # open_clip's, not timm's
+                setattr(parent, name, PlainAttentionPool(child))
             elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
                 setattr(parent, name, nn.Sequential(ScaleShift(child), _after_norm(child)))
 

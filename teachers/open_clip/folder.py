@@ -15,6 +15,7 @@ from distill.core.clip.folder import (
     HUB_BIN,
     HUB_SAFETENSORS,
     WEIGHTS_FILE,
+    built_here,
     merges_of,
     read_card,
     read_config,
@@ -48,7 +49,7 @@ def load_folder(
     if spec is not None:
         own = replace(spec, width=own.width, image_size=own.image_size, kind=own.kind)
     tokenizer, tokenizer_name = _tokenizer(path, model_cfg, random_weights)
-    model = build_unfilled(model_cfg, seed=seed)
+    model = build_unfilled(built_here(path, model_cfg), seed=seed)
     if random_weights:
         sha256 = "random"
         fill_random(model, seed)
@@ -98,7 +99,7 @@ def _tokenizer(path: Path, model_cfg: dict[str, Any], stand_in: bool) -> tuple[A
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer
 
-    from teachers.open_clip.model import tokenizer_of
+    from distill.core.clip.tokenizer import tokenizer_of
 
     merges = merges_of(path)
     if merges is None:

@@ -178,7 +178,8 @@ def load_open_clip(
     Raises:
         DistillError: its weights or tokenizer are not here and cannot be had, or do not fit.
     """
-    from teachers.open_clip.model import build_unfilled, fill_random, load_checkpoint, tokenizer_of
+    from distill.core.clip.tokenizer import tokenizer_of
+    from teachers.open_clip.model import build_unfilled, fill_random, load_checkpoint
 
     model_name, tag, path = split_source(spec.source)
     config = model_config(model_name)

@@ -1,6 +1,7 @@
 """One tiny student, lively enough that a wrong channel order shows, and its export, shared by this folder's tests."""
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from distill.core.clip.folder import built_here
+from distill.core.clip.model import build_clip
 from distill.evaluation.evalset import pixels as prepared
 from students.spec import StudentSpec
 from students.student import Student, build_student
@@ -84,6 +88,60 @@ def pictures(count: int, size: int, seed: int) -> torch.Tensor:
 def make_student() -> Callable[..., Student]:
     def make(**changes: Any) -> Student:
         return enliven(build_student(spec(**changes), seed=0))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_hf_text_folder() -> Callable[..., Path]:
+    """A CLIP folder whose text tower and tokenizer are Hugging Face's, tiny, with all that they need inside."""
+
+    def make(folder: Path, *, kind: str, pooler: str) -> Path:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from transformers import AutoConfig, PreTrainedTokenizerFast
+
+        words = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "a",
+            "two",
+            "red",
+            "green",
+            "cat",
+            "dog",
+            "##s",
+            "on",
+            "hill",
+            "circle",
+        ]
+        shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        config = AutoConfig.for_model(kind, vocab_size=len(words), max_position_embeddings=24, pad_token_id=0, **shape)
+        config.save_pretrained(folder / "text_tower")
+        tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        ).save_pretrained(folder)
+        text = {"hf_model_name": "nobody/text", "hf_tokenizer_name": "nobody/text", "hf_proj_type": "linear",
+                "hf_pooler_type": pooler, "context_length": 12}  # fmt: skip
+        model_cfg = {
+            "embed_dim": 32,
+            "vision_cfg": spec().model_cfg["vision_cfg"],
+            "text_cfg": text,
+            "custom_text": True,
+        }
+        preprocess = {"mean": [0.4] * 3, "std": [0.2] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+        config_file = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
+        (folder / "card.json").write_text(json.dumps({"name": f"tiny {kind}", "licence": "MIT"}))
+        (folder / "open_clip_config.json").write_text(json.dumps(config_file))
+        clip = build_clip(built_here(folder, model_cfg), seed=1)
+        save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, folder / "model.safetensors")
+        return folder
 
     return make
 

@@ -20,6 +20,8 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 MERGES_FILE = "bpe_merges.txt.gz"
+TOKENIZER_FILE = "tokenizer.json"  # of a Hugging Face tokenizer, where the configuration names one
+TEXT_CONFIG = "text_tower"  # a folder with the config.json of a Hugging Face text tower, as transformers reads it
 # The weights of an open_clip repository on the Hugging Face Hub; either holds the same tensors.
 HUB_SAFETENSORS, HUB_BIN = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
@@ -38,6 +40,13 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config.get("model_cfg"), dict):
         raise DistillError(f"{path / CONFIG_FILE} has no model_cfg; it must be an open_clip configuration.")
     return config
+
+
+def built_here(path: Path, model_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with a Hugging Face text tower's own read from the folder `path`, where that holds it."""
+    if not (path / TEXT_CONFIG / "config.json").is_file():
+        return model_cfg
+    return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": str(path / TEXT_CONFIG)}}
 
 
 def read_card(path: Path) -> dict[str, Any]:

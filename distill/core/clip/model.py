@@ -33,7 +33,7 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int, device: str | None = Non
         device: where the tensors are made; "meta" allocates nothing, for counting. None = the CPU.
 
     Raises:
-        DistillError: the text tower's own configuration is only on the Hub.
+        DistillError: the text tower's own configuration is only on the Hub, or its kind cannot be built.
     """
     import_open_clip()
     import torch
@@ -58,6 +58,13 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int, device: str | None = Non
                 projection = model.get_parameter("text_decoder.text_projection")
                 torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
             return model
+    except TypeError as error:
+        if not hf_text:
+            raise
+        raise DistillError(
+            f"open_clip cannot build the text tower {hf_text} with the transformers package that is installed: {error}. Choose "
+            "a model with another text tower."
+        ) from None
     except (OSError, ImportError) as error:
         if not hf_text:
             raise

@@ -10,7 +10,8 @@ import torch
 from export.settings import ExportSettings
 from export.target import PRECISIONS, NotCheckedError, get_target
 from export.towers.parity import Reference, check_file, compare, required_cosine, run_all
-from export.towers.tower import ImageTower, TextTower, deployable_towers
+from export.towers.text import EndPool, TextTower
+from export.towers.tower import ImageTower, deployable_towers
 from students.student import Student
 
 
@@ -99,7 +100,8 @@ def _swap_channels(tower: ImageTower) -> None:
 
 def _pool_last(student: Student) -> TextTower:
     _, text = deployable_towers(student)
-    text.eot = 0  # the padding
+    assert isinstance(text.pool, EndPool)
+    text.pool.eot = 0  # the padding
     return text
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from distill.core.clip.model import build_clip
+from distill.core.clip.tokenizer import ByteTokenizer, tokenizer_of
 from distill.core.errors import DistillError
 from teachers.load import load_teacher, resolve_teacher
-from teachers.open_clip.model import ByteTokenizer, tokenizer_of
 from teachers.open_clip.teacher import OpenClipTeacher
 
 CAPTIONS = ["a red ball", "two dogs on a beach, one of them asleep under a very large striped umbrella by the sea"]
