@@ -1,22 +1,52 @@
 """The command line: parses, calls the verb of the same name, prints its result, sets the exit status. Nothing else.
 
 stdout holds the result (a table, or one JSON object with --json); stages and progress go to stderr. Exit status: 0 done,
-1 the work failed (a gate included), 2 the call was wrong. Nothing heavy is imported before a verb needs it.
+1 the work failed (a gate included), 2 the call was wrong, 130 interrupted (Ctrl-C).
+Nothing heavy is imported before a verb needs it.
 """
 
-import errno
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from distill.reporting.terminal import print_pairs, print_rows
 
+
+class _Verbs(TyperGroup):
+    """The verbs, whose mistakes and interruptions end in a paragraph and an exit status, never in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the verb. Here, since typer ends a program by Ctrl-C without a word of ours."""
+        from distill.core.disk import disk_message
+        from distill.core.errors import DistillError
+
+        try:
+            return super().invoke(ctx)
+        except DistillError as error:
+            _end(str(error), error.exit_status)
+        except KeyboardInterrupt as error:
+            _end(str(error) or "Interrupted. Nothing was left half done: call again to do it.", INTERRUPTED)
+        except OSError as error:
+            message = disk_message(error)
+            if not message:
+                raise
+            _end(f"{message} Then call again.", DistillError.exit_status)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    print(f"distill: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+INTERRUPTED = 130  # as a shell counts a program that Ctrl-C has ended
+
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -296,38 +326,9 @@ def devices(as_json: JsonFlag = False) -> None:
     _print(verb(), as_json, lambda found: print_rows(found.rows))
 
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def main() -> None:
-    """Entry point of the console script. A user's mistake or a failed job ends in one paragraph, never in a traceback."""
-    from distill.core.errors import DistillError
-
-    try:
-        app()
-    except DistillError as error:
-        _end(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        _end("Interrupted. What was finished is kept: call the same command again with --resume.", 1)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            _end(_disk_message(error), 1)
-        if isinstance(error, PermissionError):
-            _end(f"No permission to write {error.filename!r}. Give another --out, or mend the folder's permissions.", 1)
-        raise
-
-
-def _disk_message(error: OSError) -> str:
-    where = f" while writing {str(error.filename)!r}" if error.filename else ""
-    return (
-        f"The disk is full{where} ({os.strerror(error.errno or 0)}). What was finished is kept: free some space and call "
-        "the same command again with --resume."
-    )
-
-
-def _end(message: str, status: int) -> None:
-    print(f"distill: {message}", file=sys.stderr)
-    sys.exit(status)
+    """Entry point of the console script."""
+    app()
 
 
 if __name__ == "__main__":

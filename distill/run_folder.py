@@ -38,6 +38,7 @@ class RunFolder:
         # Training: of a student, or of heads over frozen towers (a teacher).
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
+        self.stopped = self.path / "stopped.json"  # where the loss was not finite, see stages.stops
         self.inheritance = self.path / "inheritance.json"
         self.trained_on = self.path / "trained-on.json"
         self.student = self.path / "student"
@@ -68,6 +69,10 @@ class RunFolder:
     def no_teacher(self) -> "RunFolder":
         """The folder of the student that inherits and has no teacher (baseline.four_arms)."""
         return RunFolder(self.path / "no-teacher")
+
+    def arms(self) -> "list[RunFolder]":
+        """The folders of everything that a run may train, its own first."""
+        return [self, self.plain, self.random_start, self.no_teacher]
 
     def eval_of(self, name: str) -> Path:
         """The figures of "student", of "plain" or of the teacher called `name`."""

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distill.core.disk import as_disk_error
+
 PARTIAL = ".partial-"
 ASIDE = ".aside-"
 _HOST = socket.gethostname().replace("-", "_")
@@ -49,13 +51,26 @@ def staged_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _partial(path, f"{_HOST}-{os.getpid()}-" if shared else "")
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with _naming(path):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
         fsync_dir(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A disk's error inside names `path`, whichever writer it comes from."""
+    try:
+        yield
+    except Exception as error:
+        named = as_disk_error(error, path)
+        if named is error:
+            raise
+        raise named from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -109,12 +124,13 @@ def staged_dir(path: Path) -> Iterator[Path]:
     _remove(temporary)
     temporary.mkdir()
     try:
-        yield temporary
-        _sync_tree(temporary)
-        if not os.path.lexists(path):
-            os.rename(temporary, path)
-        elif not exchange(temporary, path):
-            _replace_by_aside(temporary, path)
+        with _naming(path):
+            yield temporary
+            _sync_tree(temporary)
+            if not os.path.lexists(path):
+                os.rename(temporary, path)
+            elif not exchange(temporary, path):
+                _replace_by_aside(temporary, path)
         fsync_dir(path.parent)
     finally:
         _remove(temporary)  # what was not finished, or the old version

@@ -19,6 +19,22 @@ class UsageError(DistillError):
     exit_status = 2
 
 
+class LossError(DistillError):
+    """The loss or its gradient is not finite: training cannot go on by the same settings.
+
+    Attributes:
+        step: 1-based, at which it was seen.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what was kept and the command that goes on as its message. Exit status 130."""
+
+
 class OutputExistsError(UsageError):
     """`out` exists and neither --resume nor --overwrite was said."""
 

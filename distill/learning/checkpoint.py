@@ -1,14 +1,17 @@
 """Training checkpoints: a folder per step that is complete when its state.json exists. No pickle is loaded."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from distill.core import atomic
+from distill.core.disk import Writing
 from distill.core.errors import DistillError
 
 STATE_FILE = "state.json"
@@ -21,6 +24,11 @@ class Checkpoint:
     path: Path
     step: int
 
+    @property
+    def losses(self) -> dict[str, float]:
+        """The loss of the training's first step ("first") and of the checkpoint's own ("last"); none of an older version."""
+        return dict(atomic.read_json(self.path / STATE_FILE).get("losses", {}))
+
 
 def latest(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint under `folder`, or None."""
@@ -30,12 +38,19 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def save(
-    folder: Path, step: int, task: nn.Module, optimizer: torch.optim.Optimizer, keep: int, scaler: Any = None
+    folder: Path,
+    step: int,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+    scaler: Any = None,
+    losses: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest.
 
     Args:
         scaler: the GradScaler of fp16 training, whose scale has found its height over many steps; None = there is none.
+        losses: see `Checkpoint.losses`.
     """
     from safetensors.torch import save_file
 
@@ -43,11 +58,22 @@ def save(
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors")
         )
-        torch.save(optimizer.state_dict(), path / "optimizer.pt")
+        _save_optimizer(optimizer, path / "optimizer.pt")
         grad_scaler = None if scaler is None else scaler.state_dict()
-        atomic.write_json(path / STATE_FILE, {"step": step, "grad_scaler": grad_scaler})
+        atomic.write_json(path / STATE_FILE, {"step": step, "losses": dict(losses), "grad_scaler": grad_scaler})
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
+
+
+def _save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    with open(path, "wb") as file:
+        writing = Writing(file)
+        try:
+            torch.save(optimizer.state_dict(), writing)  # type: ignore[arg-type]
+        except RuntimeError:
+            if writing.failed is not None:
+                raise writing.failed from None
+            raise
 
 
 def restore(checkpoint: Checkpoint, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:

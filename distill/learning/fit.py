@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import DistillError
+from distill.core.errors import LossError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
 from distill.learning.settings import CheckpointSettings, OptimSettings
@@ -129,7 +129,7 @@ def fit(
         seed: of everything random inside the task (dropout).
 
     Raises:
-        DistillError: the loss is not finite; names the step and the samples.
+        LossError: the loss or its gradient is not finite; names the step and the samples.
     """
     from accelerate import Accelerator
 
@@ -139,11 +139,12 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameter_groups(task, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
     )
-    first_step = _restored(checkpoint_folder, task, optimizer, accelerator.scaler)
+    first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler)
     wrapped, prepared = accelerator.prepare(task, optimizer)
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
     source, pace = batches(first_step, optim.steps), Pace()
+    first_loss: Tensor | None = None
     due = CheckpointClock(checkpointing, optim.steps)
     for step in range(first_step, optim.steps):
         before = time.perf_counter()
@@ -155,6 +156,7 @@ def fit(
             group["lr"] = rate
         losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step)
         task.after_step()
+        first_loss = losses["loss"].detach() if step == 0 else first_loss
         pace.samples += len(batch.keys) * accelerator.num_processes
         done = step + 1
         if done % optim.log_every == 0 or done == optim.steps:
@@ -164,19 +166,23 @@ def fit(
                 log.write(row)
                 progress(done, optim.steps, _note(row))
         if accelerator.is_main_process and due(done):
+            seen = known if first_loss is None else {"first": first_loss.item()}
             checkpoints.save(
-                checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler
-            )
+                checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler,
+                {**seen, "last": losses["loss"].item()},
+            )  # fmt: skip
     task.eval()
 
 
-def _restored(folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> int:
-    """The step to begin with: that of the newest checkpoint, which is loaded, or 0."""
+def _restored(
+    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+) -> tuple[int, dict[str, float]]:
+    """The step to begin with, and the losses known: those of the newest checkpoint, which is loaded; or 0 and none."""
     found = checkpoints.latest(folder)
     if found is None:
-        return 0
+        return 0, {}
     checkpoints.restore(found, task, optimizer, scaler)
-    return found.step
+    return found.step, found.losses
 
 
 def _note(row: dict[str, float]) -> str:
@@ -191,12 +197,18 @@ def _take_step(
     with accelerator.autocast():
         losses: dict[str, Tensor] = task(*inputs)
     if not torch.isfinite(losses["loss"]):
-        raise DistillError(
-            f"The loss is not finite at step {step + 1} (samples {', '.join(batch.keys[:4])}, ...). Lower train.lr or "
-            "raise train.warmup_steps, and call again with --resume."
-        )
+        raise _not_finite("loss", batch, step)
     optimizer.zero_grad()
     accelerator.backward(losses["loss"])
-    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
+    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm).item()
+    if (
+        not math.isfinite(norm) and accelerator.scaler is None
+    ):  # with a scaler the step is left out, and its scale falls
+        raise _not_finite("gradient", batch, step)
     optimizer.step()
-    return losses, norm.item()
+    return losses, norm
+
+
+def _not_finite(what: str, batch: BatchLike, step: int) -> LossError:
+    samples = ", ".join(batch.keys[:4])
+    return LossError(f"The {what} is not finite at step {step + 1} (samples {samples}, ...).", step + 1)

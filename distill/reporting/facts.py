@@ -26,7 +26,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
     exports_left_out (folder -> what is wrong), profiles, phones, arms (see `reporting.arms`), judged_on,
-    curves, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
+    curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
         UsageError: this is not a run folder. DistillError: it has no evaluation yet.
@@ -61,6 +61,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "phones": _phones(profile["exported"]),
         "judged_on": evals[0].get("data"),
         "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
+        "stops": _stops(run),
         "verify": _json_or(run.verify, {}),
         "captions": _json_or(run.captions, None),
         "read_as": _json_or(run.read_as, {}),
@@ -72,6 +73,16 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
         "inherited": inherited,
     }
+
+
+def _stops(run: RunFolder) -> list[str]:
+    """A line per training that had stopped because its loss was not finite: by which settings, and how it went on."""
+    names = ("student", *(arm.path.name.replace("-", " ") + " student" for arm in run.arms()[1:]))
+    return [
+        f"{name}: stopped at step {stop['step']} with {', '.join(f'{key} {value}' for key, value in stop['settings'].items())}"
+        for name, arm in zip(names, run.arms(), strict=True)
+        for stop in _json_or(arm.stopped, [])
+    ]
 
 
 def _json_or(path: Path, default: Any) -> Any:

@@ -18,6 +18,7 @@ from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import share_run
+from distill.stages.stops import noting_stops
 
 if TYPE_CHECKING:
     import torch
@@ -145,17 +146,18 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     with console.stage("train heads") as advance:
         from distill.learning.fit import fit
 
-        fit(
-            task,
-            pairs.batches,
-            feature_arguments,
-            run.checkpoints,
-            run.metrics,
-            optim=recipe.train,
-            checkpointing=recipe.train,
-            seed=recipe.seed,
-            progress=advance,
-        )
+        with noting_stops(run, recipe.train):
+            fit(
+                task,
+                pairs.batches,
+                feature_arguments,
+                run.checkpoints,
+                run.metrics,
+                optim=recipe.train,
+                checkpointing=recipe.train,
+                seed=recipe.seed,
+                progress=advance,
+            )
     info = {
         "name": spec.name,
         "licence": f"towers Apache-2.0; heads trained on {source.name} ({source.licence})",

@@ -18,6 +18,7 @@ from distill.core.existing import Existing
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import VERBS, RunFolder
+from distill.stages.stops import MENDING, prepare_to_go_on, unfinished_stops
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
@@ -145,13 +146,16 @@ def open_run(
     elif run.resolved.exists() and existing is not Existing.EXTEND:
         before = atomic.read_json(run.resolved)["recipe"]
         keys = differing_keys(before, recipe.model_dump(mode="json"))
-        if keys:
+        mended = [key for key in keys if key in MENDING] if unfinished_stops(run) else []
+        if keys := [key for key in keys if key not in mended]:
             was = ", ".join(f"{key} = {json.dumps(_flat(before).get(key), ensure_ascii=False)}" for key in keys)
             raise UsageError(
                 f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with its own ({was}), which a call "
                 f"that leaves them out does, or give another --out.{_extend_hint(keys)}"
             )
         _keep_places(run, recipe)
+        if mended:
+            prepare_to_go_on(run)
     run.path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run.path).free
     if free < MINIMUM_FREE_BYTES:

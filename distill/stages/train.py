@@ -16,6 +16,7 @@ from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
+from distill.stages.stops import noting_stops, read_stops
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
 
@@ -72,17 +73,18 @@ def train_model(
         if say is not None and (line := not_inherited(inherited)):
             say(f"{arm.name}: {line}")
     task = _task(recipe, arm, student, data)
-    fit(
-        task,
-        _stream(recipe, data),
-        pair_arguments(_cached_tokenize(student)),
-        run.checkpoints,
-        run.metrics,
-        optim=recipe.train,
-        checkpointing=recipe.train,
-        seed=recipe.seed,
-        progress=progress,
-    )
+    with noting_stops(run, recipe.train):
+        fit(
+            task,
+            _stream(recipe, data),
+            pair_arguments(_cached_tokenize(student)),
+            run.checkpoints,
+            run.metrics,
+            optim=recipe.train,
+            checkpointing=recipe.train,
+            seed=recipe.seed,
+            progress=progress,
+        )
     origin = task.settle_scale()
     if first:
         terms = with_inherited_licence(licence, inherited)
@@ -136,6 +138,7 @@ def _card(
         "seed": recipe.seed,
         "teachers": teacher_names,
         "inherited": {key: value for key, value in inherited.items() if key != "plan"},
+        **({"stopped_before": stops} if (stops := read_stops(arm.run)) else {}),
         **({"rehearsal": MARK} if recipe.rehearse else {}),
     }
 

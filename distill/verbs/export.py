@@ -5,6 +5,7 @@ from distill.core.errors import UsageError
 from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.run_folder import RunFolder
+from distill.verbs.endings import ending_well, exported_in
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ExportResult
 
@@ -41,7 +42,8 @@ def export(
     if not folder.student.is_dir():
         raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
-        export_stage(job, folder, console or Console(), again=overwrite)
+        with ending_well(lambda: exported_in(folder), place=str(folder.export)):
+            export_stage(job, folder, console or Console(), again=overwrite)
     artifacts = [artifact.to_json() for place in folder.exported() for artifact in read_artifacts(place)]
     left_out = {found.folder.name: found.wrong for found in folder.exports() if found.wrong}
     return ExportResult(folder.export, artifacts, left_out)

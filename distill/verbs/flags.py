@@ -57,19 +57,29 @@ def recipe_of(recipe: RecipeLike, settings: Settings, **flags: Any) -> Recipe:
 
 
 def recipe_to_go_on(
-    verb: str, run: RunFolder, existing: Existing, recipe: RecipeLike, settings: Settings, **flags: Any
+    verb: str,
+    run: RunFolder,
+    existing: Existing,
+    recipe: RecipeLike,
+    settings: Settings,
+    *,
+    may_begin: bool = False,
+    **flags: Any,
 ) -> Recipe:
     """`recipe_of` for a verb that works in a run folder: a call that resumes or extends begins with the run's own recipe.
 
     So `--resume` alone goes on with the run as it was. What the call says besides is laid over that recipe; whether the
     run takes it is seen when it is opened. A call that brings a recipe says all of it anew.
 
+    Args:
+        may_begin: a call without any words is a whole one: that of the default job in its own folder.
+
     Raises UsageError when a call says no more than that it resumes, and there is no run, or another verb's.
     """
     given = flagged(**flags)
     if recipe is not None or existing not in (Existing.RESUME, Existing.EXTEND):
         return _with_data(load_recipe(recipe, settings, given))
-    if not (given or settings):
+    if not (given or settings) and not may_begin:
         _refuse_alone(verb, run, existing)
     if not run.resolved.exists():
         return _with_data(load_recipe(None, settings, given))

@@ -10,6 +10,7 @@ from distill.core.strict import Settings
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import discard_unless, share_run
+from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import ReinforceResult
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
@@ -52,11 +53,13 @@ def reinforce(
     Raises what `distill.run` raises.
     """
     run, existing = RunFolder(out), Existing.of(resume=resume, overwrite=overwrite, extend=extend)
-    job = recipe_to_go_on(
-        "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter, verify=verify,
-        calibrate=calibrate, executor=executor, tasks=tasks, workers=workers, slurm_partition=slurm_partition,
-    )  # fmt: skip
-    return _reinforce(job, run, existing, console or Console())
+    with going_on(run):
+        job = recipe_to_go_on(
+            "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter,
+            verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
+            slurm_partition=slurm_partition,
+        )  # fmt: skip
+        return _reinforce(job, run, existing, console or Console())
 
 
 def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> ReinforceResult:

@@ -12,6 +12,7 @@ from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import refuse_existing, share_run
+from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
 from reinforced_data.store.names import MANIFEST_FILE
@@ -60,6 +61,7 @@ def run(
     Raises:
         UsageError: a name, key or path is wrong; the output exists; the run to resume was started otherwise.
         DistillError: weights are missing, data cannot be used, parity failed, the disk is full.
+        Interrupted: for a KeyboardInterrupt, with what was kept and the command that goes on.
     """
     from distill.models import TeacherSet
     from distill.rehearsal import rehearsal_of
@@ -72,18 +74,19 @@ def run(
         "precision": precision, "device": device, "rehearse": rehearse,
     }  # fmt: skip
     folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
-    job = recipe_to_go_on("run", folder, existing, recipe, settings, **flags)
-    if not job.teachers:
-        raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
-    if job.rehearse:
-        job = rehearsal_of(job)
-    job, filled = settle(job, folder, existing, this_place(), console)
-    teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
-    _check(job, folder, existing, teachers, console)
-    share_run(folder, job, existing, filled)
-    if this_place().rank == 0:
-        console.log_to(folder.log)
-    return _work(job, folder, teachers, console)
+    with going_on(folder):
+        job = recipe_to_go_on("run", folder, existing, recipe, settings, may_begin=out is None, **flags)
+        if not job.teachers:
+            raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
+        if job.rehearse:
+            job = rehearsal_of(job)
+        job, filled = settle(job, folder, existing, this_place(), console)
+        teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+        _check(job, folder, existing, teachers, console)
+        share_run(folder, job, existing, filled)
+        if this_place().rank == 0:
+            console.log_to(folder.log)
+        return _work(job, folder, teachers, console)
 
 
 def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
@@ -159,8 +162,8 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
     result = report(run.path, console=console)
     if failed is not None:
         raise DistillError(
-            f"{failed}\nEverything else is done, see {run.report_md}. To go on with other targets or another threshold: the same "
-            "call with --resume and --target or --set export.min_cosine."
+            f"{failed}\nEverything else is done, see {run.report_md}. To go on with other targets or another threshold: "
+            f"{run.command()} and --target or --set export.min_cosine."
         )
     return result
 

@@ -11,6 +11,7 @@ from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import share_run
+from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
 from reinforced_data.store.names import MANIFEST_FILE
@@ -43,13 +44,14 @@ def train(
     from distill.stages.budget import settle
 
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
-    job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
-    job, filled = settle(job, run, existing, this_place(), console)
-    if job.towers is not None:
-        from distill.stages.align import align_towers
+    with going_on(run):
+        job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
+        job, filled = settle(job, run, existing, this_place(), console)
+        if job.towers is not None:
+            from distill.stages.align import align_towers
 
-        return TrainResult(run.teacher, align_towers(job, run, existing, console), heads=True)
-    return _train(job, filled, run, existing, console)
+            return TrainResult(run.teacher, align_towers(job, run, existing, console), heads=True)
+        return _train(job, filled, run, existing, console)
 
 
 def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existing, console: Console) -> TrainResult:

@@ -69,6 +69,7 @@ def run_local(executor: Any, workers: int) -> None:
 
 def _run_rank(executor: Any, rank: int, words: Any) -> None:
     """In the process of a task: run it, and send what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began us; it ends us
     try:
         executor._run_for_rank(rank, 0)  # what datatrove's own pool calls
     except Exception as error:

@@ -1,0 +1,194 @@
+"""How verbs end when they cannot go on: Ctrl-C, disks that take no more, a loss that is not finite. What is printed is followed."""
+
+import errno
+import os
+import re
+import shlex
+import signal
+import time
+
+import psutil
+import pytest
+
+from distill.core import atomic
+from distill.core.errors import Interrupted
+from distill.verbs.endings import ending_well
+from tests import forks
+from tests.command_line import distill
+
+TRAIN = [
+    "--data",
+    "set",
+    "--set",
+    "student.inherit=none",
+    "--set",
+    "train.batch_size=8",
+    "--set",
+    "train.checkpoint_every=2",
+]
+
+
+def printed_command(message):
+    """The one command that a message says to call, as words after "distill"."""
+    found = re.findall(r"(?:by|with): (distill .*)$", message, re.MULTILINE)
+    assert len(found) == 1, message
+    return shlex.split(found[0])[1:]
+
+
+def test_the_advice_after_a_loss_that_is_not_finite_works_as_printed(runs):
+    bad = distill("train", *TRAIN, "--out", "wild", "--set", "train.steps=4", "--set", "train.lr=1e30", cwd=runs)
+    assert bad.returncode == 1
+    assert "not finite at step" in bad.stderr
+    refused = distill("train", "wild", "--resume", "--set", "train.lr=1e-3", "--set", "seed=7", cwd=runs)
+    assert "other settings: seed." in refused.stderr  # another learning rate is one thing, another job is not
+    good = distill(*printed_command(bad.stderr), cwd=runs)
+    assert good.returncode == 0, good.stderr
+    card = atomic.read_json(runs / "wild" / "student" / "card.json")
+    assert [stop["settings"]["lr"] for stop in card["stopped_before"]] == [1e30]
+    recipe = atomic.read_json(runs / "wild" / "resolved.json")["recipe"]
+    assert recipe["train"]["lr"] == 1e-3
+    done = distill("train", "wild", "--resume", "--set", "train.lr=0.5", cwd=runs)
+    assert "other settings: train.lr" in done.stderr  # of a finished student nothing is to be mended
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "begins_at"),
+    [
+        ({"first": 5.0, "last": 3.0}, [1.0], 6),
+        ({"first": 5.0, "last": 5.0}, [1.0], 0),  # no better than the start
+        ({"first": 5.0, "last": float("nan")}, [1.0], 0),
+        ({}, [1.0], 0),
+        ({"first": 5.0, "last": 3.0}, [1.0, 1.0], 6),
+        ({"first": 5.0, "last": 3.0}, [1.0, 0.3], 0),  # another rate has failed from there already
+    ],
+)
+def test_training_goes_on_from_a_checkpoint_that_is_better_than_the_start(tmp_path, losses, settings, begins_at):
+    import torch
+
+    from distill.learning import checkpoint
+    from distill.run_folder import RunFolder
+    from distill.stages.stops import goes_on_from, prepare_to_go_on
+
+    run, model = RunFolder(tmp_path), torch.nn.Linear(1, 1)
+    checkpoint.save(run.checkpoints, 6, model, torch.optim.AdamW(model.parameters()), 1, None, losses)
+    stop = {"step": 8, "why": "", "checkpoint": 6}
+    atomic.write_json(run.stopped, [{**stop, "settings": {"lr": rate}} for rate in settings])
+    assert goes_on_from(run)[0] == begins_at
+    prepare_to_go_on(run)
+    found = checkpoint.latest(run.checkpoints)
+    assert (found.step if found else 0) == begins_at
+
+
+def raising(error):
+    def instead(*arguments, **options):
+        raise error
+
+    return instead
+
+
+STOPPED = {
+    "run": (["run", "--data", "set", "--out"], "distill.stages.train.train_stages", "distill run {out} --resume"),
+    "train": (["train", *TRAIN, "--out"], "distill.stages.train.train_model", "distill train {out} --resume"),
+    "reinforce": (
+        ["reinforce", "--data", "rendered:train=24,eval=8", "--out"],
+        "distill.verbs.reinforce._reinforce",
+        "the same command with --resume",
+    ),
+    "eval": (["eval", "student"], "distill.evaluation.evalset.evaluate_model", "call again"),
+    "export": (["export", "student"], "distill.stages.export.export_stage", "Call again"),
+    "profile": (["profile", "student"], "export.profile.profile", "call again"),
+    "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
+    "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
+    "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
+    "list": (["list", "students"], "distill.verbs.listing.list_names", "call again"),
+    "doctor": (["doctor"], "distill.verbs.machine.doctor", "call again"),
+    "devices": (["devices"], "distill.verbs.machine.devices", "call again"),
+}  # fmt: skip
+
+
+def test_every_verb_is_looked_at():
+    from distill.cli import app
+
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(STOPPED)
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_ctrl_c_says_what_was_kept_and_how_to_go_on(runs, tmp_path, monkeypatch, name):
+    words, inside, how = STOPPED[name]
+    out = [tmp_path / "o"] if words[-1] == "--out" else []
+    monkeypatch.setattr(inside, raising(KeyboardInterrupt()))
+    monkeypatch.setattr("distill.run_folder.RunFolder.exported", lambda run: [run.path])  # for profile
+    said = distill(*words, *out, cwd=runs)
+    assert said.returncode == 130
+    assert said.stdout == ""
+    assert said.stderr.count("Interrupted.") == 1
+    assert how.replace("{out}", str(tmp_path / "o")) in said.stderr
+
+
+DISK = {errno.ENOSPC: "disk is full", errno.EROFS: "read-only", errno.EACCES: "no permission", errno.EIO: "disk fails"}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [*((name, errno.ENOSPC) for name in STOPPED), *(("list", code) for code in DISK)]
+)
+def test_a_disk_that_takes_no_more_is_an_error_for_people(runs, tmp_path, monkeypatch, name, code):
+    words, inside, _ = STOPPED[name]
+    out = [tmp_path / "o"] if words[-1] == "--out" else []
+    monkeypatch.setattr(inside, raising(OSError(code, os.strerror(code), "some/file")))
+    monkeypatch.setattr("distill.run_folder.RunFolder.exported", lambda run: [run.path])
+    said = distill(*words, *out, cwd=runs)
+    assert said.returncode == 1
+    assert DISK[code] in said.stderr
+    assert "'some/file'" in said.stderr
+
+
+def test_an_error_of_no_disk_stays_itself():
+    with pytest.raises(FileNotFoundError), ending_well():
+        raise FileNotFoundError(errno.ENOENT, "gone")
+    with pytest.raises(Interrupted) as ended, ending_well(lambda: ["a", "b"], lambda: "Go on."):
+        raise KeyboardInterrupt
+    assert isinstance(ended.value, KeyboardInterrupt)  # nobody's `except Exception` swallows it
+    assert str(ended.value) == "Interrupted. Kept: a, b. Go on."
+
+
+def interrupt_when(process, ready):
+    """Ctrl-C, which a terminal sends to the process and to all its children."""
+    give_up = time.monotonic() + forks.PATIENCE_S
+    while not ready():
+        assert process.exitcode is None, "it ended before the moment of its interruption"
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(forks.PATIENCE_S)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    return children
+
+
+@pytest.mark.process
+def test_ctrl_c_in_a_training_with_workers_keeps_its_checkpoint(runs, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = [word if word != "set" else str(runs / "set") for word in TRAIN]
+    process = forks.start(
+        "train", *words, "--out", out, "--set", "train.steps=100000", "--set", "train.workers=1", log=log
+    )  # fmt: skip
+    assert interrupt_when(process, lambda: any(out.glob("checkpoints/step-*/state.json")))
+    said = (tmp_path / "log.err").read_text()
+    assert process.exitcode == 130, said
+    assert "Traceback" not in said
+    assert re.search(r"Interrupted\. Kept: a checkpoint of the student at step \d+ of 100000\.", said)
+    assert printed_command(said) == ["train", str(out), "--resume"]
+
+
+@pytest.mark.process
+def test_ctrl_c_in_an_export_ends_the_converting_processes(runs, tmp_path):
+    log = tmp_path / "log"
+    process = forks.start("export", runs / "student", "--target", "onnx", log=log)
+    children = interrupt_when(process, lambda: psutil.Process(process.pid).children())
+    said = (tmp_path / "log.err").read_text()
+    assert children
+    assert process.exitcode == 130, said
+    assert "Traceback" not in said
+    assert "Interrupted. Nothing was finished yet. Call again to do it." in said
+    assert not list((runs / "student" / "export").glob(".partial-*"))
