@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +19,24 @@ from distill.core import atomic
 from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
-from export.app.kit import AppKit, lay_out
+from export.app.licence import Notice
 from export.app.samples import Samples
 from export.artifact import (
-    FAILED_PARITY,
-    LOGS,
     STUDENT_KEY,
-    TOWERS,
     ExportArtifact,
-    ParityReport,
-    Tower,
-    hash_path,
     read_if_whole,
-    size_of,
     student_digest,
-    tower_file,
     write_artifacts,
 )
 from export.children.conversion import Conversion
+from export.children.job import ExportJob, accept
 from export.settings import ExportSettings
-from export.target import INPUT_NAMES, OUTPUT_NAMES, Target, chosen_targets
+from export.target import Target, chosen_targets
 from export.towers.parity import Reference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
 
-FORMAT = 2  # raise when the same student would give other files for a reason that no version number shows
+FORMAT = 3  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
-
-
-@dataclass(frozen=True)
-class ExportJob:
-    """One target of one export: what is asked for, what the files must reach, and what is said about them.
-
-    Attributes:
-        out: folder of all targets.
-        request: hash of everything that the files depend on.
-        bar: the cosine that every sample must reach.
-        versions: package -> version of what makes and runs the files.
-        licence, provenance: carried into both towers' artifacts.
-    """
-
-    target: Target
-    out: Path
-    request: str
-    bar: float
-    versions: dict[str, str]
-    licence: str
-    provenance: dict[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Where the files come to lie when they are whole and passed."""
-        return self.out / self.target.folder
-
-    @property
-    def bar_key(self) -> str:
-        """The setting that `bar` comes from."""
-        return "min_cosine_quantized" if self.target.precision.closeness == "quantized" else "min_cosine"
-
-    @property
-    def log_file(self) -> Path:
-        """What the converting process prints."""
-        return self.out / LOGS / f"{self.target.folder}.log"
-
-    def below_bar(self, artifacts: list[ExportArtifact]) -> list[ExportArtifact]:
-        """Those whose worst sample misses the bar; a tower that was not checked is reported as such, not failed."""
-        return [a for a in artifacts if a.parity.cosine_min is not None and not a.parity.cosine_min >= self.bar]
 
 
 def export_student(
@@ -186,7 +139,8 @@ def _job(
     provenance: dict[str, Any],
 ) -> ExportJob:
     versions = target.versions()
-    request = atomic.sha256_json({**inputs, "target": target.folder, "versions": versions})
+    notice = asdict(Notice.of(licence, provenance))
+    request = atomic.sha256_json({**inputs, "target": target.folder, "versions": versions, "notice": notice})
     return ExportJob(
         target=target,
         out=out,
@@ -203,9 +157,12 @@ def _kept(job: ExportJob) -> list[ExportArtifact] | None:
     artifacts = read_if_whole(job.folder, job.request)
     if artifacts is None or job.below_bar(artifacts):
         return None
-    current = [replace(artifact, licence=job.licence, provenance=job.provenance) for artifact in artifacts]
-    if current != artifacts:  # the files are the same, what is said about them is not
-        write_artifacts(job.folder, current)
+    if all(artifact.provenance == job.provenance for artifact in artifacts):
+        return artifacts
+    # The files are the same (terms, student and teachers are in the request), what is said about them is not.
+    licence = job.write_licence(job.folder)
+    current = [replace(old, provenance=job.provenance, beside={**old.beside, **licence}) for old in artifacts]
+    write_artifacts(job.folder, current)
     return current
 
 
@@ -250,13 +207,13 @@ def _convert_all(
         while pending or running:
             while pending and len(running) < side_by_side:
                 job = pending.pop(0)
-                running.append((job, Conversion.start(job.target, programs, work, job.log_file, threads)))
+                running.append((job, Conversion.start(job.target, programs, job.notice, work, job.log_file, threads)))
                 say(f"{job.target.folder}: converting")
             ended = [pair for pair in running if pair[1].ended]
             for job, conversion in ended:
                 running.remove((job, conversion))
                 try:
-                    done[job.target.folder] = _accept(job, conversion, reference, work)
+                    done[job.target.folder] = accept(job, conversion, reference, work)
                     say(f"{job.target.folder}: done in {time.monotonic() - conversion.started:.0f} s")
                 except DistillError as error:
                     say(f"{job.target.folder}: failed")
@@ -268,63 +225,3 @@ def _convert_all(
             conversion.stop()
     if errors:
         raise errors[0] if len(errors) == 1 else DistillError("\n\n".join(str(error) for error in errors))
-
-
-def _accept(job: ExportJob, conversion: Conversion, reference: Reference, work: Path) -> list[ExportArtifact]:
-    """Put the files of a conversion that has ended in their place, described; raises DistillError where it failed."""
-    result = conversion.result()
-    beside = lay_out(work, conversion.folder)
-    kit = asdict(AppKit.read(work))
-    artifacts = [
-        replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit)
-        for tower in TOWERS
-    ]
-    below = job.below_bar(artifacts)
-    failed = job.folder.with_name(job.folder.name + FAILED_PARITY)
-    shutil.rmtree(failed, ignore_errors=True)
-    with atomic.staged_dir(failed if below else job.folder) as folder:
-        for item in list(conversion.folder.iterdir()):
-            os.replace(item, folder / item.name)
-        write_artifacts(folder, artifacts)
-    if below:
-        figures = ", ".join(f"{a.tower} {a.parity.cosine_min:.5f}" for a in below)
-        raise DistillError(
-            f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
-            f"wanted {job.bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision.name} is too coarse "
-            f"for this student, choose another precision or lower export.{job.bar_key}; otherwise please report it with "
-            f"{str(job.log_file)!r}."
-        )
-    return artifacts
-
-
-def _describe(
-    job: ExportJob, tower: Tower, folder: Path, result: dict[str, Any], reference: Reference
-) -> ExportArtifact:
-    file = folder / tower_file(tower, job.target.suffix)
-    return ExportArtifact(
-        target=job.target.name,
-        precision=job.target.precision.name,
-        tower=tower,
-        file=file.name,
-        size_bytes=size_of(file),
-        sha256=hash_path(file),
-        inputs={INPUT_NAMES[tower]: _describe_input(tower, reference)},
-        output={
-            "name": OUTPUT_NAMES[tower],
-            "shape": f"float32[1,{reference.image.shape[1]}]",
-            "meaning": "embedding of unit length; the dot product of an image's and a text's is their cosine",
-        },
-        seconds=round(result["convert_s"], 2),
-        versions=job.versions,
-        parity=ParityReport(**result["parity"]),
-        licence=job.licence,
-        provenance=job.provenance,
-    )
-
-
-def _describe_input(tower: Tower, reference: Reference) -> str:
-    shape = reference.pixels.shape if tower == "image" else reference.tokens.shape
-    sizes = ",".join(str(size) for size in (1, *shape[1:]))
-    if tower == "image":
-        return f"float32[{sizes}] RGB in [0, 1], resized as `preprocess` says; normalisation is inside"
-    return f"int32[{sizes}] token ids as `tokenizer` says: start, pieces, end, padding"

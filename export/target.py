@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
+    from export.app.licence import Notice
 
 INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens"}
 OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding"}
@@ -118,6 +119,9 @@ class Target(ABC):
             calibration: [n, ...] real inputs of the tower, not those that parity is measured on; given where the
                 precision is calibrated.
         """
+
+    def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:  # noqa: B027 - not every format has a place for it
+        """Write the terms and the origin into a file that `convert` has written; nothing where the format has no metadata."""
 
     @abstractmethod
     def load(self, path: Path, threads: int = 1) -> Runner:

@@ -160,7 +160,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
             )
     info = {
         "name": spec.name,
-        "licence": f"towers Apache-2.0; heads trained on {source.name} ({source.licence})",
+        "licence": f"towers {spec.name}: {spec.licence}; heads trained on {source.name} ({source.licence})",
         "commercial": False,
         "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source)},
         "seed": recipe.seed,

@@ -1,5 +1,6 @@
 """From a recipe and its pairs to a trained student folder: what `distill train` and `distill run` share."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -174,10 +175,17 @@ def model_folder(path: Path) -> Path:
 
 def with_inherited_licence(licence: str, inherited: dict[str, Any]) -> str:
     """The terms of a student: those of its data and teachers, and of the weights that it started from where it took any."""
-    terms = inherited.get("source_licence", "")
-    if not inherited["towers"] or not terms or terms in licence:
+    terms, source = inherited.get("source_licence", ""), inherited.get("source")
+    if not inherited["towers"] or not terms or re.search(rf"(^|[:;] ){re.escape(terms)}(;|$)", licence):
         return licence
-    return "; ".join(filter(None, [licence, f"weights inherited from {inherited['source']}: {terms}"]))
+    clauses = licence.split("; ") if licence else []
+    closed = not inherited.get("source_commercial", True)
+    if closed:
+        clauses = [clause for clause in clauses if not clause.endswith(" forbids commercial use")]  # not true any more
+    clauses.append(f"weights inherited from {source}: {terms}")
+    if closed:
+        clauses.append(f"no commercial use because of the weights inherited from {source}")
+    return "; ".join(clauses)
 
 
 def training_licence(set_folder: Path | None, source_licence: str) -> str:

@@ -89,7 +89,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     if this_place().rank == 0:
         console.log_to(run.log)
     tell_how_read(job, run, console, evaluation=False)
-    selection = None
+    selection, terms = None, f"data {source.name}: {source.licence}" if source else ""
     if set_folder is not None:
         selection = selection_stage(job, set_folder, run, console, wait=True)
         if this_place().rank == 0:
@@ -103,7 +103,12 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
             assert source is not None
             data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions)
         folder = train_model(
-            job, arm, data, training_licence(set_folder, source.licence if source else ""), advance, console.say
+            job,
+            arm,
+            data,
+            training_licence(set_folder, terms),
+            advance,
+            console.say,
         )
     return TrainResult(folder, count_parameters(load_student(folder).clip))
 

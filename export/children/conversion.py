@@ -3,11 +3,12 @@
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from distill.core import atomic
+from export.app.licence import Notice
 from export.children.process import failure, spawn
 from export.target import Target
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE
@@ -34,10 +35,13 @@ class Conversion:
     started: float
 
     @classmethod
-    def start(cls, target: Target, programs: dict[str, str], work: Path, log_file: Path, threads: int) -> "Conversion":
+    def start(
+        cls, target: Target, programs: dict[str, str], notice: Notice, work: Path, log_file: Path, threads: int
+    ) -> "Conversion":
         """Start converting `programs` (tower -> path of a saved torch.export program).
 
         Args:
+            notice: what is written into the files.
             work: folder that holds the reference embeddings; everything the child makes goes inside.
             log_file: overwritten.
             threads: intra-op threads of the child.
@@ -48,6 +52,7 @@ class Conversion:
         job = {
             "target": target.folder,
             "folder": str(folder),
+            "notice": asdict(notice),
             "programs": programs,
             "reference": str(work / REFERENCE_FILE),
             "calibration": str(work / CALIBRATION_FILE),

@@ -3,9 +3,9 @@
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
 gigabytes; so each gets a process, whose output goes to a log file. Left out: every decision, which export.run takes.
 
-The job: {"target": name of its folder, "folder", "programs": {tower: .pt2}, "reference": .npz, "calibration": .npz that is
-read where the precision learns from it, "result": .json, "threads"}. The result, written to that file: {tower: {"parity",
-"convert_s", "check_s"}, "cpu_s", "peak_mb"}.
+The job: {"target": name of its folder, "folder", "notice", "programs": {tower: .pt2}, "reference": .npz, "calibration":
+.npz that is read where the precision learns from it, "result": .json, "threads"}. The result, written to that file:
+{tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
 """
 
 import json
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
+from export.app.licence import Notice
 from export.artifact import TOWERS, Tower, tower_file
 from export.target import Target, get_target
 from export.towers.parity import Reference, check_file
@@ -65,6 +66,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
             program = torch.export.load(job["programs"][tower])
         target.convert(program, tower, path, calibration=_calibration(job, target, tower))
+        target.sign(path, tower, Notice(**job["notice"]))
         del program
         converted = time.perf_counter()
         parity = check_file(target, path, tower, reference)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
+    from export.app.licence import Notice
 
 # Random in every package otherwise, so that no two exports would be equal.
 PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
@@ -68,8 +69,8 @@ class CoreMl(Target):
             )
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {
-                "image": "RGB in [0, 1], square, already resized; normalisation is inside",
-                "text": "token ids with start and end token, zero padded",
+                "image": "RGB in [0, 1], resized as artifact.json says; normalisation is inside",
+                "text": "token ids as artifact.json says: start, pieces, end, padding",
             }[tower]
             spec.description.output[0].shortDescription = "unit-length embedding; a dot product is the cosine"
             # The date of the conversion would make two equal exports differ.
@@ -77,6 +78,16 @@ class CoreMl(Target):
             assert [i.name for i in spec.description.input] == [INPUT_NAMES[tower]]
             ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         _settle_package(path, spec.SerializeToString(deterministic=True))
+
+    @override
+    def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
+        ct = import_coremltools()
+        (file,) = path.glob("Data/*/*.mlmodel")
+        spec = ct.proto.Model_pb2.Model.FromString(file.read_bytes())
+        metadata = spec.description.metadata
+        metadata.license, metadata.author = notice.licence, notice.origin
+        metadata.shortDescription = notice.describe(tower)
+        file.write_bytes(spec.SerializeToString(deterministic=True))
 
     @override
     def load(self, path: Path, threads: int = 1) -> Runner:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
+    from export.app.licence import Notice
 
 OPSET = 20  # the first with a Gelu of its own, so that runtimes see one node instead of five
 # Of the file's frame; the first that may hold opset 20. A later one adds nothing to these graphs (10: 4-bit numbers), and
@@ -64,6 +65,15 @@ class Onnx(Target):
         for item in (*model.graph.input, *model.graph.output, *model.functions):
             item.ClearField("metadata_props")
             item.ClearField("doc_string")
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    @override
+    def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
+        import onnx
+
+        model = onnx.ModelProto.FromString(path.read_bytes())
+        facts = {"license": notice.licence, "author": notice.origin, "description": notice.describe(tower)}
+        onnx.helper.set_model_props(model, facts)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     @override

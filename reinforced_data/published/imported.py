@@ -44,6 +44,8 @@ PUBLISHED = {
     "datacompdr": {"openai-vitl14": 100.0, "datacomp-vitl14": 100.0},
     "dfndr": {"dfn-vitl14": 70.0, "dfn-vitl14-39b": 60.0},
 }
+# Of views, captions and embeddings, on Apple's pages of both sets; the images have terms of their own.
+KNOWLEDGE_LICENCE, UNKNOWN_LICENCE = "CC-BY-NC-ND-4.0", "unknown"
 _TEXT_KINDS = ("txt", "json", "syn.json", "paug.json")
 
 
@@ -55,8 +57,7 @@ def published_teachers(teacher_names: Sequence[str], location: str) -> dict[Teac
 
     Raises UsageError when neither tells, or for a sigmoid teacher, whose bias is not published.
     """
-    told = location.lower().replace("-", "")
-    known = next((name for name in PUBLISHED if name in told), None)
+    known = _known(location)
     chosen = list(teacher_names) or list(PUBLISHED.get(known or "", ()))
     if not chosen:
         raise UsageError(
@@ -73,6 +74,12 @@ def published_teachers(teacher_names: Sequence[str], location: str) -> dict[Teac
     if len(teacher_scales) < len(chosen):
         raise UsageError(f"A teacher is named twice: {', '.join(chosen)}. Name each once.")
     return teacher_scales
+
+
+def _known(location: str) -> str | None:
+    """Which of the `PUBLISHED` sets a place's name says that it is."""
+    told = location.lower().replace("-", "")
+    return next((name for name in PUBLISHED if name in told), None)
 
 
 class ImagesByUid:
@@ -129,7 +136,10 @@ class PublishedSet:
         self.files, self.teacher_scales, self.images = list(files), dict(teacher_scales), images
         self.index = read_index(files)
         self.name, self.location = self.files[0].stem, location or str(self.files[0])
-        self.licence = images.licence if images else "unknown"
+        terms = KNOWLEDGE_LICENCE if _known(self.location) else UNKNOWN_LICENCE
+        self.licence = "; ".join(
+            [*([f"images: {images.licence}"] if images else []), f"what is published of them: {terms}"]
+        )
         if not any(kind in self.index.kinds for kind in EMBED_KINDS):
             raise UsageError(
                 f"The tars of {self.location!r} are no published reinforced set: no member ends in .npz or .pth.gz. "

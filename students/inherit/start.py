@@ -35,6 +35,7 @@ def start_from(student: "Student", source: ClipWeights, strategy: str) -> dict[s
         "source": source.name,
         "source_sha256": source.sha256,
         "source_licence": source.licence,
+        "source_commercial": source.commercial,
     }
     if strategy == COPY:
         _copy(student, source)

@@ -111,6 +111,7 @@ class OpenClipTeacher(Teacher):
             self.weights_sha256,
             self.vocabulary,
             self.spec.licence,
+            self.spec.commercial,
         )
 
     @override

@@ -192,12 +192,18 @@ def tokens(student: Student, captions: list[str]) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def provenance() -> dict[str, Any]:
+    return {"student": "tiny", "teachers": ["big", "bigger"], "seed": 3}
+
+
+@pytest.fixture(scope="session")
 def exported(
     student_dir: Path,
     pixels: np.ndarray,
     tokens: np.ndarray,
     photos: list[bytes],
     captions: list[str],
+    provenance: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[Any]]:
     """Both towers in all three formats, made once: (out folder, artifacts)."""
@@ -212,7 +218,7 @@ def exported(
         pixels=pixels,
         tokens=tokens,
         licence="Apache-2.0",
-        provenance={"teacher": "none"},
+        provenance=provenance,
         resume=False,
         captions=captions,
         photos=photos,

@@ -38,9 +38,9 @@ def _export(
 
 
 @pytest.fixture
-def samples(captions: list[str], photos: list[bytes]) -> dict[str, Any]:
+def samples(captions: list[str], photos: list[bytes], provenance: dict[str, Any]) -> dict[str, Any]:
     """What `exported` was made with beside pixels and tokens."""
-    return {"captions": captions, "photos": photos}
+    return {"captions": captions, "photos": photos, "provenance": provenance}
 
 
 @pytest.mark.process
@@ -61,7 +61,7 @@ def test_everything_is_there_and_agrees(exported: tuple[Path, list[ExportArtifac
         assert artifact.parity.cosine_min > (0.9999 if artifact.precision == "fp16" else 0.999999)
         assert artifact.parity.top1_agreement == 1.0
         assert artifact.licence == "Apache-2.0"
-        assert artifact.provenance["teacher"] == "none"
+        assert artifact.provenance["teachers"] == ["big", "bigger"]
         assert "rehearsal" not in artifact.provenance
         assert artifact.versions["torch"]
     assert "not Core ML itself" in artifacts[0].parity.checked_by
@@ -115,8 +115,7 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
         tokens,
         targets=("coreml", "executorch", "onnx"),
         resume=True,
-        provenance={"rehearsal": True},
-        **samples,
+        **{**samples, "provenance": {**samples["provenance"], "rehearsal": True}},
         progress=lambda done, total, note: lines.append(note),
     )
     assert sum("converting" in line for line in lines) == 2
@@ -124,19 +123,37 @@ def test_a_resume_exports_again_what_is_not_whole_and_gives_the_same_bytes(
     assert {(a.target, a.tower): a.sha256 for a in again} == {(a.target, a.tower): a.sha256 for a in exported[1]}
     assert all(a.provenance["rehearsal"] is True for a in again)
     assert not (out / ".partial-work").exists()
-    # Another licence: the same files, another artifact.json.
-    relicensed = _export(
-        student_dir,
-        out,
-        pixels,
-        tokens,
-        resume=True,
-        licence="other",
-        **samples,
-        progress=lambda *step: lines.append(step[2]),
-    )
-    assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other"}
-    assert "unchanged" in lines[-1]
+    # What is said about a kept file changes in LICENSE and artifact.json alike, and the next resume finds both whole.
+    for _ in range(2):
+        found = _export(
+            student_dir, out, pixels, tokens, resume=True, **{**samples, "provenance": {**samples["provenance"], "seed": 4}},
+            progress=lambda *step: lines.append(step[2]),
+        )  # fmt: skip
+        assert "unchanged" in lines[-1]
+        assert found == read_artifacts(out / "onnx-fp32")
+        assert {a.provenance["seed"] for a in found} == {4}
+        assert "seed: 4" in (out / "onnx-fp32" / "LICENSE").read_text()
+
+
+@pytest.mark.process
+def test_another_licence_makes_another_file(
+    exported: tuple[Path, list[ExportArtifact]],
+    student_dir: Path,
+    pixels: np.ndarray,
+    tokens: np.ndarray,
+    samples: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """The terms are inside the file, so one that was exported under others is not kept."""
+    import onnx
+
+    out = tmp_path / "export"
+    shutil.copytree(exported[0] / "onnx-fp32", out / "onnx-fp32")
+    relicensed = _export(student_dir, out, pixels, tokens, resume=True, licence="other terms", **samples)
+    assert {a.licence for a in relicensed} == {a.licence for a in read_artifacts(out / "onnx-fp32")} == {"other terms"}
+    inside = {item.key: item.value for item in onnx.load(out / "onnx-fp32" / "text.onnx").metadata_props}
+    assert inside["license"] == "other terms"
+    assert "other terms" in (out / "onnx-fp32" / "LICENSE").read_text()
 
 
 @pytest.mark.process

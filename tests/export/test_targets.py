@@ -127,6 +127,31 @@ def test_onnx_opset_and_names(exported: tuple[Path, Any]) -> None:
 
 
 @pytest.mark.process
+def test_the_terms_are_in_the_files_and_beside_them(exported: tuple[Path, Any]) -> None:
+    import onnx
+
+    from export.mil.coremltools import import_coremltools
+
+    out, artifacts = exported
+    for artifact in artifacts:
+        folder = out / f"{artifact.target}-{artifact.precision}"
+        text = (folder / "LICENSE").read_text()
+        assert "Licence: Apache-2.0\n" in text
+        assert "student tiny, distilled from big, bigger" in text
+        assert artifact.provenance["export_request"] in text
+    metadata = import_coremltools().models.MLModel(str(out / "coreml-fp16" / "text.mlpackage"), skip_model_load=True)
+    assert metadata.license == "Apache-2.0"
+    assert metadata.author == "student tiny, distilled from big, bigger"
+    assert metadata.short_description == "The text tower of student tiny, distilled from big, bigger."
+    inside = {item.key: item.value for item in onnx.load(out / "onnx-fp32" / "image.onnx").metadata_props}
+    assert inside == {
+        "license": "Apache-2.0",
+        "author": "student tiny, distilled from big, bigger",
+        "description": "The image tower of student tiny, distilled from big, bigger.",
+    }
+
+
+@pytest.mark.process
 def test_core_ml_package(exported: tuple[Path, Any]) -> None:
     from export.mil.coremltools import import_coremltools
 

@@ -19,6 +19,7 @@ class ClipWeights:
         vocabulary: which tokens its text tower reads, as `distill.core.clip.folder.vocabulary_id` has it. Token embeddings
             mean the same only under equal ones.
         licence: the terms of the weights.
+        commercial: whether these allow commercial use.
     """
 
     name: str
@@ -27,3 +28,4 @@ class ClipWeights:
     sha256: str
     vocabulary: str = ""
     licence: str = ""
+    commercial: bool = True

@@ -67,7 +67,12 @@ def test_every_file_is_there_with_its_facts(finished):
     for target in ("onnx-fp32", "coreml-fp16"):
         towers = atomic.read_json(out / "export" / target / "artifact.json")
         assert [tower["tower"] for tower in towers] == ["image", "text"]
-        assert all("Apache-2.0" in tower["licence"] for tower in towers)
+        terms = atomic.read_json(out / "student" / "card.json")["licence"]
+        assert all("Apache-2.0" in tower["licence"] == terms for tower in towers)
+        assert terms in (out / "export" / target / "LICENSE").read_text()
+        assert terms in (out / "report.md").read_text()
+        golden = atomic.read_json(out / "export" / target / "golden.json")
+        assert len(golden["captions"]) == len(golden["photos"]) == 4
     assert "MIL program" in atomic.read_json(out / "export/coreml-fp16/artifact.json")[0]["parity"]["checked_by"]
     resolved = atomic.read_json(out / "resolved.json")
     assert resolved["versions"]["torch"]

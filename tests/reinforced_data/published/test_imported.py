@@ -301,6 +301,7 @@ def test_a_published_set_trains_end_to_end(tmp_path, layout, kind, dtype):
     assert (manifest.samples, len(manifest.shards)) == (11, 3)
     assert [item.reason for item in manifest.rejected] == ["its paug.json is no JSON (JSONDecodeError)"]
     assert manifest.captions == {"real": 11, f"synthetic:{SYN[layout]}": 55}
+    assert "images: unknown; what is published of them: CC-BY-NC-ND-4.0" in manifest.licence_summary
     digests = {file.name: sha256_file(file) for file in (tmp_path / "set").iterdir()}
     (tmp_path / "set" / "manifest.json").unlink()
     (tmp_path / "set" / "shard-00001.arrow").unlink()

@@ -1,0 +1,140 @@
+"""`ExportJob`: one target of one export, and what becomes of its files when the process that made them has ended.
+
+Left out: which jobs there are and when each runs (export.run), converting and checking (export.children.convert).
+"""
+
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.core import atomic
+from distill.core.errors import DistillError
+from export.app.kit import AppKit, lay_out
+from export.app.licence import LICENSE_FILE, Notice, licence_text
+from export.artifact import (
+    FAILED_PARITY,
+    LOGS,
+    TOWERS,
+    ExportArtifact,
+    ParityReport,
+    Tower,
+    hash_path,
+    size_of,
+    tower_file,
+    write_artifacts,
+)
+from export.children.conversion import Conversion
+from export.target import INPUT_NAMES, OUTPUT_NAMES, Target
+from export.towers.parity import Reference
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One target of one export: what is asked for, what the files must reach, and what is said about them.
+
+    Attributes:
+        out: folder of all targets.
+        request: hash of everything that the files depend on.
+        bar: the cosine that every sample must reach.
+        versions: package -> version of what makes and runs the files.
+        licence, provenance: carried into both towers' artifacts.
+    """
+
+    target: Target
+    out: Path
+    request: str
+    bar: float
+    versions: dict[str, str]
+    licence: str
+    provenance: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files come to lie when they are whole and passed."""
+        return self.out / self.target.folder
+
+    @property
+    def bar_key(self) -> str:
+        """The setting that `bar` comes from."""
+        return "min_cosine_quantized" if self.target.precision.closeness == "quantized" else "min_cosine"
+
+    @property
+    def notice(self) -> Notice:
+        """What is written into the files."""
+        return Notice.of(self.licence, self.provenance)
+
+    def write_licence(self, folder: Path) -> dict[str, str]:
+        """Write LICENSE into `folder`. Returns its name and hex SHA-256."""
+        atomic.write_text(folder / LICENSE_FILE, licence_text(self.notice, self.provenance))
+        return {LICENSE_FILE: hash_path(folder / LICENSE_FILE)}
+
+    @property
+    def log_file(self) -> Path:
+        """What the converting process prints."""
+        return self.out / LOGS / f"{self.target.folder}.log"
+
+    def below_bar(self, artifacts: list[ExportArtifact]) -> list[ExportArtifact]:
+        """Those whose worst sample misses the bar; a tower that was not checked is reported as such, not failed."""
+        return [a for a in artifacts if a.parity.cosine_min is not None and not a.parity.cosine_min >= self.bar]
+
+
+def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: Path) -> list[ExportArtifact]:
+    """Put the files of a conversion that has ended in their place, described; raises DistillError where it failed."""
+    result = conversion.result()
+    beside = {**lay_out(work, conversion.folder), **job.write_licence(conversion.folder)}
+    kit = asdict(AppKit.read(work))
+    artifacts = [
+        replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit)
+        for tower in TOWERS
+    ]
+    below = job.below_bar(artifacts)
+    failed = job.folder.with_name(job.folder.name + FAILED_PARITY)
+    shutil.rmtree(failed, ignore_errors=True)
+    with atomic.staged_dir(failed if below else job.folder) as folder:
+        for item in list(conversion.folder.iterdir()):
+            os.replace(item, folder / item.name)
+        write_artifacts(folder, artifacts)
+    if below:
+        figures = ", ".join(f"{a.tower} {a.parity.cosine_min:.5f}" for a in below)
+        raise DistillError(
+            f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
+            f"wanted {job.bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision.name} is too coarse "
+            f"for this student, choose another precision or lower export.{job.bar_key}; otherwise please report it with "
+            f"{str(job.log_file)!r}."
+        )
+    return artifacts
+
+
+def _describe(
+    job: ExportJob, tower: Tower, folder: Path, result: dict[str, Any], reference: Reference
+) -> ExportArtifact:
+    file = folder / tower_file(tower, job.target.suffix)
+    return ExportArtifact(
+        target=job.target.name,
+        precision=job.target.precision.name,
+        tower=tower,
+        file=file.name,
+        size_bytes=size_of(file),
+        sha256=hash_path(file),
+        inputs={INPUT_NAMES[tower]: _describe_input(tower, reference)},
+        output={
+            "name": OUTPUT_NAMES[tower],
+            "shape": f"float32[1,{reference.image.shape[1]}]",
+            "meaning": "embedding of unit length; the dot product of an image's and a text's is their cosine",
+        },
+        seconds=round(result["convert_s"], 2),
+        versions=job.versions,
+        parity=ParityReport(**result["parity"]),
+        licence=job.licence,
+        provenance=job.provenance,
+    )
+
+
+def _describe_input(tower: Tower, reference: Reference) -> str:
+    shape = reference.pixels.shape if tower == "image" else reference.tokens.shape
+    sizes = ",".join(str(size) for size in (1, *shape[1:]))
+    if tower == "image":
+        return f"float32[{sizes}] RGB in [0, 1], resized as `preprocess` says; normalisation is inside"
+    return f"int32[{sizes}] token ids as `tokenizer` says: start, pieces, end, padding"
