@@ -42,3 +42,20 @@ def told_how_read(role: str, place: str, source: "Source", console: Console) -> 
     """Say in one line how `source` was read; returns the same as an object."""
     console.say(f"{role} {place}: {len(source)} samples, {source.read_as.line()}")
     return {"place": place, "samples": len(source), **source.read_as.to_json()}
+
+
+def look_first(recipe: Recipe) -> None:
+    """Look at the data that teachers are to label, before any of them is loaded or downloaded; a finished set is left alone.
+
+    Raises what `open_source` raises, and UsageError where nothing in it can be used.
+    """
+    from reinforced_data.labelling.calibrate import LEAST_PAIRS
+    from reinforced_data.labelling.prepare import refuse_useless
+    from reinforced_data.source import open_source
+
+    if is_published(recipe.data) or is_reinforced(Path(recipe.data)):
+        return
+    source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+    refuse_useless(source, captioned=bool(recipe.captioners))
+    if recipe.reinforce.calibrate:
+        refuse_useless(open_source(recipe.data, "eval"), least=LEAST_PAIRS)

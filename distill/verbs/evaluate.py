@@ -43,13 +43,14 @@ def evaluate(
     job = recipe_of(recipe, settings, data=trained, eval_data=data, eval_split=split)
     path, name, console = Path(model), str(model), console or Console()
     device = stage_device(job.eval.device, this_place())
+    opened = open_evaluation(job)  # before a teacher is downloaded
     heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
     if path.is_dir() and not any(file.exists() for file in heads):
         embedder = student_embedder(load_student(model_folder(path)).to(device), name)
     else:
         embedder = teacher_embedder(TeacherSet((name,), random_weights=False, seed=0).on(device)[0])
     told = {}
-    for role, place, source in open_evaluation(job):
+    for role, place, source in opened:
         told[role] = told_how_read(f"{role} data", place, source, console)
     console.say(f"{name} is judged on {device}.")
     with console.stage("evaluate"):

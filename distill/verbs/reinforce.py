@@ -65,13 +65,15 @@ def reinforce(
 def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console) -> ReinforceResult:
     from distill.models import TeacherSet
     from distill.processes import this_place
-    from distill.stages.read_data import tell_how_read
+    from distill.stages.read_data import look_first, tell_how_read
     from distill.stages.reinforce import refuse_unused, reinforce_stage
     from distill.stages.training_data import caption_stage, check_curation, selection_stage
 
     place, extend = this_place(), existing is Existing.EXTEND
     check_curation(job)
     refuse_unused(job, extend=extend)
+    if not (run.reinforced / MANIFEST_FILE).exists() or extend:
+        look_first(job)
     teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
     share_run(run, job, existing, verb="reinforce")
     if place.rank == 0:

@@ -94,6 +94,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.learning.objective import objective_weights, refuse_without_decoder
     from distill.models import CaptionerSet, student_spec
     from distill.stages.evaluate import check_data
+    from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training_data import caption_policy, check_curation
     from export.target import chosen_targets
@@ -113,6 +114,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     if not is_reinforced(Path(job.data)) and not (run.reinforced / MANIFEST_FILE).exists():
         if this_place().rank == 0:  # of several processes; the others may find what the first has just made
             refuse_existing(run, existing)
+        look_first(job)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
 

@@ -6,7 +6,7 @@ are the first ones of the larger set, and no model sees them again. No model is 
 
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.core.arrays import Array
+from distill.core.errors import UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.views import draw_view, render_view
@@ -28,8 +29,38 @@ from teachers.teacher import Teacher
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FIRST_LOOK = 1000  # samples that are looked at before any model is loaded
 _MOST_THREADS = 8
 _AHEAD_PER_THREAD = 4  # samples that are prepared before models are ready for them: bounds the memory of pixels
+
+
+def refuse_useless(source: Source, *, least: int = 1, captioned: bool = False) -> None:
+    """Raise UsageError when no more than `least` - 1 samples of a source can be used, as far as a first look tells.
+
+    For before any model is loaded: of a source with more than `FIRST_LOOK` samples the rest may still serve, and nothing is raised.
+
+    Args:
+        captioned: whether a captioner will write captions, so that samples need not bring any.
+    """
+    usable, reasons = 0, Counter[str]()
+    for index in range(min(len(source), FIRST_LOOK)):
+        try:
+            raw = source[index]
+            if raw.captions or captioned:
+                decode_rgb(raw.image, raw.key)
+                usable += 1
+            else:
+                reasons["no caption"] += 1
+        except BadImageError as error:
+            reasons[error.reason] += 1
+        if usable == least:
+            return
+    if len(source) <= FIRST_LOOK:
+        why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        raise UsageError(
+            f"{usable or 'None'} of the {len(source)} samples of {source.name!r} can be used{f' ({why})' if why else ''}, and at "
+            f"least {least} must. A sample is an image that decodes, with a caption; a captioner writes captions: --captioner NAME."
+        )
 
 
 @dataclass(frozen=True)
