@@ -177,7 +177,20 @@ def examine(export: Path, student_dir: Path) -> list[Examined]:
     return [_examine(folder, student) for folder in folders if not folder.name.startswith(atomic.PARTIAL)]
 
 
-def _examine(folder: Path, student: str) -> Examined:
+def examine_alone(folder: Path) -> Examined:
+    """One exported folder checked against its own record, wherever it lies; whose student it is of nobody asks."""
+    return _examine(folder, None)
+
+
+def student_of(artifacts: list[ExportArtifact], student_dir: Path) -> bool:
+    """Whether the student in `student_dir` is there and is the one that the files were made from."""
+    if not (student_dir / WEIGHTS_FILE).is_file():
+        return False
+    student = student_digest(student_dir)
+    return all(artifact.provenance.get(STUDENT_KEY) == student for artifact in artifacts)
+
+
+def _examine(folder: Path, student: str | None) -> Examined:
     try:
         artifacts = read_artifacts(folder)
     except UsageError:
@@ -191,7 +204,7 @@ def _examine(folder: Path, student: str) -> Examined:
     changed = changed_files(folder, artifacts)
     if changed:
         return Examined(folder, artifacts, f"{changed[0]} is missing or not the file that was checked: export again")
-    if any(artifact.provenance.get(STUDENT_KEY) != student for artifact in artifacts):
+    if student is not None and any(artifact.provenance.get(STUDENT_KEY) != student for artifact in artifacts):
         return Examined(folder, artifacts, "it is of another student than the one in this run: export again")
     return Examined(folder, artifacts, "")
 

@@ -7,6 +7,7 @@ modules can time.
 """
 
 import importlib.metadata
+import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.core import atomic
-from distill.core.clip.folder import read_config
+from distill.core.errors import DistillError
 from distill.core.progress import Progress, silent
 from export.artifact import TOWERS, ExportArtifact, LatencyProfile, profile_file, read_artifacts
 from export.children.timing import Runtime
@@ -29,15 +30,15 @@ INPUTS = 8  # distinct inputs that the timed calls cycle through
 
 
 def profile(
-    folders: list[Path], student_dir: Path, settings: ProfileSettings, *, progress: Progress = silent
+    folders: list[Path], student_dir: Path | None, settings: ProfileSettings, *, progress: Progress = silent
 ) -> list[LatencyProfile]:
-    """Time both towers of every exported folder, and the eager student, at batch 1.
+    """Time both towers of every exported folder, and the eager student where it is there, at batch 1.
 
     Writes profile-<device>.json into each exported folder: the device, that folder's rows and the eager ones.
 
     Args:
         folders: exported folders, each with an artifact.json.
-        student_dir: the student that they were made from, for the eager rows.
+        student_dir: the student that they were made from, for the eager rows; None = it is not there, and they are left out.
         settings: devices ("host", or names from `list_devices()`; empty = all of these), threads of each runtime,
             counted calls per tower and runtime over all rounds, uncounted calls before those of each round. A device
             that is not there or cannot be timed yet gives rows whose source is "not measured", with the reason.
@@ -70,13 +71,15 @@ _Rows = dict[Path | None, list[LatencyProfile]]  # None: the eager student's
 
 def _measure_host(
     artifacts: dict[Path, list[ExportArtifact]],
-    student_dir: Path,
+    student_dir: Path | None,
     info: DeviceInfo,
     settings: ProfileSettings,
     progress: Progress,
 ) -> _Rows:
     rows: _Rows = {}
-    jobs: list[tuple[Path | None, str, dict[str, Any]]] = [(None, EAGER, {"source": str(student_dir)})]
+    jobs: list[tuple[Path | None, str, dict[str, Any]]] = []
+    if student_dir is not None:
+        jobs.append((None, EAGER, {"source": str(student_dir)}))
     for folder, towers in artifacts.items():
         target = get_target(towers[0].target, towers[0].precision)
         if target.no_latency:
@@ -84,16 +87,26 @@ def _measure_host(
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
             jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        scratch = Path(name)
-        inputs = scratch / "inputs.npz"
-        np.savez(inputs, **_inputs(student_dir))
-        runtimes: list[Runtime] = []
-        for _, label, job in jobs:
-            request = {"runtime": label, "threads": settings.threads, "inputs": str(inputs), **job}
-            runtimes.append(Runtime(f"{len(runtimes)}-{label}", request, scratch))
-            stack.callback(runtimes[-1].close)
-        _take_turns(runtimes, settings, progress)
+    if not jobs:
+        return rows
+    scratch = Path(tempfile.mkdtemp(prefix="distill-profile-"))
+    keep = False
+    try:
+        with ExitStack() as stack:
+            inputs = scratch / "inputs.npz"
+            np.savez(inputs, **_inputs(next(iter(artifacts.values()))))
+            runtimes: list[Runtime] = []
+            for _, label, job in jobs:
+                request = {"runtime": label, "threads": settings.threads, "inputs": str(inputs), **job}
+                runtimes.append(Runtime(f"{len(runtimes)}-{label}", request, scratch))
+                stack.callback(runtimes[-1].close)
+            _take_turns(runtimes, settings, progress)
+    except DistillError:
+        keep = True  # its message names a log in there
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(scratch, ignore_errors=True)
     for (source, label, _), runtime in zip(jobs, runtimes, strict=True):
         rows[source] = [_measured(info.name, label, tower, runtime.times[tower], settings) for tower in TOWERS]
     return rows
@@ -113,16 +126,20 @@ def _take_turns(runtimes: list[Runtime], settings: ProfileSettings, progress: Pr
         progress(index + 1, rounds, f"host: round {index + 1} of {rounds}")
 
 
-def _inputs(student_dir: Path) -> dict[str, Any]:
-    """Inputs of the student's shapes. Dense towers take the same time whatever the pixels or words are."""
-    config = read_config(student_dir)
-    size = int(config["preprocess_cfg"]["size"][0])
-    length = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
-    vocabulary = int(config["model_cfg"]["text_cfg"].get("vocab_size", 49408))
+def _inputs(artifacts: list[ExportArtifact]) -> dict[str, Any]:
+    """Inputs of the towers' shapes. Dense towers take the same time whatever the pixels or words are."""
+    shapes = {item.tower: _shape(next(iter(item.inputs.values()))) for item in artifacts}
+    vocabulary = int(artifacts[0].tokenizer["vocabulary_size"])
     random = np.random.default_rng(0)
-    tokens = random.integers(1, vocabulary - 2, (INPUTS, length), dtype=np.int32)
+    tokens = random.integers(1, vocabulary - 2, (INPUTS, *shapes["text"][1:]), dtype=np.int32)
     tokens[:, -1] = vocabulary - 1
-    return {"pixels": random.random((INPUTS, 3, size, size), dtype=np.float32), "tokens": tokens}
+    return {"pixels": random.random((INPUTS, *shapes["image"][1:]), dtype=np.float32), "tokens": tokens}
+
+
+def _shape(described: str) -> tuple[int, ...]:
+    """The sizes in an artifact's input: "float32[1,3,64,64] RGB ..." -> (1, 3, 64, 64)."""
+    inside = described[described.index("[") + 1 : described.index("]")]
+    return tuple(int(size) for size in inside.split(","))
 
 
 def _measured(device: str, label: str, tower: str, times: list[float], settings: ProfileSettings) -> LatencyProfile:

@@ -7,6 +7,7 @@ from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.strict import Settings
 from distill.run_folder import RunFolder
+from distill.verbs.endings import ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ProfileResult
 
@@ -22,7 +23,7 @@ def profile(
     """Measure every exported file of a run folder (or one export folder); each profile has its source.
 
     Args:
-        folder: a run folder, or one run/export/<target>-<precision> folder.
+        folder: a run folder, or one run/export/<target>-<precision> folder, or a copy of one or of all of them.
         recipe: its profile table is read.
         device: one or several; none = every kind, the absent ones with the reason.
         settings: as of `distill.run`.
@@ -30,20 +31,43 @@ def profile(
     Raises:
         UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student.
     """
-    from export.artifact import ARTIFACT_FILE
+    from export.artifact import read_artifacts, student_of
     from export.profile import profile as measure
 
-    job, console, path = recipe_of(recipe, settings, device=device), console or Console(), Path(folder)
-    single = (path / ARTIFACT_FILE).exists()
-    run = RunFolder(path.parent.parent if single else path)
-    folders = [path] if single else run.exported()
-    for known in run.exports() if single and run.student.is_dir() else ():
-        if known.folder == path and known.wrong:
-            raise UsageError(f"{str(path)!r} is not timed: {known.wrong}")
-    if not folders:
-        raise UsageError(
-            f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."
+    job, console = recipe_of(recipe, settings, device=device), console or Console()
+    folders, student = _found(Path(folder).expanduser())
+    there = all(student_of(read_artifacts(place), student) for place in folders)
+    if not there:
+        console.say(
+            f"Eager rows are left out: the student that the files were made from is not there ({str(student)!r})."
         )
-    with console.stage("profile"):
-        found = measure(folders, run.student, job.profile, progress=lambda done, total, note: console.say(note))
+    with ending_well(place=str(folder)), console.stage("profile"):
+        found = measure(
+            folders, student if there else None, job.profile, progress=lambda done, total, note: console.say(note)
+        )
     return ProfileResult([asdict(item) for item in found])
+
+
+def _found(path: Path) -> tuple[list[Path], Path]:
+    """The exported folders that `path` means (a run's, those in a copied export/, or itself), and where their student lies.
+
+    Raises UsageError where there is none, or the one that is named is not good.
+    """
+    from export.artifact import ARTIFACT_FILE, examine_alone
+
+    if (path / ARTIFACT_FILE).exists():
+        run = RunFolder(path.absolute().parent.parent)
+        in_run = {known.folder: known for known in run.exports()} if run.student.is_dir() else {}
+        examined = in_run.get(path.absolute()) or examine_alone(path)
+        if examined.wrong:
+            raise UsageError(f"{str(path)!r} is not timed: {examined.wrong}")
+        return [path], run.student
+    run = RunFolder(path)
+    if folders := run.exported():
+        return folders, run.student
+    copied = sorted(file.parent for root in (path, run.export) for file in root.glob(f"*/{ARTIFACT_FILE}"))
+    if not run.student.is_dir() and (folders := [place for place in copied if not examine_alone(place).wrong]):
+        return folders, run.student
+    raise UsageError(
+        f"Nothing is exported in {str(path)!r}. Give a run folder after distill export, or one export folder."
+    )

@@ -1,18 +1,20 @@
 """Timing: the arithmetic against hand-made figures, the interleaving against a record, and one real measurement."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import distill
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import parse
-from export.artifact import ExportArtifact
+from export.artifact import ExportArtifact, read_artifacts
 from export.children.bench import time_runs
 from export.device import list_devices
-from export.profile import profile
+from export.profile import INPUTS, _inputs, profile
 from export.settings import ProfileSettings
 
 
@@ -119,8 +121,50 @@ def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student
     (folder / "artifact.json").write_text((exported[0] / "onnx-fp32" / "artifact.json").read_text())
     for tower in ("image", "text"):
         (folder / f"{tower}.onnx").write_bytes(b"no model")
-    with pytest.raises(DistillError, match=r"Timing 1-onnx-fp32 failed(.|\n)*Protobuf"):
+    with pytest.raises(DistillError, match=r"Timing 1-onnx-fp32 failed(.|\n)*Protobuf") as died:
         profile([folder], student_dir, ProfileSettings(devices=("host",), runs=1, rounds=1))
+    log = Path(str(died.value).rpartition("The whole log: ")[2])
+    assert "Protobuf" in log.read_text()  # it outlives the call that names it
+    shutil.rmtree(log.parent)
+
+
+@pytest.mark.process
+def test_a_copied_folder_is_timed_without_the_student(
+    exported: tuple[Path, Any], student_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Of one folder, of a copied export/, and of one beside which another student happens to lie."""
+    monkeypatch.setattr("export.profile.Runtime", _FakeRuntime)
+    settings = {"profile.runs": 3, "profile.rounds": 1}
+    one, other = tmp_path / "phone" / "onnx-fp32", tmp_path / "other" / "export" / "onnx-fp32"
+    for place in (one, other):
+        shutil.copytree(exported[0] / "onnx-fp32", place)
+    shutil.copytree(student_dir, tmp_path / "other" / "student")
+    with open(tmp_path / "other" / "student" / "open_clip_config.json", "a") as file:
+        file.write(" ")  # another one
+    for named in (one, one.parent):
+        result = distill.profile(named, device="host", settings=settings)
+        assert [(row["runtime"].split(" (")[0], row["source"]) for row in result.profiles] == [
+            ("ONNX Runtime", "measured")
+        ] * 2
+        assert "Eager rows are left out" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="another student"):
+        distill.profile(other, device="host", settings=settings)
+    with open(one / "image.onnx", "ab") as file:
+        file.write(b" ")
+    for named in (one, one.parent):
+        with pytest.raises(UsageError, match=r"is not timed: image.onnx|Nothing is exported"):
+            distill.profile(named, device="host", settings=settings)
+
+
+@pytest.mark.process
+def test_inputs_have_the_shapes_that_the_files_say(exported: tuple[Path, Any], student_dir: Path) -> None:
+    from students.student import load_student
+
+    student = load_student(student_dir)
+    made = _inputs(read_artifacts(exported[0] / "onnx-fp32"))
+    assert made["pixels"].shape == (INPUTS, 3, student.image_size, student.image_size)
+    assert made["tokens"].shape == (INPUTS, student.context_length)
+    assert made["tokens"].max() < student.clip.token_embedding.num_embeddings
 
 
 @pytest.mark.parametrize("wrong", ["runs", "threads", "rounds", "warmup_runs"])
