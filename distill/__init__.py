@@ -10,7 +10,7 @@ Nothing heavy is imported before it is used.
 
 from typing import TYPE_CHECKING, Any
 
-from distill.core.siblings import refuse_intruders
+from distill.core.packages.siblings import refuse_intruders
 
 refuse_intruders()
 

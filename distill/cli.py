@@ -311,11 +311,17 @@ def list_(
 
 
 @app.command()
-def doctor(as_json: JsonFlag = False) -> None:
+def doctor(
+    install: Annotated[
+        list[str] | None,
+        typer.Option("--install", help="Make the environment of this target, in the user's cache; may repeat."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """What works on this machine, and what to do about the rest."""
     from distill.verbs.machine import doctor as verb
 
-    _print(verb(), as_json, lambda found: print_rows(found.rows))
+    _print(verb(install=install or ()), as_json, lambda found: print_rows(found.rows))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """`doctor` checks what this machine can do. It imports nothing heavy, so that it answers at once and never crashes.
 
-Left out: mending what is wrong; each check says what to run.
+Left out: mending what is wrong (each check says what to run), and making environments (`distill.core.packages.install`).
 """
 
 import importlib.metadata
@@ -12,8 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.core.errors import DistillError
+from distill.core.packages.environment import Environment
 from export.devices.host import usable_cores
-from export.target import TARGETS
+from export.target import TARGETS, Target
 
 FREE_GB, MEMORY_GB = 5.0, 4.0  # what the embedded default needs, with room
 
@@ -74,13 +76,30 @@ def _torchvision() -> Check:
 
 def _target(name: str) -> Check:
     target = TARGETS.get(name)
+    if target.environment is not None:
+        return _environment(name, target.environment)
     line = target.missing()
     if line:
         return Check(f"target {name}", False, "packages are missing", f"{line}  (only needed for this target)")
-    detail = f"{target.package} {_version(target.package) or '?'}; checked by: {target.checked_by}"
-    if target.no_latency:
-        detail += f"; not timed here: {target.no_latency}"
+    return Check(f"target {name}", True, f"{target.package} {_version(target.package) or '?'}; {_ways(target)}")
+
+
+def _environment(name: str, environment: Environment) -> Check:
+    """A target that works in a Python of its own. It is found by its record, and not started: that takes seconds."""
+    target = TARGETS.get(name)
+    try:
+        found = environment.find()
+    except DistillError as error:
+        fix = f"{environment.command}  (about {environment.gigabytes:g} GB; only needed for this target)"
+        return Check(f"target {name}", False, str(error).partition(" Run: ")[0], fix)
+    size = f", {found.gigabytes:.1f} GB" if found.gigabytes else ""
+    detail = f"{target.package} {found.versions.get(target.package, '?')} in {found.python}{size}; {_ways(target)}"
     return Check(f"target {name}", True, detail)
+
+
+def _ways(target: Target) -> str:
+    words = f"checked by: {target.checked_by}"
+    return f"{words}; not timed here: {target.no_latency}" if target.no_latency else words
 
 
 def _adb() -> Check:

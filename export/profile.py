@@ -82,8 +82,8 @@ def _measure_host(
         jobs.append((None, EAGER, {"source": str(student_dir)}))
     for folder, towers in artifacts.items():
         target = get_target(towers[0].target, towers[0].precision)
-        if target.no_latency:
-            rows[folder] = [_not_timed(info.name, target, tower, target.no_latency) for tower in TOWERS]
+        if reason := target.no_latency:
+            rows[folder] = [_not_timed(info.name, target, tower, reason) for tower in TOWERS]
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
             jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
@@ -98,7 +98,8 @@ def _measure_host(
             runtimes: list[Runtime] = []
             for _, label, job in jobs:
                 request = {"runtime": label, "threads": settings.threads, "inputs": str(inputs), **job}
-                runtimes.append(Runtime(f"{len(runtimes)}-{label}", request, scratch))
+                python = None if label == EAGER else get_target(label).python()
+                runtimes.append(Runtime(f"{len(runtimes)}-{label}", request, scratch, python))
                 stack.callback(runtimes[-1].close)
             _take_turns(runtimes, settings, progress)
     except DistillError:
@@ -189,7 +190,7 @@ def _absent_device(device: str, known: dict[str, DeviceInfo]) -> DeviceInfo:
 
 def _runtime_name(label: str) -> str:
     """For example "ONNX Runtime (onnxruntime 1.32.0)"."""
-    name, package = (
-        ("PyTorch eager", "torch") if label == EAGER else (get_target(label).runtime, get_target(label).package)
-    )
-    return f"{name} ({package} {importlib.metadata.version(package)})"
+    if label == EAGER:
+        return f"PyTorch eager (torch {importlib.metadata.version('torch')})"
+    target = get_target(label)
+    return f"{target.runtime} ({target.package} {target.package_version()})"

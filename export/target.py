@@ -4,6 +4,7 @@ import copy
 import importlib.metadata
 import importlib.util
 import platform
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from typing_extensions import Self
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.packages.environment import Environment
 from distill.core.registry import Registry
 from export.artifact import Tower
 
@@ -83,6 +85,9 @@ class Target(ABC):
         requires: module -> what to pip install for it.
         runtime: what runs the file on a phone, for reports.
         package: the installed package whose version a latency on this machine belongs to.
+        environment: where the packages are that `convert` and `load` import, if that is not this Python; `requires` is
+            then empty.
+        check_seconds: how long parity may run each tower's file here, where its runtime is slow; at least one input is run.
     """
 
     name: ClassVar[str]
@@ -92,6 +97,8 @@ class Target(ABC):
     requires: ClassVar[dict[str, str]]
     runtime: ClassVar[str]
     package: ClassVar[str]
+    environment: ClassVar[Environment | None] = None
+    check_seconds: ClassVar[float | None] = None
 
     def __init__(self) -> None:
         self.precision: Precision = PRECISIONS[self.precisions[0]]
@@ -134,7 +141,11 @@ class Target(ABC):
 
     @property
     def no_latency(self) -> str | None:
-        """Why timing `load`'s callable on this machine would say nothing; None where it says something."""
+        """Why timing `load`'s callable on this machine would say nothing, or cannot be done; None where it says something."""
+        try:
+            self.python()
+        except DistillError as absent:
+            return str(absent)
         return None
 
     @property
@@ -144,19 +155,47 @@ class Target(ABC):
 
     def require_packages(self) -> None:
         """Raise DistillError, with the line that installs them, when packages are missing."""
-        line = self.missing()
-        if line:
+        if self.environment is not None:
+            self.environment.find()
+        elif line := self.missing():
             raise DistillError(f"The target {self.name!r} needs packages that are not installed. Run: {line}")
+
+    def python(self) -> Path | None:
+        """The interpreter that converts and runs the file; None = this one. Raises what `require_packages` raises."""
+        return None if self.environment is None else self.environment.find().python
 
     def versions(self) -> dict[str, str]:
         """Package -> version of what makes and runs the file; with another version, a kept file is not the same any more."""
-        names = ["torch", "timm", "open_clip_torch", *(wanted.split(">")[0] for wanted in self.requires.values())]
-        return {name: importlib.metadata.version(name) for name in names} | {"python": platform.python_version()}
+        names = ["torch", "timm", "open_clip_torch", *map(package_name, self.requires.values())]
+        here = {name: importlib.metadata.version(name) for name in names}
+        if self.environment is None:
+            return here | {"python": platform.python_version()}
+        there = self.environment.find()
+        wanted = ["torch", self.package, *map(package_name, self.environment.requirements)]
+        found = {name: there.versions[name] for name in wanted if name in there.versions}
+        return here | found | {"python": there.python_version}
+
+    def package_version(self) -> str:
+        """The version of `package`. Raises what `require_packages` raises."""
+        if self.environment is not None:
+            return self.environment.find().versions[self.package]
+        return importlib.metadata.version(self.package)
 
     def missing(self) -> str | None:
-        """The line that installs the packages that are not there, or None."""
+        """The line that installs what is not there, or None."""
+        if self.environment is not None:
+            try:
+                self.environment.find()
+            except DistillError:
+                return self.environment.command
+            return None
         absent = [wanted for module, wanted in self.requires.items() if importlib.util.find_spec(module) is None]
         return None if not absent else "pip install " + " ".join(f"'{wanted}'" for wanted in absent)
+
+
+def package_name(requirement: str) -> str:
+    """The package in "package>=1,<2"."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 TARGETS: Registry[Target] = Registry("export target", ("export.targets",))
@@ -165,6 +204,7 @@ ALIASES = {
     "xnnpack": "executorch-xnnpack",
     "core-ml": "coreml",
     "onnxruntime": "onnx",
+    "tflite": "litert",
 }
 
 

@@ -63,7 +63,8 @@ class Conversion:
         job_file.write_text(json.dumps(job), encoding="utf-8")
         log_file.parent.mkdir(exist_ok=True)
         log = open(log_file, "wb")  # noqa: SIM115  # closed when the process has ended
-        process = spawn(["-m", "export.children.convert", str(job_file)], threads=threads, log=log)
+        arguments = ["-m", "export.children.convert", str(job_file)]
+        process = spawn(arguments, threads=threads, log=log, python=target.python())
         return cls(target, folder, result_file, log_file, log, process, time.monotonic())
 
     @property

@@ -17,8 +17,8 @@ class Runtime:
         times: tower -> milliseconds of every counted call so far.
     """
 
-    def __init__(self, label: str, job: dict[str, Any], folder: Path) -> None:
-        """Start it with the job that `export.children.bench` describes; its files go to `folder`."""
+    def __init__(self, label: str, job: dict[str, Any], folder: Path, python: Path | None = None) -> None:
+        """Start it with the job that `export.children.bench` describes; its files go to `folder`. `python`: as of `spawn`."""
         self.label = label
         self.times: dict[str, list[float]] = {tower: [] for tower in TOWERS}
         self.log_file = folder / f"{label}.log"
@@ -26,7 +26,11 @@ class Runtime:
         job_file.write_text(json.dumps(job), encoding="utf-8")
         with open(self.log_file, "wb") as log:
             self.process = spawn(
-                ["-m", "export.children.bench", str(job_file)], threads=job["threads"], log=log, stdout=subprocess.PIPE
+                ["-m", "export.children.bench", str(job_file)],
+                threads=job["threads"],
+                log=log,
+                stdout=subprocess.PIPE,
+                python=python,
             )
 
     def answer(self) -> Any:

@@ -3,15 +3,19 @@
 Left out: the quality of the student (evaluation), how fast the file is (profile).
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill.core.arrays import Array
 from export.artifact import ParityReport, Tower
-from export.settings import ExportSettings
 from export.target import NotCheckedError, Precision, Runner, Target
+
+if TYPE_CHECKING:  # an environment of a target's own has no pydantic
+    from export.settings import ExportSettings
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,34 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     )
 
 
-def run_all(runner: Runner, inputs: Array) -> Array:
-    """Embeddings [n, D] of the inputs [n, ...], each run alone because exported files have batch 1."""
-    return np.concatenate([np.asarray(runner(np.ascontiguousarray(item[None]))) for item in inputs])
+def run_all(runner: Runner, inputs: Array, seconds: float | None = None) -> Array:
+    """Embeddings [n, D] of the inputs [n, ...], each run alone because exported files have batch 1.
+
+    With `seconds`, no further input is begun after that long; the embeddings are then of the first few, one at least.
+    """
+    start = time.monotonic()
+    rows = []
+    for item in inputs:
+        rows.append(np.asarray(runner(np.ascontiguousarray(item[None]))))
+        if seconds is not None and time.monotonic() - start > seconds:
+            break
+    return np.concatenate(rows)
 
 
 def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -> ParityReport:
-    """The parity of the exported file `path`, run on all of the reference's inputs."""
+    """The parity of the exported file `path`, run on the reference's inputs: all, unless its runtime is slow here."""
     try:
         runner = target.load(path)
     except NotCheckedError as reason:
         return ParityReport(str(reason), None, None, None, 0)
-    if tower == "image":
-        return compare(run_all(runner, reference.pixels), reference.image, reference.text, target.checked_by)
-    return compare(run_all(runner, reference.tokens), reference.text, reference.image, target.checked_by)
+    inputs, own, other = reference.pixels, reference.image, reference.text
+    if tower == "text":
+        inputs, own, other = reference.tokens, reference.text, reference.image
+    found = run_all(runner, inputs, target.check_seconds)
+    return compare(found, own[: len(found)], other, target.checked_by)
 
 
-def required_cosine(precision: Precision, settings: ExportSettings) -> float:
+def required_cosine(precision: Precision, settings: "ExportSettings") -> float:
     """The cosine that every sample of a file at `precision` must reach: fp32 comes a hundred times nearer to 1 than fp16."""
     if precision.closeness == "quantized":
         return settings.min_cosine_quantized

@@ -76,7 +76,7 @@ def test_phones_get_a_reason_and_no_number(exported: tuple[Path, Any], student_d
 class _FakeRuntime:
     record: list[str] = []  # noqa: RUF012
 
-    def __init__(self, label: str, job: dict[str, Any], folder: Path) -> None:
+    def __init__(self, label: str, job: dict[str, Any], folder: Path, python: Path | None = None) -> None:
         self.label = label
         self.times: dict[str, list[float]] = {"image": [], "text": []}
 

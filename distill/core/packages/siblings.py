@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 NAMES = ("teachers", "students", "reinforced_data", "export")
-_HOME = Path(__file__).resolve().parents[2]  # the folder that holds `distill`, and so its siblings
+_HOME = Path(__file__).resolve().parents[3]  # the folder that holds `distill`, and so its siblings
 
 
 def intruders() -> str:

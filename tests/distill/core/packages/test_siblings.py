@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.core import siblings
+from distill.core.packages import siblings
 
 
 @pytest.fixture
@@ -46,4 +46,4 @@ def test_a_missing_package_and_the_doctor_s_row(monkeypatch, hidden):
     assert row["fix"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "'export' is found nowhere" in siblings.intruders()
-    assert Path(siblings.__file__).parents[1].name == "distill"
+    assert Path(siblings.__file__).parents[2].name == "distill"

@@ -1,0 +1,121 @@
+"""LiteRT (once TensorFlow Lite), as a .tflite file. Left out: files compiled for one phone's NPU, which need its vendor's SDK,
+and recipes that compute whole towers in int8 with learned scales: they wreck text towers (cosine 0.4).
+
+The packages are large and pin others, hence an environment. Nothing here is imported outside of it.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from distill.core.packages.environment import Environment
+from export.artifact import Tower
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
+
+
+class LiteRt(Target):
+    """One .tflite file; its signature has the tower's input and output by name."""
+
+    name = "litert"
+    precisions = ("fp32", "fp16", "w8", "w8a8-dynamic")
+    int8 = "w8"  # scales found at each call cost FastViT a quarter of its mean-centred cosine, int8 weights a hundredth
+    suffix = ".tflite"
+    requires = {}  # noqa: RUF012
+    runtime = "LiteRT"
+    package = "ai-edge-litert"
+    environment = Environment(
+        "litert",
+        requirements=("litert-torch>=0.10,<0.11", "ai-edge-litert>=2.3,<2.4", "ai-edge-quantizer>=0.10,<0.11"),
+        modules=("litert_torch", "ai_edge_litert.interpreter", "ai_edge_quantizer.quantizer"),
+        gigabytes=2.1,
+    )
+
+    @property
+    @override
+    def checked_by(self) -> str:
+        return "LiteRT's interpreter, XNNPACK on this CPU"
+
+    @override
+    def convert(
+        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
+    ) -> None:
+        _quieten()
+        import litert_torch
+        import torch
+
+        class Named(torch.nn.Module):  # the names of a signature's outputs are the keys of what the module returns
+            def __init__(self, inner: torch.nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+                return {OUTPUT_NAMES[tower]: self.inner(inputs[INPUT_NAMES[tower]])}
+
+        (example,) = program.example_inputs[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch and jax deprecating what the converter uses
+            model = litert_torch.convert(Named(program.module()), sample_kwargs={INPUT_NAMES[tower]: example})
+        if self.precision.name == "fp32":
+            model.export(str(path))
+            return
+        whole = path.with_name(f"whole-{path.name}")
+        try:
+            model.export(str(whole))
+            _quantize(whole, path, self.precision.name)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    @override
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        _quieten()
+        import numpy as np
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        (signature,) = interpreter.get_signature_list()
+        run = interpreter.get_signature_runner(signature)
+        ((given, detail),) = run.get_input_details().items()
+        (made,) = run.get_output_details()
+        dtype = detail["dtype"]
+
+        def call(value: "Array") -> "Array":
+            return np.array(run(**{given: value.astype(dtype, copy=False)})[made], dtype=np.float32)
+
+        return call
+
+
+def _quantize(source: Path, path: Path, precision: str) -> None:
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    work = quantizer.Quantizer(str(source))
+    if precision == "fp16":
+        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        work.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+            ),
+        )
+    else:
+        recipes: dict[str, Any] = {"w8": recipe.weight_only_wi8_afp32, "w8a8-dynamic": recipe.dynamic_wi8_afp32}
+        work.load_quantization_recipe(recipes[precision]())
+    work.quantize().export_model(str(path), overwrite=True)
+
+
+def _quieten() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # else jax looks for accelerators
+
+
+TARGETS.register("litert")(LiteRt())

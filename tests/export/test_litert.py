@@ -1,0 +1,69 @@
+"""LiteRT's own converter and interpreter, where their environment is: files, interface, parity, versions, a latency."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.core.errors import DistillError
+from export.profile import profile
+from export.run import export_student
+from export.settings import ExportSettings, ProfileSettings
+from export.target import get_target
+
+# Reads a file with the runtime alone: its signature, and what it makes of an input.
+INTERFACE = """
+import json, sys
+from ai_edge_litert.interpreter import Interpreter
+runner = Interpreter(model_path=sys.argv[1]).get_signature_runner()
+print(json.dumps([
+    {name: [detail["shape"].tolist(), detail["dtype"].__name__] for name, detail in part.items()}
+    for part in (runner.get_input_details(), runner.get_output_details())
+]))
+"""
+
+
+def test_int8_means_weights() -> None:
+    assert get_target("litert-int8").folder == "litert-w8"
+    assert get_target("tflite").name == "litert"
+
+
+@pytest.mark.process
+def test_files_agree_with_the_student(
+    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+) -> None:
+    try:
+        found = get_target("litert").environment.find()
+    except DistillError as absent:
+        pytest.skip(str(absent))
+    settings = ExportSettings(targets=("litert",), precisions=("fp32", "int8"), jobs=2, min_cosine_quantized=0.99)
+    arguments: dict[str, Any] = {"pixels": pixels, "tokens": tokens, "licence": "x", "provenance": {}, "resume": False}
+    artifacts = export_student(student_dir, tmp_path, settings, **arguments)
+    assert [(a.precision, a.tower) for a in artifacts] == [(p, t) for p in ("fp32", "w8") for t in ("image", "text")]
+    exact, quantized = artifacts[:2], artifacts[2:]
+    assert all(a.parity.cosine_min > 1 - 1e-6 and a.parity.samples == 12 for a in exact)
+    assert all(0.99 < a.parity.cosine_min < 1 - 1e-6 for a in quantized)
+    assert all(b.size_bytes < 0.5 * a.size_bytes for a, b in zip(exact, quantized, strict=True))
+    for name in ("litert-torch", "ai-edge-litert", "ai-edge-quantizer"):
+        assert artifacts[0].versions[name] == found.versions[name]
+    here = str(tmp_path).encode()
+    files = {a.tower: tmp_path / "litert-fp32" / a.file for a in exact}
+    assert not any(here in file.read_bytes() for file in files.values())
+    call = [str(found.python), "-c", INTERFACE]
+    image, text = (
+        json.loads(subprocess.run([*call, str(files[tower])], capture_output=True, check=True).stdout)
+        for tower in files
+    )
+    assert image == [{"pixels": [[1, 3, 32, 32], "float32"]}, {"image_embedding": [[1, 32], "float32"]}]
+    assert text == [{"tokens": [[1, 16], "int32"]}, {"text_embedding": [[1, 32], "float32"]}]
+
+    rows = profile(
+        [tmp_path / "litert-fp32"], student_dir, ProfileSettings(devices=("host",), runs=6, rounds=2, warmup_runs=1)
+    )
+    measured = {
+        row.tower for row in rows if row.runtime == f"LiteRT (ai-edge-litert {found.versions['ai-edge-litert']})"
+    }
+    assert measured == {"image", "text"}
