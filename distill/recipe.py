@@ -176,11 +176,13 @@ def load_recipe(
 
 
 def _with_absolute_places(recipe: Recipe) -> Recipe:
-    """The recipe with the places of its data absolute, so that its run can be used from any working folder.
+    """The recipe with the places of data and models absolute, so that its run can be used from any working folder.
 
     A run that holds a reinforced set stands for that set.
     """
     from reinforced_data.source import absolute_place
+    from teachers.load import absolute_teacher
+    from teachers.load_captioner import absolute_captioner
 
     def moved(table: Strict, *names: str) -> dict[str, str]:
         known = {name: value for name in names if isinstance(value := getattr(table, name), str)}
@@ -191,7 +193,37 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
         changed["eval"] = recipe.eval.model_copy(update=places)
     if places := moved(recipe.reinforce, "images"):
         changed["reinforce"] = recipe.reinforce.model_copy(update=places)
+    changed["teachers"] = tuple(map(absolute_teacher, recipe.teachers))
+    changed["captioners"] = tuple(map(absolute_captioner, recipe.captioners))
+    changed["filters"] = _absolute_filters(recipe.filters)
+    if recipe.selection not in (None, "none"):
+        changed["selection"] = str(Path(recipe.selection).expanduser().absolute())
+    if recipe.student.inherit_from:
+        origin = absolute_teacher(recipe.student.inherit_from)
+        changed["student"] = recipe.student.model_copy(update={"inherit_from": origin})
+    if weights := _absolute_sources(recipe.captions.weights):
+        changed["captions"] = recipe.captions.model_copy(update={"weights": weights})
+    changed = {key: value for key, value in changed.items() if value != getattr(recipe, key)}
     return recipe.model_copy(update=changed) if changed else recipe
+
+
+def _absolute_filters(filters: tuple[str, ...]) -> tuple[str, ...]:
+    if not filters:
+        return filters
+    from reinforced_data.curation.filter import absolute_filter
+
+    return tuple(map(absolute_filter, filters))
+
+
+def _absolute_sources(weights: dict[str, float]) -> dict[str, float]:
+    """Weights of captions by source, where a source is a captioner named by its path."""
+    from teachers.load_captioner import absolute_captioner
+
+    moved = {}
+    for source, weight in weights.items():
+        kind, _, name = source.partition(":")
+        moved[f"{kind}:{absolute_captioner(name)}" if os.sep in name else source] = weight
+    return moved
 
 
 def _set_in(place: str) -> str:

@@ -114,6 +114,8 @@ def absolute_place(location: str) -> str:
     head, colon, tail = location.partition(":")
     if colon and head in (*_PATH_SCHEMES, "datacompdr"):
         return f"{head}:{absolute_place(tail)}"
+    if head == "hf" and colon and Path(tail).expanduser().is_dir():  # a saved one
+        return f"hf:{Path(tail).expanduser().absolute()}"
     if not location or "\0" in location or (head in SOURCES and (colon or head not in _KINDS)):
         return location
     path = Path(location).expanduser()

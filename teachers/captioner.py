@@ -121,12 +121,14 @@ class CaptionerLoader:
             no name is of that form. It runs nothing, reads no weights and never reaches the network.
         spec_of_folder: (name, that folder) -> its facts, or None when the folder is no captioner of this kind. None when
             no folder is.
+        absolute: SOURCE with the paths in it absolute, so that the name means the same from every folder.
         forms: what users write, for messages: ("coca:MODEL/TAG", "coca:MODEL@CHECKPOINT").
     """
 
     load: Callable[[CaptionerSpec, CaptionSettings, bool, int], Captioner]
     spec_of_name: Callable[[str, str], CaptionerSpec] | None = None
     spec_of_folder: Callable[[str, Path], CaptionerSpec | None] | None = None
+    absolute: Callable[[str], str] = str
     forms: tuple[str, ...] = ()
 
 

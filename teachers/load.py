@@ -7,7 +7,7 @@ A name is a registered one ("dfn-vitl14"), "open_clip:MODEL/TAG", "open_clip:MOD
 from pathlib import Path
 
 from distill.core.errors import UsageError, nearest
-from teachers.spec import TEACHERS, TeacherSpec
+from teachers.spec import TEACHERS, TeacherSpec, absolute_path
 from teachers.teacher import TEACHER_LOADERS, Teacher
 
 
@@ -37,6 +37,16 @@ def resolve_teacher(name: str) -> TeacherSpec:
         f"Unknown teacher {name!r}.{missing} {nearest(name, TEACHERS)} Also accepted: open_clip:MODEL/TAG, "
         "open_clip:MODEL@CHECKPOINT, or the path of a folder that holds a model. `distill list teachers` shows all."
     )
+
+
+def absolute_teacher(name: str) -> str:
+    """The same teacher by a name that means it from every working folder: paths absolute, "~" replaced, names as they are."""
+    if name in TEACHERS:
+        return name
+    for key, loader in TEACHER_LOADERS.items():
+        if loader.spec_of_name is not None and name.startswith(f"{key}:"):
+            return f"{key}:{loader.absolute(name[len(key) + 1 :])}"
+    return absolute_path(name)
 
 
 def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> Teacher:

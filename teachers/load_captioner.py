@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.core.errors import UsageError, nearest
 from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, Captioner, CaptionerSpec, CaptionSettings
+from teachers.spec import absolute_path
 
 
 def resolve_captioner(name: str) -> CaptionerSpec:
@@ -32,6 +33,16 @@ def resolve_captioner(name: str) -> CaptionerSpec:
         f"Unknown captioner {name!r}.{missing} {nearest(name, CAPTIONER_SPECS)} Also accepted: {', '.join(forms)}, or the "
         "path of a CoCa folder made by distill train. `distill list captioners` shows all."
     )
+
+
+def absolute_captioner(name: str) -> str:
+    """The same captioner by a name that means it from every working folder: paths absolute, "~" replaced, names as they are."""
+    if name in CAPTIONER_SPECS:
+        return name
+    for key, loader in CAPTIONERS.items():
+        if loader.spec_of_name is not None and name.startswith(f"{key}:"):
+            return f"{key}:{loader.absolute(name[len(key) + 1 :])}"
+    return absolute_path(name)
 
 
 def load_captioner(

@@ -1,6 +1,7 @@
 """`TeacherSpec`: the facts that travel with a teacher's weights. Importable without torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from distill.core.registry import Registry
@@ -59,3 +60,15 @@ class TeacherFacts:
 
 
 TEACHERS: Registry[TeacherSpec] = Registry("teacher", ("teachers.zoo",))
+
+
+def absolute_path(text: str) -> str:
+    """`text` as an absolute path where it is a path: something is there, or it begins with "~"; any other name as it is."""
+    path = Path(text).expanduser()
+    return str(path.absolute()) if text.startswith("~") or (text and path.exists()) else text
+
+
+def absolute_checkpoint(source: str) -> str:
+    """ "MODEL@PATH" with the path absolute; "MODEL/TAG" as it is."""
+    model, at, path = source.partition("@")
+    return f"{model}@{absolute_path(path)}" if at else source

@@ -76,6 +76,7 @@ class TeacherLoader:
         spec_of_name: for names "KEY:SOURCE", where KEY is the loader's own: (whole name, SOURCE) -> its facts. None when
             no name is of that form. It reads no weights and never reaches the network.
         spec_of_folder: a folder -> its facts, or None when the folder is no teacher of this kind. None when no folder is.
+        absolute: SOURCE with the paths in it absolute, so that the name means the same from every folder.
         towers: builds the frozen towers that heads are aligned over, with their own weights. None where teachers of this
             kind have no such towers.
         holds: what marks a folder of this kind, for messages: "heads.safetensors (aligned heads)".
@@ -84,6 +85,7 @@ class TeacherLoader:
     load: Callable[[TeacherSpec, bool, int], Teacher]
     spec_of_name: Callable[[str, str], TeacherSpec] | None = None
     spec_of_folder: Callable[[Path], TeacherSpec | None] | None = None
+    absolute: Callable[[str], str] = str
     towers: Callable[[], Any] | None = None
     holds: str = ""
 

@@ -39,14 +39,14 @@ def curate(
     from reinforced_data.curation.selection import refuse_output
     from reinforced_data.store.reader import ReinforcedData
 
-    existing = Existing.of(overwrite=overwrite)
+    existing, place = Existing.of(overwrite=overwrite), Path(folder).expanduser()
     if out is None and not dry_run:
         raise UsageError("--out is missing: name the folder to write, or say --dry-run to look first.")
-    target = None if out is None or dry_run else Path(out)
+    target = None if out is None or dry_run else Path(out).expanduser()
     if target is not None:
         refuse_output(target, existing)
     with (console or Console()).stage("curate") as advance:
-        data = ReinforcedData(as_reinforced(str(folder)) or Path(folder))
+        data = ReinforcedData(as_reinforced(str(place)) or place)
         selection = run_filters(data, list(filter), seed, advance)
     if target is not None:
         selection.save(target, existing)

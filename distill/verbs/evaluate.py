@@ -41,7 +41,7 @@ def evaluate(
     made_by = RunFolder(model) if recipe is None and data is not None else None
     trained = made_by.read_recipe().data if made_by and made_by.resolved.exists() else None  # judge by what it held out
     job = recipe_of(recipe, settings, data=trained, eval_data=data, eval_split=split)
-    path, name, console = Path(model), str(model), console or Console()
+    path, name, console = Path(model).expanduser(), str(model), console or Console()
     device = stage_device(job.eval.device, this_place())
     opened = open_evaluation(job)  # before a teacher is downloaded
     heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")

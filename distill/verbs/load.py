@@ -34,4 +34,4 @@ def load_student(folder: AnyPath) -> "Student":
     from distill.stages.train import model_folder
     from students.student import load_student as load
 
-    return load(model_folder(Path(folder)))
+    return load(model_folder(Path(folder).expanduser()))

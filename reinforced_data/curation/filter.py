@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from distill.core.arrays import Array
 from distill.core.errors import UsageError, nearest
 from distill.core.registry import Registry
 from distill.core.strict import Strict, parse
+from reinforced_data.source import absolute_place
 from reinforced_data.store.reader import ReinforcedData
 
 BLOCK_ROWS = 4096
@@ -116,7 +117,13 @@ def unit(vectors: Array) -> Array:
 
 
 class Filter(Strict):
-    """A filter's settings, and what it does with rows. Subclasses are registered in FILTERS by name."""
+    """A filter's settings, and what it does with rows. Subclasses are registered in FILTERS by name.
+
+    Attributes:
+        places: the settings that name places of data.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ()
 
     def select(self, rows: Rows, seed: int) -> Outcome:
         """Decide about every row. A function of the rows, the settings and the seed alone; `rows` is never empty."""
@@ -148,6 +155,20 @@ def parse_filter(text: str) -> tuple[str, Filter]:
         values[key] = value
         place = found.end()
     return name, parse(model, values, f"filter {text!r}")
+
+
+def absolute_filter(text: str) -> str:
+    """The same filter with its places absolute (`Filter.places`). Raises what `parse_filter` raises."""
+    _, made = parse_filter(text)
+    for key in made.places:
+        value = getattr(made, key)
+        if not value or (place := absolute_place(value)) == value:
+            continue
+        quoted = f'"{place}"' if "," in place else place
+        found = re.search(rf'[:,]\s*{key}\s*=\s*("[^"]*"|[^,"]*)', text)
+        assert found is not None  # parse_filter has read it
+        text = text[: found.start(1)] + quoted + text[found.end(1) :]
+    return text
 
 
 def fraction_of(fraction: Any, count: int) -> int:

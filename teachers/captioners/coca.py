@@ -17,6 +17,7 @@ from typing_extensions import override
 from distill.core.clip.folder import is_clip_folder, read_config
 from distill.core.errors import DistillError, UsageError
 from teachers.captioner import CAPTIONER_SPECS, CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
+from teachers.spec import absolute_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,6 +211,11 @@ def _refuse_other_models(config: dict[str, Any], what: str) -> None:
 
 
 CAPTIONERS.register("coca")(
-    CaptionerLoader(load_coca, spec_of_name=coca_spec, forms=("coca:MODEL/TAG", "coca:MODEL@CHECKPOINT"))
+    CaptionerLoader(
+        load_coca,
+        spec_of_name=coca_spec,
+        absolute=absolute_checkpoint,
+        forms=("coca:MODEL/TAG", "coca:MODEL@CHECKPOINT"),
+    )
 )
 CAPTIONERS.register("coca-folder")(CaptionerLoader(load_coca_folder, spec_of_folder=folder_captioner_spec))

@@ -34,6 +34,7 @@ from typing_extensions import override
 from distill.core.errors import DistillError, UsageError
 from teachers.captioner import CAPTIONERS, CaptionerLoader, CaptionerSpec, CaptionSettings
 from teachers.captioners.parts.own import LICENCE, OwnCaptioner, captions_of
+from teachers.spec import absolute_path
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -146,6 +147,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
+def _absolute(source: str) -> str:
+    """The command line with its words absolute that are written as paths and are there."""
+    try:
+        words = shlex.split(source)
+    except ValueError:
+        return source  # refused where it is resolved
+    moved = [absolute_path(word) if os.sep in word or word.startswith("~") else word for word in words]
+    return source if moved == words else shlex.join(moved)
+
+
 def _command_sha256(arguments: list[str]) -> str:
     """Of the arguments and the contents of those that are files; a program found through PATH counts by its name."""
     digest = hashlib.sha256()
@@ -161,4 +172,6 @@ def _load(spec: CaptionerSpec, settings: CaptionSettings, random_weights: bool, 
     return CommandCaptioner(spec, settings)
 
 
-CAPTIONERS.register("command")(CaptionerLoader(_load, spec_of_name=command_spec, forms=("command:COMMAND",)))
+CAPTIONERS.register("command")(
+    CaptionerLoader(_load, spec_of_name=command_spec, absolute=_absolute, forms=("command:COMMAND",))
+)

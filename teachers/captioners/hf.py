@@ -20,6 +20,7 @@ from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, UsageError
 from distill.core.hub import find_weights
 from teachers.captioner import CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
+from teachers.spec import absolute_path
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -250,4 +251,6 @@ def _folder(spec: CaptionerSpec) -> Path:
         ) from None
 
 
-CAPTIONERS.register("hf")(CaptionerLoader(load_hf, spec_of_name=hf_spec, forms=("hf:NAME_OR_PATH",)))
+CAPTIONERS.register("hf")(
+    CaptionerLoader(load_hf, spec_of_name=hf_spec, absolute=absolute_path, forms=("hf:NAME_OR_PATH",))
+)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from teachers.spec import TEACHERS, TeacherSpec
+from teachers.spec import TEACHERS, TeacherSpec, absolute_checkpoint
 from teachers.teacher import TEACHER_LOADERS, Teacher, TeacherLoader
 
 
@@ -23,4 +23,4 @@ def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:
     return load_open_clip(spec, random_weights=random_weights, seed=seed)
 
 
-TEACHER_LOADERS.register("open_clip")(TeacherLoader(_load, spec_of_name=_spec))
+TEACHER_LOADERS.register("open_clip")(TeacherLoader(_load, spec_of_name=_spec, absolute=absolute_checkpoint))

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,8 @@ class Balance(Filter):
     it does not depend on the order, and a higher cap keeps all that a lower one keeps. MetaCLIP took cap = 20,000 for
     400 million pairs and 500,000 entries. About 30 bytes a sample (30 MB per million) and 300 bytes an entry.
     """
+
+    places: ClassVar[tuple[str, ...]] = ("concepts",)
 
     cap: int = Field(..., ge=1, description="samples per entry, the t of the paper")
     concepts: str | None = Field(None, description="file of entries, one a line or a JSON list; None = everyday words")

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,8 @@ class Decontaminate(Filter):
     copies are found by embeddings alone. 20 bytes a sample (20 MB per million), 200 bytes an evaluation image, and a
     temporary file of 4 D bytes an evaluation image.
     """
+
+    places: ClassVar[tuple[str, ...]] = ("against",)
 
     against: str = Field(..., description="folder of a reinforced set, or data as --data takes it")
     by: Literal["all", "bytes", "hash", "embedding"] = "all"

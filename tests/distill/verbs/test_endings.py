@@ -96,7 +96,7 @@ STOPPED = {
     ),
     "eval": (["eval", "student"], "distill.evaluation.evalset.evaluate_model", "call again"),
     "export": (["export", "student"], "distill.stages.export.export_stage", "Call again"),
-    "profile": (["profile", "student"], "export.profile.profile", "call again"),
+    "profile": (["profile", "student"], "export.profile.profile", "Call again"),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
@@ -117,7 +117,7 @@ def test_ctrl_c_says_what_was_kept_and_how_to_go_on(runs, tmp_path, monkeypatch,
     words, inside, how = STOPPED[name]
     out = [tmp_path / "o"] if words[-1] == "--out" else []
     monkeypatch.setattr(inside, raising(KeyboardInterrupt()))
-    monkeypatch.setattr("distill.run_folder.RunFolder.exported", lambda run: [run.path])  # for profile
+    monkeypatch.setattr("distill.verbs.profile._found", lambda path: ([], path))  # the student has no exports
     said = distill(*words, *out, cwd=runs)
     assert said.returncode == 130
     assert said.stdout == ""
@@ -135,7 +135,7 @@ def test_a_disk_that_takes_no_more_is_an_error_for_people(runs, tmp_path, monkey
     words, inside, _ = STOPPED[name]
     out = [tmp_path / "o"] if words[-1] == "--out" else []
     monkeypatch.setattr(inside, raising(OSError(code, os.strerror(code), "some/file")))
-    monkeypatch.setattr("distill.run_folder.RunFolder.exported", lambda run: [run.path])
+    monkeypatch.setattr("distill.verbs.profile._found", lambda path: ([], path))
     said = distill(*words, *out, cwd=runs)
     assert said.returncode == 1
     assert DISK[code] in said.stderr

@@ -58,3 +58,62 @@ def test_file_names_that_are_not_utf8_can_be_said_and_stored(tmp_path):
     atomic.write_json(tmp_path / "out.json", source.read_as.to_json())
     assert "1 of the first 1 caption files are not UTF-8" in source.read_as.line()
     assert "odd?.csv" in source.read_as.line()
+
+
+MODELS = {
+    "teachers": {
+        "dfn-vitl14": "dfn-vitl14",
+        "open_clip:ViT-B-32/openai": "open_clip:ViT-B-32/openai",
+        "models/clip": "{here}/models/clip",
+        "~/models/clip": "{here}/models/clip",
+        "open_clip:ViT-B-32@models/a.pt": "open_clip:ViT-B-32@{here}/models/a.pt",
+        "open_clip:ViT-B-32@~/models/a.pt": "open_clip:ViT-B-32@{here}/models/a.pt",
+        "nowhere": "nowhere",  # refused where it is resolved, by the name that was written
+    },
+    "captioners": {
+        "coca-vitl14": "coca-vitl14",
+        "models/clip": "{here}/models/clip",
+        "coca:coca_ViT-B-32@~/models/a.pt": "coca:coca_ViT-B-32@{here}/models/a.pt",
+        "hf:models/clip": "hf:{here}/models/clip",
+        "hf:org/model": "hf:org/model",
+        "command:./say.sh 'models/a.pt' --fast": "command:{here}/say.sh {here}/models/a.pt --fast",
+        "command:say --to 'x y'": "command:say --to 'x y'",
+        "python:my_captions:say": "python:my_captions:say",
+    },
+    "filters": {
+        "score:keep=0.5": "score:keep=0.5",
+        "decontaminate:against=~/models, by=all": "decontaminate:against={here}/models, by=all",
+        "decontaminate:by=all,against=rendered:train=8": "decontaminate:by=all,against=rendered:train=8",
+        'decontaminate:against="models/a,b"': 'decontaminate:against="{here}/models/a,b"',
+        "balance:cap=2,concepts=models/a.pt": "balance:cap=2,concepts={here}/models/a.pt",
+    },
+}
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_paths_of_models_and_filters_are_kept_absolute(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models" / "clip").mkdir(parents=True)
+    for name in ("models/a.pt", "models/a,b", "say.sh"):
+        (tmp_path / name).touch()
+    for given, meant in MODELS[key].items():
+        kept = getattr(load_recipe(given={key: [given]}), key)
+        assert kept == (meant.format(here=tmp_path),), given
+        assert getattr(load_recipe(load_recipe(given={key: [given]})), key) == kept  # once is enough
+
+
+def test_other_places_of_a_recipe_are_kept_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("best", "cap/student", "saved"):
+        (tmp_path / name).mkdir(parents=True)
+    for given in ("best", "./best", "~/best"):
+        assert load_recipe(settings={"selection": given}).selection == str(tmp_path / "best")
+        assert load_recipe(settings={"student.inherit_from": given}).student.inherit_from == str(tmp_path / "best")
+    assert load_recipe(settings={"selection": "none"}).selection == "none"
+    assert load_recipe(settings={"data": "hf:saved"}).data == f"hf:{tmp_path / 'saved'}"
+    weights = {"real": 1.0, "synthetic:cap/student": 0.5, "synthetic:coca": 0.25}
+    kept = {"real": 1.0, f"synthetic:{tmp_path / 'cap/student'}": 0.5, "synthetic:coca": 0.25}
+    assert load_recipe(settings={"captions.weights": weights}).captions.weights == kept
+    assert load_recipe().model_fields_set == set()  # what nobody said stays unsaid
