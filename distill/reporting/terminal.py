@@ -1,12 +1,20 @@
 """Results on standard output, for people and for grep: tables, and names with their values.
 
-A table is drawn by rich on a terminal where rich is loaded already (a progress bar was shown); everywhere else, in pipes
-above all, it is plain columns: a line per row, two spaces apart, quick to print. Left out: reports (distill.reporting.write).
+Nothing is ever cut. In a pipe a table is plain columns, a line per row, two spaces apart. On a terminal it is drawn by rich
+where rich is loaded already (a progress bar was shown), else plain; one that is wider than the terminal says once, above,
+what is the same in all rows, and if that does not do, its rows are stacked: a line per value. Left out: reports
+(distill.reporting.write).
 """
 
+import shutil
 import sys
+import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+_GAP = 2  # spaces between plain columns
+_NARROWEST = 20  # places of a line that words are wrapped for
 
 
 def print_table(
@@ -21,18 +29,76 @@ def print_table(
         figures: columns after the first hold numbers, which are aligned at the right.
     """
     rows = list(rows)
-    if sys.stdout.isatty() and "rich" in sys.modules:
+    if not sys.stdout.isatty():
+        _print_plain(columns, rows, title, figures)
+        return
+    room = shutil.get_terminal_size().columns
+    if "rich" in sys.modules and _needs(columns, rows, frame=True) <= room:
         _print_rich(columns, rows, title, figures)
         return
+    said: list[str] = []
+    if _needs(columns, rows) > room:
+        said, columns, rows = _same_everywhere(columns, rows)
+    title = "\n".join(filter(None, [title, *said]))
+    if _needs(columns, rows) > room:
+        _print_stacked(columns, rows, title, room)
+    else:
+        _print_plain(columns, rows, title, figures)
+
+
+def _needs(columns: Sequence[str], rows: list[Sequence[str]], *, frame: bool = False) -> int:
+    """Places of a terminal's line that a table takes, with rich's frame or plain."""
+    total = sum(_widths(columns, rows))
+    return total + (3 * len(columns) + 1 if frame else _GAP * (len(columns) - 1))
+
+
+def _widths(columns: Sequence[str], rows: list[Sequence[str]]) -> list[int]:
+    return [max(_width(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
+
+
+def _width(text: str) -> int:
+    """Places that a text takes: Chinese characters and most emoji take two, combining marks none."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
+
+
+def _same_everywhere(
+    columns: Sequence[str], rows: list[Sequence[str]]
+) -> tuple[list[str], Sequence[str], list[Sequence[str]]]:
+    """Lines for the columns after the first that hold one value in all rows, and the table without them."""
+    same = [i for i in range(1, len(columns)) if len(rows) > 1 and len({row[i] for row in rows}) == 1]
+    kept = [i for i in range(len(columns)) if i not in same]
+    lines = [f"{columns[i]}: {rows[0][i]}" for i in same]
+    return lines, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _print_plain(columns: Sequence[str], rows: list[Sequence[str]], title: str, figures: bool) -> None:
     if title:
         print(title)
-    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
+    widths = _widths(columns, rows)
     for line in [columns, *rows]:
-        cells = [
-            text.rjust(width) if figures and i else text.ljust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
+        cells = []
+        for i, (text, width) in enumerate(zip(line, widths, strict=True)):
+            space = " " * (width - _width(text))
+            cells.append(space + text if figures and i else text + space)
+        print((" " * _GAP).join(cells).rstrip())
+
+
+def _print_stacked(columns: Sequence[str], rows: list[Sequence[str]], title: str, room: int) -> None:
+    """A row is a line per value, "name: value", the first one at the margin and the others below it; empty ones are left out."""
+    if title:
+        print(title)
+    room = max(room, _NARROWEST)
+    for row in rows:
+        for place, (name, text) in enumerate(zip(columns, row, strict=True)):
+            if text:
+                indent = "  " if place else ""
+                print(
+                    textwrap.fill(
+                        f"{name}: {text}", room, initial_indent=indent, subsequent_indent="    ",
+                        break_long_words=False, break_on_hyphens=False,
+                    )
+                )  # fmt: skip
 
 
 def _print_rich(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str, figures: bool) -> None:

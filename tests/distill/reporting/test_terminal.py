@@ -1,5 +1,6 @@
 """Tables on standard output: columns that grep and cut can read in a pipe, drawn on a terminal where rich is loaded."""
 
+import re
 import sys
 
 import pytest
@@ -36,3 +37,89 @@ def test_rich_draws_on_a_terminal_where_it_is_loaded(capsys, monkeypatch, loaded
     assert rich
     assert "[red]x[/red]" in out  # a cell is no markup
     assert ("━" in out) == loaded
+
+
+COLUMNS = (
+    "model",
+    "zero-shot top-1",
+    "text-to-image R@1",
+    "image-to-text R@1",
+    "size MB (fp32)",
+    "host p50 ms (image / text)",
+)
+ROWS = [
+    ("teacher: dfn-vitl14", "81.4", "71.2", "88.0", "1710.5", "1234.56 / 345.67"),
+    ("student: mci2", "74.2", "63.0", "81.1", "397.2", "123.45 / 34.56"),
+    ("plain student: 学生", "15.8", "-", "-", "397.2", "123.40 / 34.51"),
+]
+
+
+def drawn(capsys, monkeypatch, columns, rows, room, **more):
+    """What a terminal of so many places shows."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(room))
+    print_table(columns, rows, **more)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("room", [20, 40, 60, 80, 120, 200])
+def test_nothing_is_cut_and_nothing_is_wider_than_the_terminal(capsys, monkeypatch, room):
+    from rich.cells import cell_len
+
+    out = re.sub(r"\x1b\[[0-9;]*m", "", drawn(capsys, monkeypatch, COLUMNS, ROWS, room, figures=True))
+    words = " ".join(out.split())  # wrapped or not
+    for text in (*COLUMNS, *(value for row in ROWS for value in row)):
+        assert text in words
+    assert "…" not in out
+    widest = max(max(cell_len(word) for word in text.split()) + 4 for row in (COLUMNS, *ROWS) for text in row)
+    assert all(cell_len(line) <= max(room, widest) for line in out.splitlines())
+    assert out.startswith("model: teacher:") == (room < 118)  # the places that the plain table takes
+
+
+def test_what_is_the_same_in_all_rows_is_said_once_where_that_is_enough(capsys, monkeypatch):
+    columns, note = ("file", "device", "p50", "note"), "this computer's CPU; it does not rank runtimes or precisions"
+    out = drawn(capsys, monkeypatch, columns, [("a", "host", "1", note), ("b", "host", "2", note)], 60)
+    assert out == f"device: host\nnote: {note}\nfile  p50\na     1\nb     2\n"
+
+
+def test_wide_letters_are_aligned_as_terminals_show_them(capsys):
+    print_table(["word", "n"], [["学生", "1"], ["ab", "2"]])
+    assert capsys.readouterr().out == "word  n\n学生  1\nab    2\n"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("room", [60])
+def test_a_real_terminal_shows_whole_words(room):
+    import fcntl
+    import os
+    import pty
+    import struct
+    import subprocess
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, room, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distill", "list", "teachers"], stdout=theirs, stderr=theirs, env=environment
+    )  # fmt: skip
+    os.close(theirs)
+    out = b""
+    while True:
+        try:
+            more = os.read(ours, 65536)
+        except OSError:  # how a terminal says that nobody writes to it any more
+            break
+        if not more:
+            break
+        out += more
+    os.close(ours)
+    assert process.wait() == 0
+    text = out.decode()
+    from teachers.spec import TEACHERS
+
+    for name, spec in TEACHERS.items():
+        assert name in text
+        assert all(word in text for word in spec.licence.split())
+    assert "…" not in text
+    assert any(line.startswith("  ") for line in text.splitlines())  # stacked
