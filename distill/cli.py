@@ -252,17 +252,32 @@ def evaluate(
     )
 
 
+def _show_exported(done: Any) -> None:
+    print_rows(done.table)
+    for folder, wrong in done.left_out.items():
+        print(f"{folder}: {wrong}")
+    print(f"In {done.out}")
+
+
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A run folder with a trained student.")],
-    target: TargetFlag = None, precision: PrecisionFlag = None, overwrite: OverwriteFlag = False, sets: SetFlag = None,
-    as_json: JsonFlag = False,
+    model: Annotated[str, typer.Argument(help="A run, or any CLIP: a folder, open_clip:MODEL/TAG or @CHECKPOINT, a teacher.")],
+    target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
+    overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Deployable files, parity proven on them."""
+    """Deployable files of any CLIP, parity proven on them."""
     from distill.verbs.export import export as verb
 
-    result = verb(folder, target=target or (), precision=precision or (), overwrite=overwrite, settings=sets or ())
-    _print(result, as_json, lambda done: print_rows(done.artifacts))
+    result = verb(
+        model,
+        target=target or (),
+        precision=precision or (),
+        data=data,
+        out=out,
+        overwrite=overwrite,
+        settings=sets or (),
+    )
+    _print(result, as_json, _show_exported)
 
 
 @app.command()

@@ -11,8 +11,10 @@ from teachers.spec import TEACHERS, TeacherSpec, absolute_path
 from teachers.teacher import TEACHER_LOADERS, Teacher
 
 
-def resolve_teacher(name: str) -> TeacherSpec:
+def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
     """The facts of the teacher called `name`, without building it or reading weights; never reaches the network.
+
+    `noun`: what messages call it.
 
     Raises:
         UsageError: nothing is called so; the message names the nearest names.
@@ -25,7 +27,7 @@ def resolve_teacher(name: str) -> TeacherSpec:
             return loader.spec_of_name(name, name[len(key) + 1 :])
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return _folder(path)
+        return _folder(path, noun)
     if path.is_file():
         raise UsageError(
             f"{name!r} is a single file; which architecture does it belong to? Write open_clip:MODEL@{name}, for "
@@ -34,7 +36,7 @@ def resolve_teacher(name: str) -> TeacherSpec:
     looks_like_path = "/" in name or "\\" in name or path.suffix in (".safetensors", ".pt", ".bin")
     missing = f" There is no file or folder {str(path)!r} either." if looks_like_path else ""
     raise UsageError(
-        f"Unknown teacher {name!r}.{missing} {nearest(name, TEACHERS)} Also accepted: open_clip:MODEL/TAG, "
+        f"Unknown {noun} {name!r}.{missing} {nearest(name, TEACHERS)} Also accepted: open_clip:MODEL/TAG, "
         "open_clip:MODEL@CHECKPOINT, or the path of a folder that holds a model. `distill list teachers` shows all."
     )
 
@@ -65,13 +67,13 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
     return TEACHER_LOADERS.get(spec.loader).load(spec, random_weights, seed)
 
 
-def _folder(path: Path) -> TeacherSpec:
+def _folder(path: Path, noun: str) -> TeacherSpec:
     for _, loader in TEACHER_LOADERS.items():
         spec = loader.spec_of_folder(path) if loader.spec_of_folder is not None else None
         if spec is not None:
             return spec
     kinds = [loader.holds for _, loader in TEACHER_LOADERS.items() if loader.holds]
     raise UsageError(
-        f"The folder {str(path)!r} is no teacher: it holds neither {' nor '.join(kinds)}. "
+        f"The folder {str(path)!r} is no {noun}: it holds neither {' nor '.join(kinds)}. "
         "Give the student/ or teacher/ folder of a finished run."
     )

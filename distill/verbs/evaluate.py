@@ -1,5 +1,6 @@
 """`distill eval`: retrieval and zero-shot figures of a student, a run, or any teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from distill.console import Console
@@ -21,7 +22,7 @@ def evaluate(
     """The figures of one model on the evaluation data of a recipe: see `distill.evaluation.metrics`.
 
     Args:
-        model: a run or student folder, or a teacher's name.
+        model: a run, or any CLIP: a student or open_clip folder, "open_clip:MODEL/TAG" or "@CHECKPOINT", a teacher's name.
         recipe: its data and eval tables are read; None = the embedded default's.
         data: where the samples lie; all of them are used, or its evaluation part where it names one.
         split: the part of the data to use instead ("test", "val", "train").
@@ -30,25 +31,25 @@ def evaluate(
     Raises:
         UsageError: neither a folder nor a teacher is called so, or the data is not there.
     """
-    from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
-    from distill.models import TeacherSet
+    from distill.core.clip.folder import is_clip_folder
+    from distill.evaluation.evalset import evaluate_model, teacher_embedder
     from distill.processes import stage_device, this_place
     from distill.stages.evaluate import open_evalset, open_evaluation
+    from distill.stages.exporting.any_model import model_name, run_of
     from distill.stages.read_data import told_how_read
     from distill.stages.train import model_folder
-    from students.student import load_student
+    from teachers.load import load_teacher, resolve_teacher
 
-    made_by = RunFolder(model) if recipe is None and data is not None else None
+    name, console = model_name(str(model)), console or Console()
+    made_by = run_of(name) or RunFolder(name) if recipe is None and data is not None else None
     trained = made_by.read_recipe().data if made_by and made_by.resolved.exists() else None  # judge by what it held out
     job = recipe_of(recipe, settings, data=trained, eval_data=data, eval_split=split)
-    path, name, console = Path(model).expanduser(), str(model), console or Console()
-    device = stage_device(job.eval.device, this_place())
+    path, device = Path(name), stage_device(job.eval.device, this_place())
     opened = open_evaluation(job)  # before a teacher is downloaded
     heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
-    if path.is_dir() and not any(file.exists() for file in heads):
-        embedder = student_embedder(load_student(model_folder(path)).to(device), name)
-    else:
-        embedder = teacher_embedder(TeacherSet((name,), random_weights=False, seed=0).on(device)[0])
+    of_a_run = path.is_dir() and not is_clip_folder(path) and not any(file.exists() for file in heads)
+    loaded = load_teacher(resolve_teacher(str(model_folder(path)) if of_a_run else name, noun="model"))
+    embedder = replace(teacher_embedder(loaded.to(device)), name=str(model))
     told = {}
     for role, place, source in opened:
         told[role] = told_how_read(f"{role} data", place, source, console)

@@ -1,4 +1,4 @@
-"""`distill export`: deployable files of a trained student, parity proven on the files."""
+"""`distill export`: deployable files of any CLIP, parity proven on the files."""
 
 from distill.console import Console
 from distill.core.errors import UsageError
@@ -11,39 +11,63 @@ from distill.verbs.results import ExportResult
 
 
 def export(
-    run: AnyPath,
+    model: AnyPath,
     recipe: RecipeLike = None,
     *,
     target: OneOrMore = (),
     precision: OneOrMore = (),
+    data: AnyPath | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
     settings: Settings = (),
     console: Console | None = None,
 ) -> ExportResult:
-    """Export the student of the run folder `run` into run/export.
+    """Export a model to each target, and check every file against it.
 
     Args:
-        run: a folder with student/ inside.
+        model: a run (or the student/ inside it), whose files go into run/export; or any other CLIP: an open_clip folder
+            ("local-dir:" before it or not), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", a registered teacher.
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
         target: one or several, with a precision behind ("onnx-w8a8") or without; none = the recipe's.
         precision: one or several, for the targets that name none; none = each one's usual one.
+        data: where the images and captions for parity and calibration lie; None = the run's, or the embedded set.
+        out: for another model than a run's: the folder that gets it as student/ and its files as export/; None =
+            exports/<name>.
         overwrite: export the targets again that are there; a file is replaced when its successor is whole and passed.
         settings: as of `distill.run`.
 
     Raises:
-        UsageError: no student there, unknown target or precision.
-        DistillError: parity below export.min_cosine, or a target's packages are missing.
+        UsageError: no such model, unknown target or precision.
+        DistillError: parity below the bar, missing weights, or a target's packages are missing.
     """
-    from distill.stages.export import export_stage
+    from distill.stages.exporting.any_model import default_out, model_name, run_of, take_in
+    from distill.stages.exporting.stage import export_stage
     from export.artifact import read_artifacts
+    from export.target import chosen_targets
 
-    folder = RunFolder(run)
-    job = recipe_of(folder.read_recipe() if recipe is None else recipe, settings, target=target, precision=precision)
-    if not folder.student.is_dir():
-        raise UsageError(f"There is no {str(folder.student)!r}. Give the folder of a run that has trained a student.")
+    name, console = model_name(str(model)), console or Console()
+    run = run_of(name)
+    folder = run or RunFolder(default_out(name) if out is None else out)
+    made_by = folder.read_recipe() if recipe is None else recipe
+    job = recipe_of(made_by, settings, target=target, precision=precision)
+    targets = chosen_targets(job.export.targets, job.export.precisions)
+    # Where scales are learned, the data's training part teaches and its evaluation part judges; else all of it may judge.
+    role = "data" if any(one.precision.calibrated for one in targets) else "eval_data"
+    job = recipe_of(job, (), **{role: data})
+    if run is None and RunFolder(name).resolved.exists():
+        raise UsageError(
+            f"There is no {str(RunFolder(name).student)!r}: this run has trained no student yet. Finish it first."
+        )
+    if run is not None and out is not None:
+        raise UsageError(f"{name!r} is a run, whose files go into {str(run.export)!r}. Leave --out away.")
+    for one in targets:  # before anything is loaded
+        one.require_packages()
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
         with ending_well(lambda: exported_in(folder), place=str(folder.export)):
-            export_stage(job, folder, console or Console(), again=overwrite)
+            if run is None:
+                with console.stage("load the model"):
+                    take_in(name, folder, overwrite=overwrite)
+            export_stage(job, folder, console, again=overwrite)
     artifacts = [artifact.to_json() for place in folder.exported() for artifact in read_artifacts(place)]
     left_out = {found.folder.name: found.wrong for found in folder.exports() if found.wrong}
     return ExportResult(folder.export, artifacts, left_out)

@@ -124,6 +124,19 @@ class ExportResult:
     artifacts: list[Row]
     left_out: dict[str, str]
 
+    @property
+    def table(self) -> list[Row]:
+        """What a reader wants of every file at a glance."""
+        return [
+            {
+                "file": f"{row['target']}-{row['precision']}/{row['file']}",
+                "MB": round(row["size_bytes"] / 1e6, 2),
+                "min cosine": None if row["parity"]["cosine_min"] is None else round(row["parity"]["cosine_min"], 6),
+                "top-1 agreement": row["parity"]["top1_agreement"],
+            }
+            for row in self.artifacts
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"out": str(self.out), "artifacts": self.artifacts, "left_out": self.left_out}

@@ -128,7 +128,7 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
     from distill.reporting.facts import read_run
     from distill.reporting.hashes import write_hashes
     from distill.stages.evaluate import eval_stage, judged_models
-    from distill.stages.export import export_stage
+    from distill.stages.exporting.stage import export_stage
     from distill.stages.profile import profile_stage
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import reinforce_stage

@@ -58,7 +58,9 @@ def load_folder(
     preprocess = _preprocess(config, own.image_size)
     vocabulary = str(model_cfg["text_cfg"].get("hf_tokenizer_name") or vocabulary_id(merges_of(path)))
     resize_mode = config.get("preprocess_cfg", {}).get("resize_mode") or "shortest"
-    clip = LoadedClip(model, model_cfg, preprocess, tokenizer, tokenizer_name, vocabulary, sha256, resize_mode)
+    clip = LoadedClip(
+        model, model_cfg, preprocess, tokenizer, tokenizer_name, vocabulary, sha256, resize_mode, merges_of(path)
+    )
     return OpenClipTeacher(own, clip)
 
 

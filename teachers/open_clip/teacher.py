@@ -50,6 +50,7 @@ class LoadedClip:
         vocabulary: its name, see `distill.core.clip.folder.vocabulary_id`.
         weights_sha256: of the checkpoint file; "random" in a rehearsal.
         resize_mode: how a whole image becomes a square, in open_clip's words.
+        merges: the tokenizer's merges file where the vocabulary is a cut one.
     """
 
     model: Any
@@ -60,6 +61,7 @@ class LoadedClip:
     vocabulary: str
     weights_sha256: str
     resize_mode: str = "shortest"
+    merges: Path | None = None
 
 
 class OpenClipTeacher(Teacher):
@@ -80,6 +82,7 @@ class OpenClipTeacher(Teacher):
         self.tokenizer = clip.tokenizer
         self.tokenizer_name = clip.tokenizer_name
         self.vocabulary = clip.vocabulary
+        self.merges = clip.merges
         self.weights_sha256 = clip.weights_sha256
         self.context_length = int(self.tokenizer.context_length)
         own_scale = float(self.model.logit_scale.detach().float().exp())

@@ -95,7 +95,7 @@ STOPPED = {
         "the same command with --resume",
     ),
     "eval": (["eval", "student"], "distill.evaluation.evalset.evaluate_model", "call again"),
-    "export": (["export", "student"], "distill.stages.export.export_stage", "Call again"),
+    "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "Call again"),
     "profile": (["profile", "student"], "export.profile.profile", "Call again"),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),

@@ -1,0 +1,60 @@
+"""The exported files of a run, parity proven on the evaluation's own images and captions."""
+
+from typing import TYPE_CHECKING
+
+from distill.console import Console
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+from distill.stages.exporting.samples import ImagesAndCaptions, calibration_samples, parity_samples
+
+if TYPE_CHECKING:
+    from distill.core.arrays import Array
+    from students.student import Student
+
+
+def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: bool = False) -> None:
+    """out/export/<target>-<precision>/ for every target, parity proven on the evaluation's own images and captions."""
+    from distill.core.clip.folder import read_card
+    from export.run import export_student
+    from export.target import chosen_targets
+    from students.student import load_student
+
+    settings = recipe.export
+    targets = chosen_targets(settings.targets, settings.precisions)
+    for target in targets:  # before anything is loaded
+        target.require_packages()
+    if not targets:
+        return
+    with console.stage("export and check parity"):
+        student, card = load_student(run.student), read_card(run.student)
+        samples = parity_samples(recipe, settings.parity_samples, console)
+        calibration = None
+        if any(target.precision.calibrated for target in targets):
+            calibration = _inputs(student, calibration_samples(recipe, settings.calibration_samples, console))
+        provenance = {"student": card["name"], "teachers": card.get("teachers", []), "objective": card.get("objective")}
+        provenance |= {key: card[key] for key in ("origin", "weights_sha256") if key in card}
+        if recipe.rehearse:
+            provenance["rehearsal"] = True
+        pixels, tokens = _inputs(student, samples)
+        export_student(
+            run.student,
+            run.export,
+            settings,
+            pixels=pixels,
+            tokens=tokens,
+            calibration=calibration,
+            licence=card.get("licence", "unknown: the student's card names none"),
+            provenance=provenance,
+            resume=not again,
+            captions=samples.captions,
+            photos=[photo for _, photo in samples.images],
+            progress=lambda done, total, note: console.say(note),
+        )
+
+
+def _inputs(student: "Student", samples: ImagesAndCaptions) -> "tuple[Array, Array]":
+    """Pixels [n, 3, S, S] float32 and tokens [m, L] int32, as the student wants both."""
+    from distill.evaluation.evalset import pixels
+
+    how = (student.image_size, student.spec.resize_mode, student.spec.interpolation)
+    return pixels(samples.images, *how), student.tokenize(samples.captions).numpy().astype("int32")
