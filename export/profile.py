@@ -87,7 +87,7 @@ def _measure_host(
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
             jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
-    if not jobs:
+    if not jobs or not artifacts:  # nothing that the eager student would be compared with
         return rows
     scratch = Path(tempfile.mkdtemp(prefix="distill-profile-"))
     keep = False
