@@ -205,6 +205,7 @@ ALIASES = {
     "core-ml": "coreml",
     "onnxruntime": "onnx",
     "tflite": "litert",
+    "core-ai": "coreai",
 }
 
 

@@ -1,0 +1,68 @@
+"""Core AI's own converter and runtime, where their environment is: packages, interface, what they store, parity."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.core.errors import DistillError
+from export.run import export_student
+from export.settings import ExportSettings
+from export.target import get_target
+
+# What the package says of itself, read with Core AI alone.
+SUMMARY = """
+import json, os, sys
+from pathlib import Path
+from coreai.authoring import AIModelAsset
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+summary = AIModelAsset.load(Path(sys.argv[1])).summary()
+parts = [summary.function_names, summary.function_inputs("main"), summary.function_outputs("main")]
+json.dump([*parts, dict(summary.storage_types), summary._compatibility_version], answers)
+answers.flush()
+os._exit(0)
+"""
+
+
+def test_names() -> None:
+    assert get_target("core-ai").folder == "coreai-fp32"
+    assert get_target("coreai-int8").folder == "coreai-w8"
+
+
+@pytest.mark.process
+def test_packages_agree_with_the_student(
+    student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+) -> None:
+    try:
+        found = get_target("coreai").environment.find()
+    except DistillError as absent:
+        pytest.skip(str(absent))
+    settings = ExportSettings(targets=("coreai",), precisions=("fp32", "fp16"), jobs=2, min_cosine=0.999)
+    arguments: dict[str, Any] = {"pixels": pixels, "tokens": tokens, "licence": "x", "provenance": {}, "resume": False}
+    artifacts = export_student(student_dir, tmp_path, settings, **arguments)
+    assert [(a.precision, a.tower) for a in artifacts] == [(p, t) for p in ("fp32", "fp16") for t in ("image", "text")]
+    exact, halved = artifacts[:2], artifacts[2:]
+    assert all(a.parity.cosine_min > 1 - 1e-6 and a.parity.samples == 12 for a in exact)
+    assert all(1 - 1e-4 < a.parity.cosine_min < 1 - 1e-7 and a.parity.samples >= 1 for a in halved)
+    assert artifacts[0].versions["coreai-core"] == found.versions["coreai-core"]
+    here = str(tmp_path).encode()
+    for artifact in artifacts:
+        package = tmp_path / f"coreai-{artifact.precision}" / artifact.file
+        assert not any(here in file.read_bytes() for file in package.rglob("*") if file.is_file())
+        call = [str(found.python), "-c", SUMMARY, str(package)]
+        names, given, made, stored, system = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
+        assert names == ["main"]
+        image = artifact.tower == "image"
+        assert given == [
+            ["pixels", "NDArray (Float32, 1 \u00d7 3 \u00d7 32 \u00d7 32)"]
+            if image
+            else ["tokens", "NDArray (Int32, 1 \u00d7 16)"]
+        ]
+        assert made == [[f"{artifact.tower}_embedding", "NDArray (Float32, 1 \u00d7 32)"]]  # float32 at every precision
+        assert system == "27.0"
+        floats = ("Float16", "Float32") if artifact.precision == "fp16" else ("Float32", "Float16")
+        assert stored[floats[0]] > 30_000 > 10 > stored.get(floats[1], 0)
