@@ -22,8 +22,8 @@ class _Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Call the verb. Here, since typer ends a program by Ctrl-C without a word of ours."""
-        from distill.core.disk import disk_message
         from distill.core.errors import DistillError
+        from distill.core.folders.disk import disk_message
 
         try:
             return super().invoke(ctx)

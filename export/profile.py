@@ -18,6 +18,7 @@ import numpy as np
 
 from distill.core import atomic
 from distill.core.errors import DistillError
+from distill.core.folders.lock import working_in
 from distill.core.progress import Progress, silent
 from export.artifact import TOWERS, ExportArtifact, LatencyProfile, profile_file, read_artifacts
 from export.children.timing import Runtime
@@ -46,9 +47,18 @@ def profile(
 
     Raises:
         UsageError: a folder that is no exported one.
-        DistillError: a runtime that dies while it is timed.
+        DistillError: a runtime that dies while it is timed; another process that works in the folder of the exports.
     """
     artifacts = {folder: read_artifacts(folder) for folder in folders}
+    with ExitStack() as stack:
+        for place in dict.fromkeys(folder.parent for folder in folders):  # an export beside it would also slow it down
+            stack.enter_context(working_in(place, "distill profile"))
+        return _profile(artifacts, student_dir, settings, progress)
+
+
+def _profile(
+    artifacts: dict[Path, list[ExportArtifact]], student_dir: Path | None, settings: ProfileSettings, progress: Progress
+) -> list[LatencyProfile]:
     known = {info.name: info for info in list_devices()}
     result: list[LatencyProfile] = []
     for device in dict.fromkeys(settings.devices or known):

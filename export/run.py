@@ -18,6 +18,7 @@ import numpy as np
 from distill.core import atomic
 from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
+from distill.core.folders.lock import working_in
 from distill.core.progress import Progress, silent
 from export.app.licence import Notice
 from export.app.samples import Samples
@@ -79,7 +80,8 @@ def export_student(
         UsageError: unknown target or precision, missing student, wrong parity inputs, a precision that is calibrated
             without `calibration`.
         DistillError: missing packages (with the line that installs them), a conversion that fails (with its last
-            lines and its log), or parity below the bar (the folder is kept as <target>-<precision>.failed-parity).
+            lines and its log), another process that works in `out`, or parity below the bar (the folder is kept as
+            <target>-<precision>.failed-parity).
     """
     targets = chosen_targets(settings.targets, settings.precisions)
     for target in targets:
@@ -107,6 +109,17 @@ def export_student(
         _job(target, out, inputs | (learned if target.precision.calibrated else {}), settings, licence, provenance)
         for target in targets
     ]
+    golden = settings.golden_samples
+    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden)
+    with working_in(out, "distill export"):
+        done = _keep_or_make(jobs, student_dir, given, settings.jobs, resume, progress)
+    return [artifact for job in jobs for artifact in done[job.target.folder]]
+
+
+def _keep_or_make(
+    jobs: list[ExportJob], student_dir: Path, given: Samples, side_by_side: int, resume: bool, progress: Progress
+) -> dict[str, list[ExportArtifact]]:
+    """The artifacts of every job by its folder's name: what is there already, and what is made now."""
     done: dict[str, list[ExportArtifact]] = {}
 
     def say(note: str) -> None:
@@ -119,10 +132,8 @@ def export_student(
             say(f"{job.target.folder}: there already, unchanged")
     todo = [job for job in jobs if job.target.folder not in done]
     if todo:
-        golden = settings.golden_samples
-        given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden)
-        _export_all(todo, student_dir, given, settings.jobs, done, say)
-    return [artifact for job in jobs for artifact in done[job.target.folder]]
+        _export_all(todo, student_dir, given, side_by_side, done, say)
+    return done
 
 
 def _digest(array: Array) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.core.disk import as_disk_error
+from distill.core.folders.disk import as_disk_error
 
 PARTIAL = ".partial-"
 ASIDE = ".aside-"

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from distill.core import atomic
-from distill.core.disk import Writing
 from distill.core.errors import DistillError
+from distill.core.folders.disk import Writing
 
 STATE_FILE = "state.json"
 

@@ -15,6 +15,7 @@ from typing import Any
 from distill.core import atomic
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
+from distill.core.folders.lock import LOCK_FILE, leave, refuse_busy, take
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import VERBS, RunFolder
@@ -112,7 +113,7 @@ def refuse_existing(run: RunFolder, existing: Existing) -> None:
     """
     if run.path.is_file():
         raise UsageError(f"{str(run)!r} is a file; --out names a folder.")
-    if not (run.path.is_dir() and any(run.path.iterdir())):
+    if not (run.path.is_dir() and any(child.name != LOCK_FILE for child in run.path.iterdir())):
         return
     if existing is Existing.OVERWRITE and not run.resolved.exists():
         raise UsageError(
@@ -142,7 +143,9 @@ def open_run(
     """
     refuse_existing(run, existing)
     if run.path.is_dir() and existing is Existing.OVERWRITE:
-        shutil.rmtree(run.path)
+        for child in run.path.iterdir():
+            if child.name != LOCK_FILE:
+                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     elif run.resolved.exists() and existing is not Existing.EXTEND:
         before = atomic.read_json(run.resolved)["recipe"]
         keys = differing_keys(before, recipe.model_dump(mode="json"))
@@ -176,6 +179,8 @@ def share_run(
 ) -> None:
     """`open_run` for the processes of one launcher: the first opens, the others go on when it has.
 
+    The first holds the folder until the verb ends (`verbs.endings.going_on`); no other call can open it meanwhile.
+
     Raises what `open_run` raises, UsageError for OVERWRITE with several, and DistillError when the first does not open it.
     """
     place = this_place()
@@ -185,7 +190,7 @@ def share_run(
             "old run with one process first, or give another --out."
         )
     if place.rank == 0:
-        open_run(run, recipe, existing, filled, verb)
+        _hold_and_open(run, recipe, existing, filled, verb)
         return
     values = recipe.model_dump(mode="json")
 
@@ -197,6 +202,23 @@ def share_run(
     )
 
 
+def _hold_and_open(
+    run: RunFolder, recipe: Recipe, existing: Existing, filled: Mapping[str, str] | None, verb: str
+) -> None:
+    """Hold first, so that of two calls at once only one writes its recipe; nothing is left when it cannot be opened."""
+    refuse_busy(run.path)
+    refuse_existing(run, existing)
+    run.path.mkdir(parents=True, exist_ok=True)
+    take(run.path, f"distill {verb}")
+    try:
+        open_run(run, recipe, existing, filled, verb)
+    except BaseException:
+        leave(run.path)
+        with contextlib.suppress(OSError):  # it holds something
+            run.path.rmdir()
+        raise
+
+
 @contextlib.contextmanager
 def discard_unless(run: RunFolder, begun: Path, *, first: bool = True) -> Iterator[None]:
     """When the work inside fails before the file `begun` was there, forget the run: the call may be mended and
@@ -205,6 +227,7 @@ def discard_unless(run: RunFolder, begun: Path, *, first: bool = True) -> Iterat
         yield
     except DistillError:
         if first and not begun.exists():
+            leave(run.path)
             for file in (run.recipe, run.resolved, run.log):
                 file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it holds something else

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from distill.core import atomic
-from distill.core.disk import disk_message
 from distill.core.errors import DistillError, Interrupted, LossError
+from distill.core.folders.disk import disk_message
+from distill.core.folders.lock import leave
 from distill.processes import this_place
 from distill.run_folder import RunFolder
 from export.artifact import ARTIFACT_FILE
@@ -52,6 +53,8 @@ def going_on(run: RunFolder) -> Iterator[None]:
             from distill.stages.stops import advice
 
             raise DistillError(f"{error} {advice(run)}") from error
+        finally:
+            leave(run.path)
 
 
 def kept_in(run: RunFolder) -> list[str]:

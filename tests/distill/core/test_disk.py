@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill.core import atomic
-from distill.core.disk import disk_message
+from distill.core.folders.disk import disk_message
 from distill.learning import checkpoint
 
 BIG = torch.zeros(200_000)

@@ -1,0 +1,1 @@
+"""Folders that are written to: what a disk refuses, and that one process at a time works in one."""
