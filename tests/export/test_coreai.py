@@ -13,16 +13,19 @@ from export.run import export_student
 from export.settings import ExportSettings
 from export.target import get_target
 
-# What the package says of itself, read with Core AI alone.
+# What packages say of themselves, read with Core AI alone.
 SUMMARY = """
 import json, os, sys
 from pathlib import Path
 from coreai.authoring import AIModelAsset
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-summary = AIModelAsset.load(Path(sys.argv[1])).summary()
-parts = [summary.function_names, summary.function_inputs("main"), summary.function_outputs("main")]
-json.dump([*parts, dict(summary.storage_types), summary._compatibility_version], answers)
+found = []
+for path in sys.argv[1:]:
+    summary = AIModelAsset.load(Path(path)).summary()
+    parts = [summary.function_names, summary.function_inputs("main"), summary.function_outputs("main")]
+    found.append([*parts, dict(summary.storage_types), summary._compatibility_version])
+json.dump(found, answers)
 answers.flush()
 os._exit(0)
 """
@@ -50,18 +53,14 @@ def test_packages_agree_with_the_student(
     assert all(1 - 1e-4 < a.parity.cosine_min < 1 - 1e-7 and a.parity.samples >= 1 for a in halved)
     assert artifacts[0].versions["coreai-core"] == found.versions["coreai-core"]
     here = str(tmp_path).encode()
-    for artifact in artifacts:
-        package = tmp_path / f"coreai-{artifact.precision}" / artifact.file
-        assert not any(here in file.read_bytes() for file in package.rglob("*") if file.is_file())
-        call = [str(found.python), "-c", SUMMARY, str(package)]
-        names, given, made, stored, system = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
+    packages = [tmp_path / f"coreai-{a.precision}" / a.file for a in artifacts]
+    assert not any(here in file.read_bytes() for place in packages for file in place.rglob("*") if file.is_file())
+    call = [str(found.python), "-c", SUMMARY, *map(str, packages)]
+    summaries = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
+    pixels_in, tokens_in = "NDArray (Float32, 1 \u00d7 3 \u00d7 32 \u00d7 32)", "NDArray (Int32, 1 \u00d7 16)"
+    for artifact, (names, given, made, stored, system) in zip(artifacts, summaries, strict=True):
         assert names == ["main"]
-        image = artifact.tower == "image"
-        assert given == [
-            ["pixels", "NDArray (Float32, 1 \u00d7 3 \u00d7 32 \u00d7 32)"]
-            if image
-            else ["tokens", "NDArray (Int32, 1 \u00d7 16)"]
-        ]
+        assert given == [["pixels", pixels_in] if artifact.tower == "image" else ["tokens", tokens_in]]
         assert made == [[f"{artifact.tower}_embedding", "NDArray (Float32, 1 \u00d7 32)"]]  # float32 at every precision
         assert system == "27.0"
         floats = ("Float16", "Float32") if artifact.precision == "fp16" else ("Float32", "Float16")

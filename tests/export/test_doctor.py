@@ -59,5 +59,7 @@ def test_missing_and_wrong_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not module._torch().ok
     monkeypatch.setattr(type(TARGETS.get("onnx")), "requires", {"no_such_package_here": "nspkg"})
     assert "pip install 'nspkg'" in module._target("onnx").fix
+    litert = module._target("litert")  # without torch too
+    assert litert.ok or "distill doctor --install litert" in litert.fix
     monkeypatch.setenv("OMP_NUM_THREADS", "100000")
     assert not module._threads().ok

@@ -14,15 +14,18 @@ from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 from export.target import get_target
 
-# Reads a file with the runtime alone: its signature, and what it makes of an input.
+# Reads the signatures of files with the runtime alone.
 INTERFACE = """
 import json, sys
 from ai_edge_litert.interpreter import Interpreter
-runner = Interpreter(model_path=sys.argv[1]).get_signature_runner()
-print(json.dumps([
-    {name: [detail["shape"].tolist(), detail["dtype"].__name__] for name, detail in part.items()}
-    for part in (runner.get_input_details(), runner.get_output_details())
-]))
+found = []
+for path in sys.argv[1:]:
+    runner = Interpreter(model_path=path).get_signature_runner()
+    found.append([
+        {name: [detail["shape"].tolist(), detail["dtype"].__name__] for name, detail in part.items()}
+        for part in (runner.get_input_details(), runner.get_output_details())
+    ])
+print(json.dumps(found))
 """
 
 
@@ -52,11 +55,8 @@ def test_files_agree_with_the_student(
     here = str(tmp_path).encode()
     files = {a.tower: tmp_path / "litert-fp32" / a.file for a in exact}
     assert not any(here in file.read_bytes() for file in files.values())
-    call = [str(found.python), "-c", INTERFACE]
-    image, text = (
-        json.loads(subprocess.run([*call, str(files[tower])], capture_output=True, check=True).stdout)
-        for tower in files
-    )
+    call = [str(found.python), "-c", INTERFACE, *(str(files[tower]) for tower in ("image", "text"))]
+    image, text = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
     assert image == [{"pixels": [[1, 3, 32, 32], "float32"]}, {"image_embedding": [[1, 32], "float32"]}]
     assert text == [{"tokens": [[1, 16], "int32"]}, {"text_embedding": [[1, 32], "float32"]}]
 

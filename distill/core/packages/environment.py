@@ -74,7 +74,10 @@ class Environment:
 
     def wanted(self) -> list[str]:
         """All that is installed, as pip takes it."""
-        torch = importlib.metadata.version("torch").partition("+")[0]
+        try:
+            torch = importlib.metadata.version("torch").partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:  # the doctor looks at such a Python too
+            return list(self.requirements)
         return [f"torch=={torch}", *self.requirements]
 
     def find(self) -> Installed:
