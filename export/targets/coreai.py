@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
+    from export.app.licence import Notice
 
 ENTRY = "main"  # of the one function in a package
 GROUP = 16  # output channels that share a palette
@@ -63,7 +64,7 @@ class CoreAi(Target):
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
     ) -> None:
-        """Write the tower. Unlike other targets', the bytes of two conversions differ in tables of names and a date."""
+        """Write the tower. Unlike other targets', the bytes of two conversions differ, in tables at the end of the program."""
         from coreai_torch import TorchConverter, get_decomp_table
 
         with warnings.catch_warnings():
@@ -79,6 +80,17 @@ class CoreAi(Target):
             if self.precision.closeness == "quantized":
                 model = _compressed(model, self.precision.name)
             model.save_asset(path)
+
+    @override
+    def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
+        from coreai.authoring import AIModelAsset
+
+        def write(metadata: Any) -> None:
+            metadata.license, metadata.author = notice.licence, notice.origin
+            metadata.model_description = notice.describe(tower)
+            metadata.creation_date = None
+
+        AIModelAsset.load(path).update_metadata(write)
 
     @override
     def load(self, path: Path, threads: int = 1) -> Runner:

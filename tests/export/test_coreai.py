@@ -45,12 +45,20 @@ def test_packages_agree_with_the_student(
     except DistillError as absent:
         pytest.skip(str(absent))
     settings = ExportSettings(targets=("coreai",), precisions=("fp32", "fp16"), jobs=2, min_cosine=0.999)
-    arguments: dict[str, Any] = {"pixels": pixels, "tokens": tokens, "licence": "x", "provenance": {}, "resume": False}
+    arguments: dict[str, Any] = {
+        "pixels": pixels,
+        "tokens": tokens,
+        "licence": "CC-BY-NC-4.0",
+        "provenance": {},
+        "resume": False,
+    }
     artifacts = export_student(student_dir, tmp_path, settings, **arguments)
     assert [(a.precision, a.tower) for a in artifacts] == [(p, t) for p in ("fp32", "fp16") for t in ("image", "text")]
     exact, halved = artifacts[:2], artifacts[2:]
     assert all(a.parity.cosine_min > 1 - 1e-6 and a.parity.samples == 12 for a in exact)
     assert all(1 - 1e-4 < a.parity.cosine_min < 1 - 1e-7 and a.parity.samples >= 1 for a in halved)
+    told = json.loads((tmp_path / "coreai-fp32/image.aimodel/metadata.json").read_text())
+    assert (told["license"], "creationDate" in told) == ("CC-BY-NC-4.0", False)
     assert artifacts[0].versions["coreai-core"] == found.versions["coreai-core"]
     here = str(tmp_path).encode()
     packages = [tmp_path / f"coreai-{a.precision}" / a.file for a in artifacts]
