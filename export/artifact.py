@@ -43,6 +43,10 @@ class ParityReport:
         cosine_min, cosine_mean: over samples, between exported and eager embeddings; None when not checked.
         top1_agreement: share of samples whose nearest embedding of the other tower is the same; None when not checked.
         samples: how many real images or captions were run.
+        order_cosine_min: the smallest cosine between the file's embeddings and those of the same program where sums are
+            added in other orders; None = not measured.
+        fragile: whether that is below the bar: what the file says then hangs on the order of its sums, and a phone has one
+            of its own.
     """
 
     checked_by: str
@@ -50,6 +54,8 @@ class ParityReport:
     cosine_mean: float | None
     top1_agreement: float | None
     samples: int
+    order_cosine_min: float | None = None
+    fragile: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from export.target import Target, chosen_targets
 from export.towers.parity import Reference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
 
-FORMAT = 3  # raise when the same student would give other files for a reason that no version number shows
+FORMAT = 4  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
 
@@ -168,11 +168,12 @@ def _kept(job: ExportJob) -> list[ExportArtifact] | None:
     artifacts = read_if_whole(job.folder, job.request)
     if artifacts is None or job.below_bar(artifacts):
         return None
-    if all(artifact.provenance == job.provenance for artifact in artifacts):
+    judged = [job.judged(artifact) for artifact in artifacts]
+    if judged == artifacts and all(artifact.provenance == job.provenance for artifact in artifacts):
         return artifacts
     # The files are the same (terms, student and teachers are in the request), what is said about them is not.
     licence = job.write_licence(job.folder)
-    current = [replace(old, provenance=job.provenance, beside={**old.beside, **licence}) for old in artifacts]
+    current = [replace(old, provenance=job.provenance, beside={**old.beside, **licence}) for old in judged]
     write_artifacts(job.folder, current)
     return current
 
@@ -226,6 +227,8 @@ def _convert_all(
                 try:
                     done[job.target.folder] = accept(job, conversion, reference, work)
                     say(f"{job.target.folder}: done in {time.monotonic() - conversion.started:.0f} s")
+                    if finding := job.fragility(done[job.target.folder]):
+                        say(f"{job.target.folder}: {finding}")
                 except DistillError as error:
                     say(f"{job.target.folder}: failed")
                     errors.append(error)

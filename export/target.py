@@ -134,6 +134,10 @@ class Target(ABC):
     def load(self, path: Path, threads: int = 1) -> Runner:
         """The exported file as a callable. Raises NotCheckedError when this machine cannot run it."""
 
+    def other_orders(self, path: Path) -> list[Runner]:
+        """The same file with sums added in other orders than `load`'s; empty where nothing here can do so."""
+        return []
+
     @property
     @abstractmethod
     def checked_by(self) -> str:

@@ -25,7 +25,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
-    exports_left_out (folder -> what is wrong), profiles, phones, arms (see `reporting.arms`), judged_on,
+    exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones, arms (see `reporting.arms`), judged_on,
     curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
@@ -57,6 +57,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "evals": evals,
         "exports": exports,
         "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
+        "fragile": _fragile(run),
         "profiles": profile["exported"],
         "phones": _phones(profile["exported"]),
         "judged_on": evals[0].get("data"),
@@ -140,12 +141,32 @@ def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
                     "seconds": artifact.seconds,
                     **{
                         key: parity[key]
-                        for key in ("cosine_min", "cosine_mean", "top1_agreement", "checked_by", "samples")
+                        for key in (
+                            "cosine_min",
+                            "cosine_mean",
+                            "top1_agreement",
+                            "checked_by",
+                            "samples",
+                            "order_cosine_min",
+                            "fragile",
+                        )
                     },
                     **{key: latency.get(key) for key in ("p50_ms", "p90_ms", "p99_ms", "threads")},
                 }
             )
     return rows
+
+
+def _fragile(run: RunFolder) -> list[str]:
+    """A sentence per exported file, good or failed, whose embeddings hang on the order in which sums are added."""
+    return [
+        f"{found.folder.name}/{artifact.file}: {artifact.precision} is fragile for this student. The same program with its sums "
+        f"added in another order gives other embeddings (smallest cosine {artifact.parity.order_cosine_min:.5f}), and a phone "
+        "adds in an order of its own."
+        for found in run.exports()
+        for artifact in found.artifacts
+        if artifact.parity.fragile
+    ]
 
 
 def _phones(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 Left out: which jobs there are and when each runs (export.run), converting and checking (export.children.convert).
 """
 
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -75,6 +76,28 @@ class ExportJob:
         """What the converting process prints."""
         return self.out / LOGS / f"{self.target.folder}.log"
 
+    def judged(self, artifact: ExportArtifact) -> ExportArtifact:
+        """The artifact with its fragility by this job's bar."""
+        cosine = artifact.parity.order_cosine_min
+        return replace(artifact, parity=replace(artifact.parity, fragile=cosine is not None and not cosine >= self.bar))
+
+    def fragility(self, artifacts: list[ExportArtifact]) -> str:
+        """A sentence about towers whose embeddings hang on the order of sums; "" where none does."""
+        fragile = [a for a in artifacts if a.parity.fragile]
+        if not fragile:
+            return ""
+        figures = ", ".join(f"{a.tower} {self.figure(a.parity.order_cosine_min)}" for a in fragile)
+        return (
+            f"{self.target.precision.name} is fragile for this student: the same program with its sums added in another order "
+            f"gives other embeddings (smallest cosine {figures}). A phone adds in an order of its own, so check there, or export "
+            "a more precise file."
+        )
+
+    def figure(self, cosine: float | None) -> str:
+        """A cosine with enough decimals to be told from the bar."""
+        decimals = 5 if self.bar >= 1 else max(5, 1 + round(-math.log10(1 - self.bar)))
+        return "nothing" if cosine is None else f"{cosine:.{decimals}f}"
+
     def below_bar(self, artifacts: list[ExportArtifact]) -> list[ExportArtifact]:
         """Those whose worst sample misses the bar; a tower that was not checked is reported as such, not failed."""
         return [a for a in artifacts if a.parity.cosine_min is not None and not a.parity.cosine_min >= self.bar]
@@ -86,7 +109,7 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
     beside = {**lay_out(work, conversion.folder), **job.write_licence(conversion.folder)}
     kit = asdict(AppKit.read(work))
     artifacts = [
-        replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit)
+        job.judged(replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit))
         for tower in TOWERS
     ]
     below = job.below_bar(artifacts)
@@ -97,12 +120,13 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
             os.replace(item, folder / item.name)
         write_artifacts(folder, artifacts)
     if below:
-        figures = ", ".join(f"{a.tower} {a.parity.cosine_min:.5f}" for a in below)
+        figures = ", ".join(f"{a.tower} {job.figure(a.parity.cosine_min)}" for a in below)
+        finding = job.fragility(artifacts)
         raise DistillError(
             f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
-            f"wanted {job.bar:.5f}. It is kept in {str(failed)!r} to look at. If {job.target.precision.name} is too coarse "
-            f"for this student, choose another precision or lower export.{job.bar_key}; otherwise please report it with "
-            f"{str(job.log_file)!r}."
+            f"wanted {job.figure(job.bar)}. {finding + ' ' if finding else ''}It is kept in {str(failed)!r} to look at. If "
+            f"{job.target.precision.name} is too coarse for this student, choose another precision or lower "
+            f"export.{job.bar_key}; otherwise please report it with {str(job.log_file)!r}."
         )
     return artifacts
 

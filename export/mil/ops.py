@@ -12,16 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from export.mil.sums import Rounding, conv, linear, matmul
+
 Result = Tensor | tuple[Tensor, ...]
 OPS: dict[str, Callable[["Arguments"], Result]] = {}
 
 
 class Arguments:
-    """The arguments of one operation: as tensors, or as Python values for those that must be constants."""
+    """The arguments of one operation: as tensors, or as Python values for those that must be constants.
 
-    def __init__(self, op: Any, value_of: Callable[[Any], Any]) -> None:
+    Attributes:
+        sums: how sums of products are added up, the last arguments of the functions in `export.mil.sums`.
+    """
+
+    def __init__(self, op: Any, value_of: Callable[[Any], Any], sums: tuple[int, Rounding] = (1, torch.clone)) -> None:
         self._op = op
         self._value_of = value_of
+        self.sums = sums
 
     def tensor(self, name: str) -> Tensor:
         """A given argument."""
@@ -128,7 +135,7 @@ def _softmax(a: Arguments) -> Tensor:
 
 @_op("linear")
 def _linear(a: Arguments) -> Tensor:
-    return F.linear(a.tensor("x"), a.tensor("weight"), a.optional("bias"))
+    return linear(a.tensor("x"), a.tensor("weight"), a.optional("bias"), *a.sums)
 
 
 @_op("matmul")
@@ -136,7 +143,7 @@ def _matmul(a: Arguments) -> Tensor:
     x, y = a.tensor("x"), a.tensor("y")
     x = x.transpose(-1, -2) if a.constant("transpose_x", False) else x
     y = y.transpose(-1, -2) if a.constant("transpose_y", False) else y
-    return x @ y
+    return matmul(x, y, *a.sums)
 
 
 @_op("conv")
@@ -150,9 +157,8 @@ def _conv(a: Arguments) -> Tensor:
         x = F.pad(x, [pairs[2 * axis + end] for axis in reversed(range(axes)) for end in (0, 1)])
     elif padding != "valid":
         x = _pad_same(x, list(weight.shape[2:]), strides, dilations, lower=padding == "same_lower")
-    function: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
-    result: Tensor = function(x, weight, a.optional("bias"), strides, 0, dilations, a.constant("groups", 1))
-    return result
+    geometry = {"stride": strides, "dilation": dilations, "groups": a.constant("groups", 1)}
+    return conv(x, weight, a.optional("bias"), geometry, *a.sums)
 
 
 def _pad_same(x: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool) -> Tensor:

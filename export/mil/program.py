@@ -2,8 +2,8 @@
 
 Every operation is computed in float32 and its result rounded to the type that the program declares, so an fp16
 program loses what an fp16 program loses. Left out: what only Apple's compiler decides (fusion, the order and width of
-accumulation on the Neural Engine, fallbacks). It tells whether the file holds the right program and whether fp16
-suffices; it is not Core ML.
+accumulation on the Neural Engine, fallbacks); whether the order matters shows when the program is run in others. It tells
+whether the file holds the right program and whether fp16 suffices; it is not Core ML.
 """
 
 from pathlib import Path
@@ -46,11 +46,13 @@ class MilProgram:
         self._constants: dict[Any, Any] = {}
 
     @torch.no_grad()
-    def run(self, value: Array) -> Array:
-        """The program's output for one input, float32."""
+    def run(self, value: Array, blocks: int = 1) -> Array:
+        """The program's output for one input, float32. `blocks`: in how many pieces sums are added, see `export.mil.sums`."""
         values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
         for op in self.operations:
-            result = OPS[op.op_type](Arguments(op, lambda variable: self._value(variable, values)))
+            made = type_name(op.outputs[0])
+            sums = (blocks, lambda x, made=made: rounded(x, made))
+            result = OPS[op.op_type](Arguments(op, lambda variable: self._value(variable, values), sums))
             for variable, item in zip(op.outputs, result if isinstance(result, tuple) else (result,), strict=True):
                 values[variable] = rounded(item, type_name(variable))
         return values[self.output].float().numpy()  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import shutil
 import sys
 import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from distill.core.arrays import Array
     from export.app.licence import Notice
 
+ORDERS = (2, 8)  # in how many pieces sums are added, as hardware does that works tile by tile; see export.mil.sums
 # Random in every package otherwise, so that no two exports would be equal.
 PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
 
@@ -106,12 +108,14 @@ class CoreMl(Target):
             return predict
         from export.mil.program import MilProgram
 
+        return MilProgram(path).run
+
+    @override
+    def other_orders(self, path: Path) -> list[Runner]:
+        from export.mil.program import MilProgram
+
         program = MilProgram(path)
-
-        def interpret(value: "Array") -> "Array":
-            return program.run(value)
-
-        return interpret
+        return [partial(program.run, blocks=blocks) for blocks in ORDERS]
 
 
 def _settle_package(path: Path, spec: bytes) -> None:
