@@ -1,4 +1,4 @@
-"""ExecuTorch with the XNNPACK delegate, fp32. Left out: other delegates, quantization.
+"""ExecuTorch with the XNNPACK delegate. Left out: other delegates, tables of embeddings as int8 (XNNPACK does not take them).
 
 fp16 is left out on purpose: XNNPACK does not take LayerNorm, and ExecuTorch 1.4's portable fp16 LayerNorm is wrong
 (cosine 0.80 to the eager module).
@@ -24,7 +24,8 @@ class ExecutorchXnnpack(Target):
     """One .pte file."""
 
     name = "executorch-xnnpack"
-    precisions = ("fp32",)
+    precisions = ("fp32", "w8a8-dynamic", "w8a8")
+    int8 = "w8a8-dynamic"  # of linear layers, whose weights are most of a ViT; learned scales may wreck it
     suffix = ".pte"
     requires = {"executorch": "executorch>=1.4,<1.5"}  # noqa: RUF012
     runtime = "ExecuTorch XNNPACK"
@@ -45,6 +46,8 @@ class ExecutorchXnnpack(Target):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
+            if self.precision.name != "fp32":
+                program = _quantized(program, calibration)
             lowered = to_edge_transform_and_lower(
                 program, transform_passes=[_drop_idle_expands()], partitioner=[XnnpackPartitioner()]
             )
@@ -70,6 +73,35 @@ class ExecutorchXnnpack(Target):
             return result
 
         return run
+
+
+def _quantized(program: "ExportedProgram", calibration: "Array | None") -> "ExportedProgram":
+    """Linear layers with int8 weights, a scale per channel: activations by scales found at each call, or learned ones.
+
+    With `calibration`, convolutions too. Sums, products and the L2 norm stay in floats: quantized as well, which is what the
+    quantizer does when it is left to itself, they wreck the embeddings of a ViT (mean-centred cosine 0.34 for 0.99).
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # executorch's imports use what Python deprecates
+        import executorch.exir  # noqa: F401  # before its quantizers, which import it in a circle
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+
+    from export.targets.parts.pt2e import quantized
+
+    quantizer = XNNPACKQuantizer()
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=calibration is None)
+    layers = [torch.ops.aten.linear.default]
+    if calibration is not None:
+        layers.append(torch.ops.aten.conv2d.default)
+    for layer in layers:
+        quantizer.set_operator_type(layer, config)
+    samples = program.example_inputs[0][0].numpy() if calibration is None else calibration
+    return quantized(program, quantizer, samples)
 
 
 def _drop_idle_expands() -> Any:

@@ -1,4 +1,5 @@
-"""ONNX, fp32, through torch's dynamo exporter. Left out: quantization, execution providers other than the CPU's."""
+"""ONNX through torch's dynamo exporter. Left out: execution providers other than the CPU's, and how lower precisions are made
+(`export.targets.parts.onnx_precision`)."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +26,8 @@ class Onnx(Target):
     """One self-contained .onnx file."""
 
     name = "onnx"
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8")
+    int8 = "w8a8-dynamic"  # needs no calibration and spares convolutions and ViTs, which learned scales may wreck
     suffix = ".onnx"
     requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
     runtime = "ONNX Runtime"
@@ -65,6 +67,10 @@ class Onnx(Target):
         for item in (*model.graph.input, *model.graph.output, *model.functions):
             item.ClearField("metadata_props")
             item.ClearField("doc_string")
+        if self.precision.name != "fp32":
+            from export.targets.parts.onnx_precision import at_precision
+
+            model = at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     @override

@@ -187,6 +187,7 @@ def place(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     for name, made in {"a": "nano", "b": "nano", "mci0": "nano", "photos": "scenes", "scenes": "scenes"}.items():
         shutil.copytree(job[0] / "runs" / made, folder / "runs" / name)
+    shutil.copytree(next((folder / "runs" / "mci0" / "export").glob("onnx-*")), folder / "onnx-fp32")
     (folder / "photos").mkdir()
     source = open_source("rendered:train=24,eval=4", "train")
     for index in range(24):
@@ -214,8 +215,10 @@ def test_every_command_of_the_pages_is_understood(words, monkeypatch, tmp_path):
     """Flags are known, and the recipe, the models and the filters that they name exist."""
     from distill.models import CaptionerSet, TeacherSet, check_strategy, student_spec
     from distill.recipe import Recipe
+    from distill.run_folder import RunFolder
+    from distill.stages.opening import keep_recipe
     from distill.verbs import flags
-    from export.target import TARGETS
+    from export.target import chosen_targets
     from reinforced_data.curation.filter import parse_filter
 
     class Understood(Exception):
@@ -228,8 +231,7 @@ def test_every_command_of_the_pages_is_understood(words, monkeypatch, tmp_path):
         CaptionerSet(named, recipe.reinforce.captioning, random_weights=True, seed=0)
         student_spec(recipe.student)
         check_strategy(recipe.student.inherit)
-        for target in recipe.export.targets:
-            TARGETS.get(target)
+        chosen_targets(recipe.export.targets, recipe.export.precisions)
         for text in recipe.filters:
             parse_filter(text)
         raise Understood
@@ -238,6 +240,10 @@ def test_every_command_of_the_pages_is_understood(words, monkeypatch, tmp_path):
     monkeypatch.setattr(flags, "load_recipe", lambda *given: look(real(*given)))
     if words[0] in ("list", "doctor", "devices", "compare", "report", "curate"):
         return  # they read no recipe, and run above
+    if "--resume" in words:  # which reads the recipe of the run that it names
+        out = RunFolder(tmp_path / next(word for word in words if word.startswith("runs/")))
+        out.path.mkdir(parents=True)
+        keep_recipe(out, Recipe())
     with pytest.raises(Understood):
         distill(*words, cwd=tmp_path)
 

@@ -1,0 +1,1 @@
+"""What several targets share, or what would crowd one target's file: quantization by the runtimes' own tools."""

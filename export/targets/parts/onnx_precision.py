@@ -1,0 +1,137 @@
+"""A float32 ONNX model at a lower precision, by ONNX Runtime's own tools. Left out: making the float32 one."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from distill.core.arrays import Array
+
+SMALLEST = 1024  # numbers in a weight that is worth a scale of its own
+# Where the integer kernels are and where most multiplications are done; the rest stays in floats.
+MULTIPLYING = ["Conv", "MatMul", "Gemm"]
+# (op, place of the weight) -> the axis that has a scale per entry: the output channels, or the rows of a table.
+CHANNELS = {("Conv", 1): 0, ("MatMul", 1): 1, ("Gather", 0): 0}
+
+
+def at_precision(model: "ModelProto", precision: str, given: str, calibration: "Array | None") -> "ModelProto":
+    """`model` at "fp16", "w8", "w8a8-dynamic" or "w8a8".
+
+    Args:
+        given: name of its input.
+        calibration: [n, ...] inputs, for "w8a8".
+    """
+    if precision == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        half: ModelProto = convert_float_to_float16(model, keep_io_types=True)
+        return half
+    if precision == "w8":
+        return weights_as_int8(model)
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
+    with _prepared(model) as (source, made):
+        if precision == "w8a8-dynamic":
+            # A table of embeddings is not multiplied: its rows are taken, each by a scale of its own.
+            quantize_dynamic(source, made, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+            return weights_as_int8(_read(made))
+        assert calibration is not None
+        quantize_static(
+            source,
+            made,
+            _Samples(given, calibration),
+            op_types_to_quantize=MULTIPLYING,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": False},
+        )
+        return weights_as_int8(_read(made))
+
+
+def weights_as_int8(model: "ModelProto") -> "ModelProto":
+    """Store large weights as int8 with a scale per output channel, and restore them in the graph.
+
+    Symmetric, to the nearest, the largest magnitude of a channel at 127: w = scale[channel] * q. Weights that several
+    nodes use, or that are stored otherwise than float32, stay as they are.
+    """
+    import onnx
+
+    users: dict[str, list[tuple[str, int]]] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            users.setdefault(name, []).append((node.op_type, place))
+    kept, nodes = [], []
+    for weight in model.graph.initializer:
+        used = users.get(weight.name, [])
+        axis = _channel_axis(used, len(weight.dims))
+        if axis is None or weight.data_type != onnx.TensorProto.FLOAT or np.prod(weight.dims) < SMALLEST:
+            kept.append(weight)
+            continue
+        values = onnx.numpy_helper.to_array(weight)
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        scale = np.maximum(np.abs(values).max(axis=others), 1e-12).astype(np.float32) / 127
+        shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+        rounded = np.clip(np.rint(values / scale.reshape(shape)), -127, 127).astype(np.int8)
+        stored = f"{weight.name}_int8", f"{weight.name}_scale"
+        kept += [
+            onnx.numpy_helper.from_array(value, name) for value, name in zip((rounded, scale), stored, strict=True)
+        ]
+        nodes.append(onnx.helper.make_node("DequantizeLinear", stored, [weight.name], axis=axis))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    computed = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *computed])
+    return model
+
+
+def _channel_axis(users: list[tuple[str, int]], dimensions: int) -> int | None:
+    if len(users) != 1:
+        return None
+    (op, place) = users[0]
+    if op == "MatMul" and place == 1 and dimensions != 2:
+        return None
+    return CHANNELS.get((op, place))
+
+
+@contextlib.contextmanager
+def _prepared(model: "ModelProto") -> Iterator[tuple[str, str]]:
+    """Paths of the model with constants folded and shapes known, as the quantizers want it, and of what they make."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as name:
+        plain, ready, made = (str(Path(name) / file) for file in ("plain.onnx", "ready.onnx", "made.onnx"))
+        onnx.save(model, plain)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        yield ready, made
+
+
+def _read(path: str) -> "ModelProto":
+    """The model in a file, without the operator sets that the quantizers declare and none of its nodes is of."""
+    import onnx
+
+    model = onnx.load(path)
+    used = {node.domain for node in model.graph.node} | {""}
+    needed = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(needed)
+    model.ClearField("metadata_props")
+    return model
+
+
+class _Samples:
+    """The calibration inputs, as ONNX Runtime asks for them: one at a time, then None."""
+
+    def __init__(self, name: str, values: "Array") -> None:
+        self.left = iter({name: np.ascontiguousarray(value[None])} for value in values)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self.left, None)

@@ -1,0 +1,54 @@
+"""torch's own post-training quantization of an exported program ("PT2E"), with a backend's quantizer.
+
+Left out: which operations are quantized how (the quantizer's), and lowering (the target's).
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import DistillError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from distill.core.arrays import Array
+
+TOLERANCE = 1e-4  # largest difference that preparing may make, before anything is quantized
+
+
+def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "ExportedProgram":
+    """`program` with quantize and dequantize operations where `quantizer` wants them.
+
+    Args:
+        program: at batch 1, float32.
+        quantizer: a torchao Quantizer.
+        samples: [n, ...] real inputs: scales are learned from all of them; scales found at each call need one.
+
+    Raises:
+        DistillError: preparing changed what the graph computes before anything was quantized. torchao folds a BatchNorm into
+            the convolution before it although that output has a second user (FastViT's attention blocks); towers are
+            rewritten so that none is left, and this finds a rewrite that was forgotten.
+    """
+    import torch
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch and torchao deprecating each other's internals
+        # Without guards, which are calls of a module that the quantizers do not know.
+        prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
+        for index, sample in enumerate(samples):
+            value = torch.from_numpy(sample[None])
+            made = prepared(value)
+            if index == 0:
+                _refuse_changed(made, program.module()(value))
+        converted = convert_pt2e(prepared)
+        return torch.export.export(converted, program.example_inputs[0])
+
+
+def _refuse_changed(prepared: Any, plain: Any) -> None:
+    difference = float((prepared - plain).detach().abs().max())
+    if not difference <= TOLERANCE:
+        raise DistillError(
+            f"Preparing the graph for quantization changed what it computes, by {difference:.2g}, before anything was "
+            "quantized: a convolution has been folded with a BatchNorm although something else reads it. Please report this model."
+        )
