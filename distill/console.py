@@ -25,19 +25,30 @@ class Console:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._log: Path | None = None
+        self._unlogged: list[str] = []  # said before there was a log
         rank = this_place().rank
         self._speaker = f"process {rank}: " if rank else ""  # of several that share a job; the first needs no name
 
     def log_to(self, path: Path) -> None:
-        """Append everything said from now on to `path`."""
+        """Append to `path` everything said from now on, and what was said before any log was named."""
         self._log = path
+        for line in self._unlogged:
+            self._write(line)
+        self._unlogged.clear()
 
     def say(self, text: str) -> None:
         """One line."""
         print(self._speaker + text, file=sys.stderr, flush=True)
-        if self._log is not None:
-            with open(self._log, "a", encoding="utf-8") as file:
-                file.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+        line = time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n"
+        if self._log is None:
+            self._unlogged.append(line)
+        else:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        assert self._log is not None
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(line)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Progress]:

@@ -20,7 +20,8 @@ from distill.recipe import LENGTHS, Recipe
 from distill.run_folder import RunFolder
 from distill.stages.label import is_published
 from distill.stages.reinforce import is_reinforced
-from reinforced_data.store.names import MANIFEST_FILE
+from distill.stages.training_data import known_selection
+from reinforced_data.store.names import MANIFEST_FILE, SELECTION_FILE
 from students.spec import STUDENTS, PublishedTraining, StudentSpec
 
 if TYPE_CHECKING:
@@ -157,8 +158,14 @@ def memory_gb(recipe: Recipe) -> float:
 
 
 def training_images(recipe: Recipe) -> int:
-    """How many images the recipe's data has for training, before curation."""
+    """How many images an epoch of the recipe's data has: those of a selection that is there, else all.
+
+    What filters will leave of a set is known only when they have run; until then all count.
+    """
     if is_reinforced(Path(recipe.data)):
+        chosen = known_selection(recipe)
+        if chosen is not None:
+            return int(atomic.read_json(chosen / SELECTION_FILE)["draws"])
         return int(atomic.read_json(Path(recipe.data) / MANIFEST_FILE)["samples"])
     from reinforced_data.source import open_source
 

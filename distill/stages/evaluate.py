@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from reinforced_data.source import Source
 
 
+FEW = 100  # images; below that a student can only be tried out
+
+
 def open_evalset(recipe: Recipe) -> "EvalSet":
     """The evaluation data of a recipe: eval.data, or the eval split of the training data."""
     from distill.evaluation.evalset import load_evalset
@@ -74,9 +77,20 @@ def check_data(recipe: Recipe) -> None:
         if len(source) < recipe.train.batch_size:
             raise UsageError(
                 f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "
-                f"{recipe.train.batch_size}. Lower it with --set train.batch_size={max(2, len(source) // 2)} or give more images."
+                f"{recipe.train.batch_size}. {smaller_batch(len(source))}"
             )
     _check_eval(recipe)
+
+
+def smaller_batch(images: int) -> str:
+    """What to do about fewer images than a batch takes."""
+    if images < 2:
+        return "Give more images."
+    size = 1 << (images.bit_length() - 1)  # the largest power of two that they fill
+    warned = (
+        "" if images >= FEW else f" A student learns nothing of use from fewer than {FEW} images: better give more."
+    )
+    return f"Lower it with --set train.batch_size={size}, or give more images.{warned}"
 
 
 def _check_eval(recipe: Recipe) -> None:

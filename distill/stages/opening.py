@@ -37,6 +37,9 @@ FREE_TO_CHANGE = (
     "train.checkpoint_minutes",
 )
 
+# What may change until a training begins.
+BATCHES = ("train.batch_size", "train.steps", "train.warmup_steps")
+
 PLACES = ("data", "eval.data", "eval.zero_shot", "reinforce.images")
 
 
@@ -81,6 +84,18 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     a, b = _flat(old), _flat(new)
     keys = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key) and not _moved(key, a.get(key), b.get(key))]
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
+
+
+def begun_training(run: RunFolder) -> bool:
+    """Whether any student of the run (or its heads) is trained, or has begun to be."""
+    return any(
+        place.exists() for arm in run.arms() for place in (arm.metrics, arm.checkpoints, arm.student, arm.teacher)
+    )
+
+
+def _made_the_set(key: str, recipe: Recipe) -> bool:
+    """Whether a key of the train table decided what the reinforced set stores: scales are fitted for the batch."""
+    return key == "train.batch_size" and bool(recipe.reinforce.calibrate)
 
 
 def _moved(key: str, old: Any, new: Any) -> bool:
@@ -150,6 +165,8 @@ def open_run(
         before = atomic.read_json(run.resolved)["recipe"]
         keys = differing_keys(before, recipe.model_dump(mode="json"))
         mended = [key for key in keys if key in MENDING] if unfinished_stops(run) else []
+        if not begun_training(run):  # filters may have left fewer samples than a batch takes
+            mended += [key for key in keys if key in BATCHES and not _made_the_set(key, recipe)]
         if keys := [key for key in keys if key not in mended]:
             was = ", ".join(f"{key} = {json.dumps(_flat(before).get(key), ensure_ascii=False)}" for key in keys)
             raise UsageError(

@@ -50,11 +50,13 @@ def look_first(recipe: Recipe) -> None:
     Raises what `open_source` raises, and UsageError where nothing in it can be used.
     """
     from reinforced_data.labelling.calibrate import LEAST_PAIRS
+    from reinforced_data.labelling.executors import require_packages
     from reinforced_data.labelling.prepare import refuse_useless
     from reinforced_data.source import open_source
 
     if is_published(recipe.data) or is_reinforced(Path(recipe.data)):
         return
+    require_packages(recipe.cluster)
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     refuse_useless(source, captioned=bool(recipe.captioners))
     if recipe.reinforce.calibrate:

@@ -17,6 +17,7 @@ from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
+from distill.stages.evaluate import smaller_batch
 from distill.stages.stops import noting_stops, read_stops
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
@@ -94,6 +95,15 @@ def train_model(
         student.save(run.student, card, half=recipe.train.half_weights)
     wait_until(run.student.exists, f"the first process to write {str(run.student)!r}")
     return run.student
+
+
+def refuse_few(recipe: Recipe, run: RunFolder, pairs: Any) -> None:
+    """Raise UsageError where there are fewer samples than a batch takes, as filters may leave: how many is known only now."""
+    if len(pairs) < recipe.train.batch_size:
+        raise UsageError(
+            f"There are {len(pairs)} samples to train on, fewer than one batch of {recipe.train.batch_size}. "
+            f"{smaller_batch(len(pairs))} What is done is kept; go on with that setting by: {run.command()}"
+        )
 
 
 def not_inherited(inherited: dict[str, Any]) -> str:
@@ -226,7 +236,9 @@ def train_stages(
     pairs = None
     for arm in todo:
         with console.stage(arm.name) as advance:
-            pairs = pairs or stored_pairs(recipe, set_folder, selection)
+            if pairs is None:
+                pairs = stored_pairs(recipe, set_folder, selection)
+                refuse_few(recipe, run, pairs)
             train_model(
                 recipe, arm, pairs, training_licence(set_folder, ""), advance, console.say if arm.run is run else None
             )

@@ -39,6 +39,15 @@ def check_curation(recipe: Recipe) -> None:
         raise UsageError(f"There is no selection in {recipe.selection!r}. Make one (distill curate), or say none.")
 
 
+def known_selection(recipe: Recipe) -> Path | None:
+    """The selection of the reinforced set recipe.data that is there before filters run, and that will be trained on."""
+    if recipe.selection is not None:
+        folder = Path(recipe.selection) if recipe.selection != "none" else None
+    else:
+        folder = None if recipe.filters else RunFolder(Path(recipe.data).parent).selection
+    return folder if folder is not None and (folder / SELECTION_FILE).is_file() else None
+
+
 def selection_stage(
     recipe: Recipe, set_folder: Path, run: RunFolder, console: Console, *, wait: bool = False
 ) -> Path | None:

@@ -60,7 +60,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     from distill.models import TeacherSet, student_spec
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
-    from distill.stages.train import Arm, train_model, training_licence
+    from distill.stages.train import Arm, refuse_few, train_model, training_licence
     from distill.stages.training_data import (
         caption_policy,
         check_curation,
@@ -102,6 +102,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
         else:
             assert source is not None
             data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions)
+        refuse_few(job, run, data)
         folder = train_model(
             job,
             arm,

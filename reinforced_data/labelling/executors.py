@@ -12,6 +12,7 @@ for is fitted to the nodes (`resources`). Left out: queues, leases and heartbeat
 shared disk.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,17 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
         f"Not all tasks have ended well; their logs are in {str(folder / 'logs')!r}. Call again with --resume: only "
         "what is missing is done."
     )
+
+
+def require_packages(settings: ClusterSettings) -> None:
+    """Raise UsageError when what the executor needs is not installed; for before anything is loaded."""
+    wanted = {"none": (), "ray": ("datatrove", "ray")}.get(settings.executor, ("datatrove",))
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"--executor {settings.executor} needs {' and '.join(missing)}: pip install 'distill-edge[cluster]'. Without it, one "
+            "process does the work, or several under accelerate launch."
+        )
 
 
 def _request(settings: ClusterSettings) -> Resources:

@@ -110,3 +110,34 @@ def test_a_set_is_decontaminated_against_the_evaluation_part_of_its_source(run, 
     own = distill.curate(run, ['decontaminate:against="rendered:train=40,eval=8",by=bytes,split=train'], dry_run=True)
     assert own.kept == 0
     assert own.facts["filters"][0]["dropped"] == {"same bytes as an image of rendered:train=40,eval=8": 40}
+
+
+def test_filters_that_leave_less_than_a_batch_say_how_to_go_on_and_it_works(run, tmp_path):
+    import shlex
+
+    out = tmp_path / "few"
+    settings = [word for item in SMALL if "batch_size" not in item for word in ("--set", item)]
+    said = call(
+        "train", "--data", run / "reinforced", "--out", out, *settings, "--set", "filters=['score:keep=0.3']", "--set",
+        "train.batch_size=32",
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert "There are 12 samples to train on" in said.stderr
+    assert "--set train.batch_size=8" in said.stderr
+    command = shlex.split(said.stderr.rpartition("by: ")[2])[1:]
+    assert call(*command, "--set", "train.batch_size=8").returncode == 0
+    later = call(*command, "--set", "train.batch_size=4")
+    assert "other settings: train.batch_size" in later.stderr  # the training is done
+
+
+def test_an_epoch_is_what_a_selection_that_is_there_draws(run):
+    from distill.stages.budget import training_images
+
+    data = {"data": str(run / "reinforced")}
+    draws = json.loads((run / "selection" / "selection.json").read_text())["draws"]
+    assert draws == 24  # half of 40, a fifth more of them drawn
+    assert training_images(distill.load_recipe(None, [], data)) == draws
+    assert training_images(distill.load_recipe(None, [], {**data, "selection": "none"})) == 40
+    assert (
+        training_images(distill.load_recipe(None, [], {**data, "filters": ["score:keep=0.1"]})) == 40
+    )  # not yet known

@@ -77,3 +77,21 @@ def test_of_a_large_source_the_rest_may_serve(places, monkeypatch):
 
     monkeypatch.setattr(prepare, "FIRST_LOOK", 2)
     prepare.refuse_useless(open_source(str(places / "wordless"), "given"))
+
+
+def test_an_executor_that_is_not_installed_is_said_first(places, no_models, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = distill("reinforce", "--data", "few", "--executor", "local", "--out", "o", cwd=places)
+    assert said.returncode == 2
+    assert "distill-edge[cluster]" in said.stderr
+    assert not (places / "o").exists()
+
+
+def test_a_batch_that_is_proposed_fits(places):
+    words = ["run", "--data", "few", "--out", "o", "--set", "eval.data=rendered:eval=8"]
+    said = distill(*words, "--set", "train.batch_size=64", cwd=places)
+    assert said.returncode == 2
+    assert "--set train.batch_size=32" in said.stderr  # 36 of the 40 are for training
+    assert "fewer than 100 images" in said.stderr
+    one = distill(*words, "--set", "limit=2", cwd=places)
+    assert "train.batch_size=2," in one.stderr
