@@ -56,7 +56,9 @@ class TrainRecipe(OptimSettings, CheckpointSettings):
     """Training: the optimisation, checkpoints, and how batches are made."""
 
     samples: int | None = Field(None, ge=1, description="samples to see, instead of steps")
-    epochs: float | None = Field(None, gt=0, description="passes over the images (those of a selection that is there), instead of steps")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the images, or the selection that is there; instead of steps"
+    )
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
     workers: int = Field(0, ge=0, description="data loading processes")
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
