@@ -1,5 +1,6 @@
 """LiteRT (once TensorFlow Lite), as a .tflite file. Left out: files compiled for one phone's NPU, which need its vendor's SDK,
-and recipes that compute whole towers in int8 with learned scales: they wreck text towers (cosine 0.4).
+and whole towers in int8 with learned scales: that wrecks text towers (cosine 0.4, by LayerNorm's squares and the last norm)
+and makes the interface int8. `w8a8` and `w8a16` are of convolutions and linear layers, where the work is.
 
 The packages are large and pin others, hence an environment. Nothing here is imported outside of it.
 """
@@ -25,7 +26,7 @@ class LiteRt(Target):
     """One .tflite file; its signature has the tower's input and output by name."""
 
     name = "litert"
-    precisions = ("fp32", "fp16", "w8", "w8a8-dynamic")
+    precisions = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8", "w8a16")
     int8 = "w8"  # scales found at each call cost FastViT a quarter of its mean-centred cosine, int8 weights a hundredth
     suffix = ".tflite"
     requires = {}  # noqa: RUF012
@@ -69,7 +70,7 @@ class LiteRt(Target):
         whole = path.with_name(f"whole-{path.name}")
         try:
             model.export(str(whole))
-            _quantize(whole, path, self.precision.name)
+            _quantize(whole, path, self.precision.name, tower, calibration)
         finally:
             whole.unlink(missing_ok=True)
 
@@ -92,25 +93,50 @@ class LiteRt(Target):
         return call
 
 
-def _quantize(source: Path, path: Path, precision: str) -> None:
+def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibration: "Array | None") -> None:
     from ai_edge_quantizer import qtyping, quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
+    operation = qtyping.TFLOperationName
     work = quantizer.Quantizer(str(source))
+    learned = None
     if precision == "fp16":
         half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         work.update_quantization_recipe(
             regex=".*",
-            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            operation_name=operation.ALL_SUPPORTED,
             algorithm_key=AlgorithmName.FLOAT_CASTING,
             op_config=qtyping.OpQuantizationConfig(
                 weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
             ),
         )
-    else:
+    elif calibration is None:
         recipes: dict[str, Any] = {"w8": recipe.weight_only_wi8_afp32, "w8a8-dynamic": recipe.dynamic_wi8_afp32}
         work.load_quantization_recipe(recipes[precision]())
-    work.quantize().export_model(str(path), overwrite=True)
+    else:
+        work.add_weight_only_config(".*", operation.EMBEDDING_LOOKUP, num_bits=8)
+        for kind in (operation.CONV_2D, operation.DEPTHWISE_CONV_2D, operation.FULLY_CONNECTED):
+            bits = {"w8a8": 8, "w8a16": 16}[precision]
+            work.add_static_config(".*", kind, activation_num_bits=bits, weight_num_bits=8)
+        learned = _ranges(work, [{INPUT_NAMES[tower]: item[None]} for item in calibration])
+    work.quantize(learned).export_model(str(path), overwrite=True)
+
+
+def _ranges(work: Any, samples: list[dict[str, "Array"]]) -> dict[str, dict[str, Any]]:
+    """Every tensor's smallest and largest value over all samples.
+
+    The quantizer is shown one at a time: of several it takes a moving average, which cuts off what only some inputs reach.
+    """
+    import numpy as np
+
+    found: dict[str, dict[str, Any]] = {}
+    for sample in samples:
+        for tensor, values in work.calibrate({"serving_default": [sample]}, num_threads=1).items():
+            known = found.setdefault(tensor, dict(values))
+            for end, widest in (("min", np.minimum), ("max", np.maximum)):
+                if end in values:
+                    known[end] = widest(known[end], values[end])
+    return found
 
 
 def _quieten() -> None:

@@ -13,6 +13,7 @@ from export.profile import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 from export.target import get_target
+from export.targets.litert import _ranges
 
 # Reads the signatures of files with the runtime alone.
 INTERFACE = """
@@ -32,6 +33,23 @@ print(json.dumps(found))
 def test_int8_means_weights() -> None:
     assert get_target("litert-int8").folder == "litert-w8"
     assert get_target("tflite").name == "litert"
+
+
+def test_learned_ranges_are_of_all_samples() -> None:
+    """A moving average, which the quantizer takes of several samples, cuts off what few of them reach: cosine 0.986, not 0.9997."""
+    samples = [{"pixels": np.random.default_rng(n).normal(size=(1, 3, 4)) * (10 if n == 2 else 1)} for n in range(5)]
+
+    class Quantizer:  # min and max per channel, as ai_edge_quantizer gives them, of one signature's samples
+        def calibrate(self, data: dict[str, Any], num_threads: int) -> dict[str, dict[str, Any]]:
+            (sample,) = data["serving_default"]
+            value = sample["pixels"]
+            return {"a": {"min": value.min(2, keepdims=True), "max": value.max(2, keepdims=True)}, "empty": {}}
+
+    found = _ranges(Quantizer(), samples)
+    everything = np.concatenate([sample["pixels"] for sample in samples], axis=2)
+    np.testing.assert_array_equal(found["a"]["min"], everything.min(2, keepdims=True))
+    np.testing.assert_array_equal(found["a"]["max"], everything.max(2, keepdims=True))
+    assert found["empty"] == {}
 
 
 @pytest.mark.process
