@@ -100,6 +100,7 @@ class ExportArtifact:
         licence, provenance: carried from student, teachers and data.
         preprocess, tokenizer, kind, logit_scale, logit_bias: what an app needs to turn a photo and captions into
             probabilities, see `export.app.kit.AppKit`; of the model, so the same for both towers.
+        runs_on: the runtime, and the oldest systems that have it, in words.
         beside: files in the folder that both towers share (tokenizer, golden samples) -> hex SHA-256.
     """
 
@@ -121,6 +122,7 @@ class ExportArtifact:
     kind: str = "softmax"
     logit_scale: float | None = None
     logit_bias: float | None = None
+    runs_on: str = ""
     beside: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -153,6 +153,11 @@ class Target(ABC):
         return None
 
     @property
+    def runs_on(self) -> str:
+        """What the file needs at least, in words."""
+        return self.runtime
+
+    @property
     def folder(self) -> str:
         """Name of the artifact's folder, "<target>-<precision>"."""
         return f"{self.name}-{self.precision.name}"

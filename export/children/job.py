@@ -150,6 +150,7 @@ def _describe(
         },
         seconds=round(result["convert_s"], 2),
         versions=job.versions,
+        runs_on=job.target.runs_on,
         parity=ParityReport(**result["parity"]),
         licence=job.licence,
         provenance=job.provenance,

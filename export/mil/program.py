@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.core.arrays import Array
+from export.mil.compressed import EXPANSIONS
 from export.mil.coremltools import import_coremltools
 from export.mil.ops import OPS, Arguments
 from export.target import NotCheckedError
@@ -37,10 +38,12 @@ class MilProgram:
         spec = model.get_spec()
         loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
         function = loaded.functions["main"]
-        self.operations = [op for op in function.operations if op.op_type != "const"]
-        unknown = sorted({op.op_type for op in self.operations} - set(OPS))
+        known = [op for op in function.operations if op.op_type != "const"]
+        unknown = sorted({op.op_type for op in known} - {*OPS, *EXPANSIONS})
         if unknown:
             raise NotCheckedError(f"not checked: op {', '.join(unknown)}")
+        self.operations = [op for op in known if op.op_type in OPS]
+        self._compressed = {op.outputs[0]: op for op in known if op.op_type in EXPANSIONS}
         (self.input,) = function.inputs.values()
         (self.output,) = function.outputs
         self._constants: dict[Any, Any] = {}
@@ -61,8 +64,17 @@ class MilProgram:
         if variable in values:
             return values[variable]
         if variable not in self._constants:
-            self._constants[variable] = constant(variable.val)
+            op = self._compressed.get(variable)
+            if op is None:
+                self._constants[variable] = constant(variable.val)
+            else:  # as at load time: once, and then at hand
+                dense = EXPANSIONS[op.op_type](Arguments(op, lambda inner: self._compressed_argument(inner)))
+                self._constants[variable] = rounded(dense, type_name(variable))
         return self._constants[variable]
+
+    def _compressed_argument(self, variable: Any) -> Any:
+        """An argument of a compressed weight: another one, or a constant that is needed this once."""
+        return self._value(variable, {}) if variable in self._compressed else constant(variable.val)
 
 
 def type_name(variable: Any) -> str:

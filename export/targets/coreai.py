@@ -48,6 +48,11 @@ class CoreAi(Target):
 
     @property
     @override
+    def runs_on(self) -> str:
+        return "Core AI of iOS 27, iPadOS 27, macOS 27 and later"
+
+    @property
+    @override
     def checked_by(self) -> str:
         return "Core AI's runtime on this Mac" if sys.platform == "darwin" else "Core AI's own runtime, on this CPU"
 

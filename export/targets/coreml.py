@@ -1,5 +1,5 @@
-"""Core ML ML Program, fp16, iOS 17, as an .mlpackage. Left out: palettization and other compression, ImageType inputs
-(the phone's code hands over a float array, so that one graph serves every caller), several functions in one package.
+"""Core ML ML Program, iOS 17 (iOS 18 for palettes of 16 values), as an .mlpackage. Left out: quantized activations, ImageType
+inputs (the phone's code hands over a float array, so that one graph serves every caller), several functions in one package.
 
 Core ML itself runs on Apple systems alone. Elsewhere the saved package is read back and run by `export.mil`.
 """
@@ -34,7 +34,8 @@ class CoreMl(Target):
     """One .mlpackage folder."""
 
     name = "coreml"
-    precisions = ("fp16",)
+    precisions = ("fp16", "fp32", "w8", "p8", "p6", "p4")
+    int8 = "w8"
     suffix = ".mlpackage"
     requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
     runtime = "Core ML"
@@ -42,10 +43,18 @@ class CoreMl(Target):
 
     @property
     @override
+    def runs_on(self) -> str:
+        systems = "iOS 18, macOS 15" if self.precision.name == "p4" else "iOS 17, macOS 14"
+        return f"Core ML of {systems} and later"
+
+    @property
+    @override
     def checked_by(self) -> str:
         if sys.platform == "darwin":
             return "Core ML on this Mac"
-        return "the saved MIL program run in torch with fp16 rounding after each operation, not Core ML itself"
+        rounding = "" if self.precision.name == "fp32" else " with fp16 rounding after each operation"
+        expanded = ", compressed weights expanded" if self.precision.closeness == "quantized" else ""
+        return f"the saved MIL program run in torch{rounding}{expanded}, not Core ML itself"
 
     @property
     @override
@@ -63,12 +72,16 @@ class CoreMl(Target):
             warnings.simplefilter("ignore")  # numpy and torch deprecations inside coremltools
             model = ct.convert(
                 program.run_decompositions({}),
-                minimum_deployment_target=ct.target.iOS17,
-                compute_precision=ct.precision.FLOAT16,
-                # float32 outside, fp16 inside: Swift reads a float32 array without conversion code.
+                minimum_deployment_target=ct.target.iOS18 if self.precision.name == "p4" else ct.target.iOS17,
+                compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
+                # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
                 outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
                 skip_model_load=True,
             )
+            if self.precision.closeness == "quantized":
+                from export.targets.parts.coreml_weights import compress
+
+                model = compress(model, self.precision.name)
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {
                 "image": "RGB in [0, 1], resized as artifact.json says; normalisation is inside",
@@ -76,7 +89,7 @@ class CoreMl(Target):
             }[tower]
             spec.description.output[0].shortDescription = "unit-length embedding; a dot product is the cosine"
             # The date of the conversion would make two equal exports differ.
-            del spec.description.metadata.userDefined["com.github.apple.coremltools.conversion_date"]
+            spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
             assert [i.name for i in spec.description.input] == [INPUT_NAMES[tower]]
             ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         _settle_package(path, spec.SerializeToString(deterministic=True))
