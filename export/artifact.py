@@ -43,6 +43,11 @@ class ParityReport:
         cosine_min, cosine_mean: over samples, between exported and eager embeddings; None when not checked.
         top1_agreement: share of samples whose nearest embedding of the other tower is the same; None when not checked.
         samples: how many real images or captions were run.
+        cosine_p1: the first percentile over samples.
+        centred_cosine_min, centred_cosine_mean: as the plain ones, after the mean of the eager embeddings is taken off both.
+            What tells inputs apart is left, which a plain cosine hides where all embeddings point the same way; None where
+            there is one sample, or all are the same.
+        snr_db: decibels, of what tells the eager embeddings apart over what the file adds to them; None as before.
         order_cosine_min: the smallest cosine between the file's embeddings and those of the same program where sums are
             added in other orders; None = not measured.
         fragile: whether that is below the bar: what the file says then hangs on the order of its sums, and a phone has one
@@ -56,6 +61,10 @@ class ParityReport:
     samples: int
     order_cosine_min: float | None = None
     fragile: bool = False
+    cosine_p1: float | None = None
+    centred_cosine_min: float | None = None
+    centred_cosine_mean: float | None = None
+    snr_db: float | None = None
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,7 @@ def _job(
         out=out,
         request=request,
         bar=required_cosine(target.precision, settings),
+        centred_bar=settings.min_centred_cosine_quantized if target.precision.closeness == "quantized" else None,
         versions=versions,
         licence=licence,
         provenance={**provenance, "export_request": request, STUDENT_KEY: inputs["student"]},

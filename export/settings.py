@@ -21,6 +21,12 @@ class ExportSettings(Strict):
     min_cosine_quantized: float = Field(
         0.98, ge=-1, le=1, description="of every sample, for files with quantized weights or activations"
     )
+    min_centred_cosine_quantized: float = Field(
+        0.9,
+        ge=-1,
+        le=1,
+        description="the mean over samples, after the mean embedding is taken off: what tells inputs apart",
+    )
     parity_samples: int = Field(32, ge=1)
     calibration_samples: int = Field(
         64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"

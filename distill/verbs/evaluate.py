@@ -2,12 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core.strict import Settings
+from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath, RecipeLike, recipe_of
 from distill.verbs.results import EvalResult
+
+if TYPE_CHECKING:
+    from distill.evaluation.evalset import Embedder
+    from reinforced_data.source import Source
 
 
 def evaluate(
@@ -22,8 +28,9 @@ def evaluate(
     """The figures of one model on the evaluation data of a recipe: see `distill.evaluation.metrics`.
 
     Args:
-        model: a run, or any CLIP: a student or open_clip folder, "open_clip:MODEL/TAG" or "@CHECKPOINT", a teacher's name.
-        recipe: its data and eval tables are read; None = the embedded default's.
+        model: a run, or any CLIP: a student or open_clip folder, "open_clip:MODEL/TAG" or "@CHECKPOINT", a teacher's name;
+            or a folder of exported files, which are run one call per image and caption, as an app would.
+        recipe: its data and eval tables are read; None = the run's own, or the embedded default's.
         data: where the samples lie; all of them are used, or its evaluation part where it names one.
         split: the part of the data to use instead ("test", "val", "train").
         settings: as of `distill.run`.
@@ -32,27 +39,42 @@ def evaluate(
         UsageError: neither a folder nor a teacher is called so, or the data is not there.
     """
     from distill.core.clip.folder import is_clip_folder
-    from distill.evaluation.evalset import evaluate_model, teacher_embedder
+    from distill.evaluation.evalset import teacher_embedder
     from distill.processes import stage_device, this_place
-    from distill.stages.evaluate import open_evalset, open_evaluation
+    from distill.stages.evaluate import open_evaluation
     from distill.stages.exporting.any_model import model_name, run_of
-    from distill.stages.read_data import told_how_read
+    from distill.stages.exporting.files import exported_embedder, is_exported
     from distill.stages.train import model_folder
     from teachers.load import load_teacher, resolve_teacher
 
     name, console = model_name(str(model)), console or Console()
-    made_by = run_of(name) or RunFolder(name) if recipe is None and data is not None else None
-    trained = made_by.read_recipe().data if made_by and made_by.resolved.exists() else None  # judge by what it held out
+    exported = is_exported(Path(name))
+    run = run_of(str(Path(name).parent.parent) if exported else name) or RunFolder(name)
+    own = run.read_recipe() if recipe is None and run.resolved.exists() else None
+    if own is not None and data is None:
+        recipe = own  # judged as it judged itself
+    trained = own.data if own is not None and data is not None else None  # judged by what it held out
     job = recipe_of(recipe, settings, data=trained, eval_data=data, eval_split=split)
     path, device = Path(name), stage_device(job.eval.device, this_place())
     opened = open_evaluation(job)  # before a teacher is downloaded
+    if exported:
+        with exported_embedder(path, job.profile.threads) as embedder:
+            return _judge(embedder, job, opened, console, "its own runtime")
     heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
     of_a_run = path.is_dir() and not is_clip_folder(path) and not any(file.exists() for file in heads)
     loaded = load_teacher(resolve_teacher(str(model_folder(path)) if of_a_run else name, noun="model"))
     embedder = replace(teacher_embedder(loaded.to(device)), name=str(model))
-    told = {}
-    for role, place, source in opened:
-        told[role] = told_how_read(f"{role} data", place, source, console)
-    console.say(f"{name} is judged on {device}.")
+    return _judge(embedder, job, opened, console, device)
+
+
+def _judge(
+    model: "Embedder", job: Recipe, opened: "list[tuple[str, str, Source]]", console: Console, where: str
+) -> EvalResult:
+    from distill.evaluation.evalset import evaluate_model
+    from distill.stages.evaluate import open_evalset
+    from distill.stages.read_data import told_how_read
+
+    told = {role: told_how_read(f"{role} data", place, source, console) for role, place, source in opened}
+    console.say(f"{model.name} is judged on {where}.")
     with console.stage("evaluate"):
-        return EvalResult(**evaluate_model(embedder, open_evalset(job), job.eval.batch_size), read_as=told)
+        return EvalResult(**evaluate_model(model, open_evalset(job), job.eval.batch_size), read_as=told)

@@ -1,4 +1,4 @@
-"""`python -m export.children.bench JOB.json`: one runtime, kept loaded, that times itself whenever it is asked to.
+"""`python -m export.children.bench JOB.json`: one runtime, kept loaded, that runs or times itself whenever it is asked to.
 
 Eager torch, ONNX Runtime and ExecuTorch bring thread pools that crash or slow each other inside one process, so each
 has its own and only one of them works at a time. Requests come as JSON lines on standard input, answers go as JSON
@@ -6,8 +6,8 @@ lines to the original standard output; everything that a runtime prints goes to 
 (export.profile).
 
 The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name},
-"threads", "inputs": .npz with pixels and tokens}. A request: {"tower", "runs", "warmup_runs"}; its answer:
-{"ms": [...]}.
+"threads", "inputs": .npz with pixels and tokens, for timing}. A request: {"tower", "runs", "warmup_runs"}, whose answer is
+{"ms": [...]}; or {"tower", "embed": .npy with inputs, "to": .npy}, whose answer {"rows": n} comes when that is written.
 """
 
 import json
@@ -23,6 +23,7 @@ import numpy as np
 from distill.core.arrays import Array
 from export.artifact import TOWERS
 from export.target import Runner, get_target
+from export.towers.parity import run_all
 
 
 def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
@@ -74,8 +75,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     runners = load_runners(job)
-    with np.load(job["inputs"], allow_pickle=False) as arrays:
-        inputs = {"image": arrays["pixels"], "text": arrays["tokens"]}
+    inputs = {}
+    if "inputs" in job:
+        with np.load(job["inputs"], allow_pickle=False) as arrays:
+            inputs = {"image": arrays["pixels"], "text": arrays["tokens"]}
 
     def answer(value: dict[str, Any]) -> None:
         answers.write(json.dumps(value) + "\n")
@@ -85,6 +88,11 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         tower = request["tower"]
+        if "embed" in request:
+            rows = run_all(runners[tower], np.load(request["embed"], allow_pickle=False))
+            np.save(request["to"], rows)
+            answer({"rows": len(rows)})
+            continue
         answer({"ms": time_runs(runners[tower], inputs[tower], request["runs"], request["warmup_runs"])})
     sys.stderr.flush()
     os._exit(0)  # some runtimes crash in their own teardown

@@ -39,6 +39,7 @@ class ExportJob:
         out: folder of all targets.
         request: hash of everything that the files depend on.
         bar: the cosine that every sample must reach.
+        centred_bar: the mean-centred cosine that samples must reach in the mean; None = not asked for.
         versions: package -> version of what makes and runs the files.
         licence, provenance: carried into both towers' artifacts.
     """
@@ -47,6 +48,7 @@ class ExportJob:
     out: Path
     request: str
     bar: float
+    centred_bar: float | None
     versions: dict[str, str]
     licence: str
     provenance: dict[str, Any]
@@ -99,8 +101,20 @@ class ExportJob:
         return "nothing" if cosine is None else f"{cosine:.{decimals}f}"
 
     def below_bar(self, artifacts: list[ExportArtifact]) -> list[ExportArtifact]:
-        """Those whose worst sample misses the bar; a tower that was not checked is reported as such, not failed."""
-        return [a for a in artifacts if a.parity.cosine_min is not None and not a.parity.cosine_min >= self.bar]
+        """Those whose samples miss a bar; a tower that was not checked is reported as such, not failed."""
+        return [a for a in artifacts if self.misses(a.parity)]
+
+    def misses(self, parity: ParityReport) -> str:
+        """Which bar is missed and by which figure; "" for none."""
+        worst, centred = parity.cosine_min, parity.centred_cosine_mean
+        if worst is not None and not worst >= self.bar:
+            return f"smallest cosine {self.figure(worst)}, wanted {self.figure(self.bar)} (export.{self.bar_key})"
+        if self.centred_bar is not None and centred is not None and not centred >= self.centred_bar:
+            return (
+                f"mean-centred cosine {centred:.3f}, wanted {self.centred_bar:.3f} (export.min_centred_cosine_quantized): little "
+                "is left of what tells inputs apart"
+            )
+        return ""
 
 
 def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: Path) -> list[ExportArtifact]:
@@ -120,13 +134,13 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
             os.replace(item, folder / item.name)
         write_artifacts(folder, artifacts)
     if below:
-        figures = ", ".join(f"{a.tower} {job.figure(a.parity.cosine_min)}" for a in below)
+        figures = "; ".join(f"{a.tower}: {job.misses(a.parity)}" for a in below)
         finding = job.fragility(artifacts)
         raise DistillError(
-            f"The exported {job.target.name} file does not say what the student says: smallest cosine {figures}, "
-            f"wanted {job.figure(job.bar)}. {finding + ' ' if finding else ''}It is kept in {str(failed)!r} to look at. If "
-            f"{job.target.precision.name} is too coarse for this student, choose another precision or lower "
-            f"export.{job.bar_key}; otherwise please report it with {str(job.log_file)!r}."
+            f"The exported {job.target.folder} files do not say what the student says: {figures}. "
+            f"{finding + ' ' if finding else ''}They are kept in {str(failed)!r} to look at. If {job.target.precision.name} is "
+            "too coarse for this student, choose another precision or lower the bar; otherwise please report it with "
+            f"{str(job.log_file)!r}."
         )
     return artifacts
 

@@ -1,10 +1,13 @@
-"""`Runtime`: one runtime kept loaded by `export.children.bench`, seen from the process that asks it for times."""
+"""`Runtime`: one runtime kept loaded by `export.children.bench`, seen from the process that asks it for times or embeddings."""
 
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from export.artifact import TOWERS
 from export.children.process import failure, spawn
 
@@ -38,19 +41,28 @@ class Runtime:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise failure(f"Timing {self.label}", self.process.wait(), self.log_file)
+            raise failure(f"Running {self.label}", self.process.wait(), self.log_file)
         return json.loads(line)
 
     def measure(self, tower: str, runs: int, warmup_runs: int) -> None:
         """Add the times of `runs` calls of a tower, after `warmup_runs` that are not counted."""
+        self.times[tower] += self._ask({"tower": tower, "runs": runs, "warmup_runs": warmup_runs})["ms"]
+
+    def embed(self, tower: str, inputs: Array) -> Array:
+        """The embeddings [n, D] of the inputs [n, ...] of a tower, each run alone."""
+        given, made = (self.log_file.with_name(f"{self.label}-{name}.npy") for name in ("inputs", "embeddings"))
+        np.save(given, inputs)
+        self._ask({"tower": tower, "embed": str(given), "to": str(made)})
+        return np.asarray(np.load(made, allow_pickle=False))
+
+    def _ask(self, request: dict[str, Any]) -> Any:
         assert self.process.stdin is not None
-        request = {"tower": tower, "runs": runs, "warmup_runs": warmup_runs}
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise failure(f"Timing {self.label}", self.process.wait(), self.log_file) from None
-        self.times[tower] += self.answer()["ms"]
+            raise failure(f"Running {self.label}", self.process.wait(), self.log_file) from None
+        return self.answer()
 
     def close(self) -> None:
         """Kill it."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # an environment of a target's own has no pydantic
     from export.settings import ExportSettings
 
 
+# Of unit vectors around their mean: below it they are one point, as those of a network that was never trained, and what is
+# left after the mean is rounding.
+SPREAD = 1e-2
 ORDER_SAMPLES = 8  # are run again with sums added in other orders, which takes as long as all the rest
 
 
@@ -65,12 +68,26 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     # 1 - d^2 / 2 is the cosine of unit vectors; it also notices a length that is not 1 (a lost L2 norm).
     cosine = np.minimum(cosine, 1 - np.square(exported - eager).sum(axis=1) / 2)
     same = np.argmax(exported @ other.T, axis=1) == np.argmax(eager @ other.T, axis=1)
-    return ParityReport(
+    report = ParityReport(
         checked_by=checked_by,
         cosine_min=float(cosine.min()),
         cosine_mean=float(cosine.mean()),
         top1_agreement=float(same.mean()),
         samples=len(eager),
+        cosine_p1=float(np.percentile(cosine, 1)),
+    )
+    mean = eager.mean(axis=0)
+    apart, got = eager - mean, exported - mean
+    if np.sqrt(np.square(apart).sum(axis=1).mean()) < SPREAD:
+        return report
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(apart, axis=1)
+    centred = np.sum(got * apart, axis=1) / np.where(lengths > 0, lengths, np.inf)
+    signal, noise = np.square(apart).sum(), np.square(exported - eager).sum()
+    return replace(
+        report,
+        centred_cosine_min=float(centred.min()),
+        centred_cosine_mean=float(centred.mean()),
+        snr_db=float(10 * np.log10(signal / max(noise, 1e-30 * signal))),  # equal ones: 300 dB, which JSON can say
     )
 
 

@@ -48,7 +48,7 @@ def test_runtimes_of_one_order_measure_none() -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> ExportJob:
-    return ExportJob(get_target("coreml"), tmp_path, "request", 0.999, {}, "x", {"student": "s"})
+    return ExportJob(get_target("coreml"), tmp_path, "request", 0.999, None, {}, "x", {"student": "s"})
 
 
 def _artifact(cosine: float | None, order: float | None) -> ExportArtifact:
@@ -67,17 +67,26 @@ def test_fragile_by_the_bar(job: ExportJob, order: float | None, fragile: bool) 
     assert not replace(job, bar=0.5).judged(_artifact(1.0, 0.6)).parity.fragile
 
 
+@pytest.mark.parametrize(("centred", "missed"), [(0.95, False), (0.85, True), (float("nan"), True), (None, False)])
+def test_quantized_files_are_held_to_a_centred_cosine_too(job: ExportJob, centred: float | None, missed: bool) -> None:
+    parity = replace(_artifact(0.9999, None).parity, centred_cosine_mean=centred)
+    assert not job.misses(parity)  # fp16 has no such bar
+    said = replace(job, centred_bar=0.9).misses(parity)
+    assert bool(said) is missed
+    assert ("export.min_centred_cosine_quantized" in said) is missed
+
+
 def test_the_message_of_a_failed_gate_names_it(job: ExportJob, tmp_path: Path, make_files: Callable[..., Any]) -> None:
     """A gate that fails with a steady program says nothing of fragility; cosines are told from the bar."""
     for order, said in ((0.9412, True), (0.99999, False)):
-        with pytest.raises(DistillError, match=r"smallest cosine image 0\.9450.*wanted 0\.99900") as caught:
+        with pytest.raises(DistillError, match=r"image: smallest cosine 0\.9450.*wanted 0\.99900") as caught:
             accept(job, *make_files(0.945, order))
         assert ("fp16 is fragile for this student" in str(caught.value)) is said
         assert ("0.94120" in str(caught.value)) is said
         kept = read_artifacts(tmp_path / "coreml-fp16.failed-parity")
         assert [a.parity.fragile for a in kept] == [said, False]
     close = replace(job, bar=0.99999999)
-    with pytest.raises(DistillError, match=r"cosine image 0\.999999000, wanted 0\.999999990"):
+    with pytest.raises(DistillError, match=r"image: smallest cosine 0\.999999000, wanted 0\.999999990"):
         accept(close, *make_files(0.999999, 1.0))
 
 

@@ -121,7 +121,7 @@ def test_a_runtime_that_dies(exported: tuple[Path, Any], tmp_path: Path, student
     (folder / "artifact.json").write_text((exported[0] / "onnx-fp32" / "artifact.json").read_text())
     for tower in ("image", "text"):
         (folder / f"{tower}.onnx").write_bytes(b"no model")
-    with pytest.raises(DistillError, match=r"Timing 1-onnx-fp32 failed(.|\n)*Protobuf") as died:
+    with pytest.raises(DistillError, match=r"Running 1-onnx-fp32 failed(.|\n)*Protobuf") as died:
         profile([folder], student_dir, ProfileSettings(devices=("host",), runs=1, rounds=1))
     log = Path(str(died.value).rpartition("The whole log: ")[2])
     assert "Protobuf" in log.read_text()  # it outlives the call that names it

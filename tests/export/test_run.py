@@ -195,7 +195,9 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     monkeypatch.setattr("export.run.write_programs", programs)
     monkeypatch.setattr("export.children.conversion.spawn", worker)
     out = tmp_path / "out"
-    with pytest.raises(DistillError, match=r"does not say what .* text 0\.99980, wanted 0\.99990") as caught:
+    with pytest.raises(
+        DistillError, match=r"do not say what .* text: smallest cosine 0\.99980, wanted 0\.99990"
+    ) as caught:
         _export(student_dir, out, pixels, tokens)
     assert caught.value.exit_status == 1
     assert "onnx-fp32.failed-parity" in str(caught.value)
@@ -205,7 +207,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     assert [a.tower for a in passed] == ["image", "text"]
     assert sorted(p.name for p in out.iterdir()) == ["logs", "onnx-fp32"]
     # A resume holds a kept folder to the bar of this call.
-    with pytest.raises(DistillError, match="does not say what"):
+    with pytest.raises(DistillError, match="do not say what"):
         _export(student_dir, out, pixels, tokens, resume=True)
 
 

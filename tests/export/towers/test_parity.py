@@ -40,6 +40,34 @@ def test_figures_by_hand() -> None:
     assert report.top1_agreement == pytest.approx(2 / 3)
 
 
+def test_a_shared_direction_hides_nothing_from_the_centred_cosine() -> None:
+    """Embeddings that all point one way: what tells them apart is a hundredth of them, and half of it is lost."""
+    random = np.random.default_rng(0)
+    apart = random.normal(size=(50, 8)) * 0.1
+    apart[:, 0] = 0
+    eager = _unit(np.eye(8)[0] + apart)
+    lost = _unit(np.eye(8)[0] + apart * [0, 1, 1, 1, 0, 0, 0, 0])
+    report = compare(lost, eager, eager, "")
+    mean = eager.astype(np.float64).mean(0)
+    rows = [(a - mean, b - mean) for a, b in zip(eager.astype(np.float64), lost.astype(np.float64), strict=True)]
+    by_hand = [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in rows]
+    assert report.cosine_min is not None
+    assert report.cosine_min > 0.9
+    assert report.centred_cosine_mean == pytest.approx(np.mean(by_hand))
+    assert report.centred_cosine_min == pytest.approx(min(by_hand))
+    assert 0.5 < np.mean(by_hand) < 0.8
+    noise = sum(float((a - b) @ (a - b)) for a, b in rows)
+    assert report.snr_db == pytest.approx(10 * np.log10(sum(float(a @ a) for a, _ in rows) / noise))
+    assert report.cosine_p1 == pytest.approx(np.percentile((eager.astype(float) * lost).sum(1), 1), abs=1e-6)
+
+
+def test_what_was_never_apart_has_no_centred_cosine() -> None:
+    same = _unit(np.eye(8)[0] + 1e-4 * np.random.default_rng(0).normal(size=(5, 8)))
+    report = compare(same, same, same, "")
+    assert (report.centred_cosine_mean, report.snr_db) == (None, None)
+    assert compare(same[:1], same[:1], same, "").centred_cosine_min is None
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_broken_embeddings_agree_with_nothing(value: float) -> None:
     eager = np.eye(4, dtype=np.float32)

@@ -1,6 +1,7 @@
 """A model from elsewhere becomes a student folder that computes what open_clip computes with the same weights."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,19 @@ def test_any_folder_is_exported_and_judged(elsewhere: Path, tmp_path: Path) -> N
     assert "onnx-fp32: there already, unchanged" in again.stderr, again.stderr
     judged = [
         json.loads(distill("eval", place, "--set", "eval.limit=8", "--json", cwd=tmp_path).stdout)
-        for place in (clip, "exports/from-the-hub")
+        for place in (clip, "exports/from-the-hub", "exports/from-the-hub/export/onnx-fp32")
     ]
-    assert judged[0]["retrieval"] == judged[1]["retrieval"]
+    assert judged[0]["retrieval"] == judged[1]["retrieval"] == judged[2]["retrieval"]
+    # The folder alone will do, under another name; an edited file will not.
+    phone = tmp_path / "phone"
+    shutil.copytree(tmp_path / "exports/from-the-hub/export/onnx-fp32", phone)
+    alone = distill("eval", phone, "--set", "eval.limit=8", "--json", cwd=tmp_path)
+    assert json.loads(alone.stdout)["retrieval"] == judged[0]["retrieval"]
+    with open(phone / "image.onnx", "ab") as file:
+        file.write(b"x")
+    refused = distill("eval", phone, "--set", "eval.limit=8", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "image.onnx is missing or not the file that was checked" in refused.stderr
 
 
 @pytest.mark.parametrize(
