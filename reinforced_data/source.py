@@ -4,9 +4,11 @@ A source is a random-access list of `RawSample`, with a stable order and a finge
 kind can read is in `sources/`.
 """
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,10 +50,26 @@ Opener = Callable[
 ]  # opener(location: str, split: Split, limit: int | None[, caption_columns: dict]) -> Source
 SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",))
 
+_opened: ContextVar[dict[Any, Source] | None] = ContextVar("opened", default=None)  # see `opening_once`
+
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 _TAR = ".tar"
 _PATH_SCHEMES = ("folder", "images", "classes", "table", "webdataset")  # of places; what follows is a path
 _KINDS = ("folder", "table", "hf", "webdataset")  # of places; a bare word of theirs is a folder's name
+
+
+@contextlib.contextmanager
+def opening_once() -> Iterator[None]:
+    """Inside, the same part of the same place is opened once: a second `open_source` gives the same source.
+
+    For the steps of one job that each look at the data. What was opened stays in memory until the end of the block.
+    """
+    token = None if _opened.get() is not None else _opened.set({})
+    try:
+        yield
+    finally:
+        if token is not None:
+            _opened.reset(token)
 
 
 def open_source(
@@ -78,7 +96,16 @@ def open_source(
         UsageError: nothing of the kind is there, or it holds no data; the message names what was looked for.
         DistillError: it is there but cannot be read, or a hub set cannot be had.
     """
-    location = os.fspath(location)
+    location, known = os.fspath(location), _opened.get()
+    if known is None:
+        return _open(location, split, limit, caption_columns)
+    key = (location, split, limit, tuple((caption_columns or {}).items()))
+    if key not in known:
+        known[key] = _open(location, split, limit, caption_columns)
+    return known[key]
+
+
+def _open(location: str, split: Split, limit: int | None, caption_columns: Mapping[str, str] | None) -> Source:
     if split not in ("train", "eval", "given") and not split.startswith(NAMED):
         raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval', 'given', 'named:PART'))}")
     if "\0" in location:

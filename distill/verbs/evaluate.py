@@ -10,12 +10,14 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath, RecipeLike, recipe_of
 from distill.verbs.results import EvalResult
+from reinforced_data.source import opening_once
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder
     from reinforced_data.source import Source
 
 
+@opening_once()
 def evaluate(
     model: AnyPath,
     recipe: RecipeLike = None,

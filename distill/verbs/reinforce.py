@@ -13,6 +13,7 @@ from distill.stages.opening import discard_unless, share_run
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import ReinforceResult
+from reinforced_data.source import opening_once
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 
@@ -53,7 +54,7 @@ def reinforce(
     Raises what `distill.run` raises.
     """
     run, existing = RunFolder(out), Existing.of(resume=resume, overwrite=overwrite, extend=extend)
-    with going_on(run):
+    with going_on(run), opening_once():
         job = recipe_to_go_on(
             "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter,
             verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,

@@ -15,6 +15,7 @@ from distill.stages.opening import refuse_existing, share_run
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
+from reinforced_data.source import opening_once
 from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -75,18 +76,20 @@ def run(
     }  # fmt: skip
     folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
     with going_on(folder):
-        job = recipe_to_go_on("run", folder, existing, recipe, settings, may_begin=out is None, **flags)
-        if not job.teachers:
-            raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
-        if job.rehearse:
-            job = rehearsal_of(job)
-        job, filled = settle(job, folder, existing, this_place(), console)
-        teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
-        _check(job, folder, existing, teachers, console)
-        share_run(folder, job, existing, filled)
-        if this_place().rank == 0:
-            console.log_to(folder.log)
-        return _work(job, folder, teachers, console)
+        with opening_once():
+            job = recipe_to_go_on("run", folder, existing, recipe, settings, may_begin=out is None, **flags)
+            if not job.teachers:
+                raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
+            if job.rehearse:
+                job = rehearsal_of(job)
+            job, filled = settle(job, folder, existing, this_place(), console)
+            teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+            _check(job, folder, existing, teachers, console)
+            share_run(folder, job, existing, filled)
+            if this_place().rank == 0:
+                console.log_to(folder.log)
+            set_folder = _label(job, folder, teachers, console)
+        return _work(job, set_folder, folder, teachers, console)
 
 
 def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
@@ -119,28 +122,34 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
 
 
-def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> RunResult:
-    """Do the stages, in order; each does nothing when its result is there.
-
-    Of several processes all label and train; the first does the rest, and the others wait for its report.
-    """
+def _label(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> Path:
+    """The finished reinforced set of the run; how the data is read is said before."""
     from distill.rehearsal import MARK
-    from distill.reporting.facts import read_run
-    from distill.reporting.hashes import write_hashes
-    from distill.stages.evaluate import eval_stage, judged_models
-    from distill.stages.exporting.stage import export_stage
-    from distill.stages.profile import profile_stage
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import reinforce_stage
-    from distill.stages.train import train_stages
-    from distill.stages.training_data import caption_stage, selection_stage
-    from distill.verbs.report import report
 
     if job.rehearse:
         console.say(MARK)
     tell_how_read(job, run, console)
     set_folder = reinforce_stage(job, teachers, run, console)
     assert set_folder is not None  # it waits
+    return set_folder
+
+
+def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet", console: Console) -> RunResult:
+    """Do the stages after labelling, in order; each does nothing when its result is there.
+
+    Of several processes all label and train; the first does the rest, and the others wait for its report.
+    """
+    from distill.reporting.facts import read_run
+    from distill.reporting.hashes import write_hashes
+    from distill.stages.evaluate import eval_stage, judged_models
+    from distill.stages.exporting.stage import export_stage
+    from distill.stages.profile import profile_stage
+    from distill.stages.train import train_stages
+    from distill.stages.training_data import caption_stage, selection_stage
+    from distill.verbs.report import report
+
     if this_place().rank == 0:
         caption_stage(job, set_folder, run, console)
     selection = selection_stage(job, set_folder, run, console, wait=True)
@@ -150,14 +159,15 @@ def _work(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console)
         facts = read_run(run)
         return RunResult(run.path, run.student, facts["table"], facts)
     models = judged_models(job, teachers, run)
-    eval_stage(job, models, run, console)
     failed: DistillError | None = None
-    try:
-        export_stage(job, run, console)
-    except UsageError:
-        raise
-    except DistillError as error:  # what succeeded is timed and reported all the same
-        failed = error
+    with opening_once():
+        eval_stage(job, models, run, console)
+        try:
+            export_stage(job, run, console)
+        except UsageError:
+            raise
+        except DistillError as error:  # what succeeded is timed and reported all the same
+            failed = error
     profile_stage(job, models, run, console)
     write_hashes(run)
     _keep_seconds(run, console)

@@ -14,6 +14,7 @@ from distill.stages.opening import share_run
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
+from reinforced_data.source import opening_once
 from reinforced_data.store.names import MANIFEST_FILE
 
 
@@ -44,7 +45,7 @@ def train(
     from distill.stages.budget import settle
 
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
-    with going_on(run):
+    with going_on(run), opening_once():
         job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
         job, filled = settle(job, run, existing, this_place(), console)
         if job.towers is not None:

@@ -9,6 +9,7 @@ captions are then missing. Links to folders are not followed. "images:FOLDER" an
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.source import SOURCES, Source, Split
@@ -19,8 +20,15 @@ from reinforced_data.sources.parts.images import ImageListing
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
-from reinforced_data.sources.parts.text_table import TEXT_SUFFIXES, Paths, image_column, is_caption_name, read_rows
-from reinforced_data.sources.table import TableListing
+from reinforced_data.sources.parts.text_table import (
+    TEXT_SUFFIXES,
+    Paths,
+    Rows,
+    image_column,
+    is_caption_name,
+    read_rows,
+)
+from reinforced_data.sources.table import Read, TableListing
 from reinforced_data.sources.webdataset import BESIDE_TARS, TAR, TarListing
 
 _TABLE_WORDS = {
@@ -53,9 +61,10 @@ def open_folder(
         used |= {name for name in found.sizes if PurePosixPath(name).name in BESIDE_TARS}
         packed.read_as = packed.read_as.but(unread={**packed.read_as.unread, **found.unread(used)})
         return serve(packed, choice, split, limit, where)
-    tables = _tables(found)
+    paths = Paths(found.folder, found.images)
+    tables = _tables(found, paths)
     if tables:
-        listing = TableListing(tables, root.name, str(root), licence, caption_columns, found)
+        listing = TableListing([*tables], root.name, str(root), licence, caption_columns, found, Read(paths, tables))
         return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, where)
     return _open_images(found, split, limit, caption_columns, licence, where, None)
 
@@ -135,8 +144,11 @@ def _part_of(file: Path, root: Path) -> str | None:
     return part_of_file(file.stem) or next((part for name in folders if (part := part_of(name))), None)
 
 
-def _tables(found: Found) -> list[Path]:
-    """The tables that hold captions, else labels, of the images in a place; of those of the same images the first."""
+def _tables(found: Found, paths: Paths) -> dict[Path, tuple[Rows, list[str]]]:
+    """The tables that hold captions, else labels, of the images in a place; of those of the same images the first.
+
+    Each comes with its rows and notes, so that it is read once.
+    """
     stems = {str(PurePosixPath(name).with_suffix("")).lower() for name in found.images}
     images = {name.lower() for name in found.images}
     candidates = [
@@ -148,26 +160,31 @@ def _tables(found: Found) -> list[Path]:
     ]
     if not found.images or len(candidates) > _MOST_TABLES:
         candidates = [name for name in candidates if _named_as_table(name)][:_MOST_TABLES]
-    if not candidates:
-        return []
-    paths = Paths(found.folder, found.images)
     fitting = {name: fit for name in candidates if (fit := _fit(found.folder / name, paths, bool(found.images)))}
-    with_captions = {name: images for name, (images, captions) in fitting.items() if captions}
-    chosen = with_captions or {name: images for name, (images, _) in fitting.items()}
+    with_captions = {name: fit.images for name, fit in fitting.items() if fit.captions}
+    chosen = with_captions or {name: fit.images for name, fit in fitting.items()}
     named = [name for name in chosen if _named_as_table(name)]
     if not named and len(chosen) > 1:
-        return []  # which of them? they are named as unread
+        return {}  # which of them? they are named as unread
     kept: list[str] = []
     for name in sorted(named or chosen, key=lambda name: (name.count("/"), name)):
         if not any(chosen[name] & chosen[other] for other in kept):
             kept.append(name)
-    return [found.folder / name for name in sorted(kept)]
+    return {found.folder / name: fitting[name].read for name in sorted(kept)}
 
 
-def _fit(file: Path, paths: Paths, there: bool) -> tuple[set[str], bool] | None:
-    """(images that the table names, whether it has captions); None when it is no table of images."""
+class _Fit(NamedTuple):
+    """A table of images: those that it names, whether it has captions, and its rows and notes."""
+
+    images: set[str]
+    captions: bool
+    read: tuple[Rows, list[str]]
+
+
+def _fit(file: Path, paths: Paths, there: bool) -> _Fit | None:
+    """What the table is to the images; None when it is no table of images."""
     try:
-        rows, _ = read_rows(file)
+        rows, notes = read_rows(file)
     except DistillError:
         if _named_as_table(file.name) and ending(file.name) in (".csv", ".tsv", ".jsonl"):
             raise  # it says what it is
@@ -177,8 +194,9 @@ def _fit(file: Path, paths: Paths, there: bool) -> tuple[set[str], bool] | None:
     captions = any(is_caption_name(name) for name in names)
     if image is None or not (captions or {*LABEL_NAMES} & {*names}):
         return None
-    known = {path for row in rows if (path := paths.find(row.get(image), file.parent))}
-    return (known, captions) if known or (rows and not there) else None
+    base = file.parent
+    known = {path for row in rows if (path := paths.find(row.get(image), base))}
+    return _Fit(known, captions, (rows, notes)) if known or (rows and not there) else None
 
 
 def _named_as_table(name: str) -> bool:

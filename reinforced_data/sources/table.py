@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
@@ -45,6 +45,13 @@ class ArrowColumn(Sequence[Any]):
         return self._column[row].as_py()
 
 
+class Read(NamedTuple):
+    """What is known of text tables already: where their paths lead, and each one's rows and notes. They are used up."""
+
+    paths: Paths
+    rows: Mapping[Path, tuple[Rows, list[str]]]
+
+
 class TableListing:
     """The rows of table files of one kind (all Parquet, or one text table).
 
@@ -53,6 +60,7 @@ class TableListing:
         name, licence: for reports.
         found: what lies in the folder that the tables are of; paths and keys are then relative to that folder.
         caption_columns: see `open.open_source`.
+        read: the files as they were read before; None = they are read here.
 
     Raises:
         DistillError: a file cannot be read. UsageError: it has no image column.
@@ -66,16 +74,19 @@ class TableListing:
         licence: str = "unknown",
         caption_columns: Mapping[str, str] | None = None,
         found: Found | None = None,
+        read: Read | None = None,
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
         self._caption_columns = caption_columns
         self._base = found.folder if found else files[0].parent
-        self._known = Paths(self._base, found.images) if found else None
+        self._known = read.paths if read else None
         self._lists = part_lists(found) if found else {}
         self._notes: list[str] = []
         self.parts: Sequence[str | None] | None = None
         self._images: RowGroups[Any] | None = None
-        values = self._load_parquet(files) if is_parquet(files[0]) else self._load_text(files)
+        values = (
+            self._load_parquet(files) if is_parquet(files[0]) else self._load_text(files, read.rows if read else {})
+        )
         paths = values.get(self._columns.image)
         count = len(paths) if paths is not None else len(self._images or ())
         self._paths = paths
@@ -140,19 +151,20 @@ class TableListing:
             self.parts = [None if part is None else str(part) for part in whole[self._columns.split].to_pylist()]
         return {name: ArrowColumn(whole[name]) for name in wanted}
 
-    def _load_text(self, files: list[Path]) -> dict[str, Sequence[Any]]:
+    def _load_text(self, files: list[Path], read: Mapping[Path, tuple[Rows, list[str]]]) -> dict[str, Sequence[Any]]:
         rows: Rows = []
         owner: list[Path] = []
         for file in files:
-            found, notes = read_rows(file)
+            found, notes = read[file] if file in read else read_rows(file)
             rows += found
             owner += [file] * len(found)
             self._notes += notes
         names = list(dict.fromkeys(name for row in rows for name in row))
         self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns, by_id=True)
         image = self._columns.image
+        bases = {file: file.parent for file in files}
         for row, file in zip(rows, owner, strict=True):
-            row[image] = self._place(row.get(image), file.parent)
+            row[image] = self._place(row.get(image), bases[file])
         self.parts = self._parts_of(rows, owner)
         self._label_names = None
         self.fingerprint = sha256_json([[file.name, sha256_file(file)] for file in files])
@@ -183,15 +195,16 @@ class TableListing:
 
     def _parts_of(self, rows: Rows, owner: list[Path]) -> list[str | None] | None:
         """Per row its part: by the split column, by the name of its table, or by the folder of its image."""
-        column, lists = self._columns.split, self._lists
+        column, lists, image = self._columns.split, self._lists, self._columns.image
+        named = {file: _first_part(re.split(r"[-_. ]", file.stem)) for file in {*owner}}
+        below: dict[str, str | None] = {}  # a folder of an image -> the part that it says
         parts: list[str | None] = []
         for row, file in zip(rows, owner, strict=True):
-            said = (
-                part_of(str(row.get(column))) if column else lists.get(str(row[self._columns.image]).rpartition("/")[2])
-            )
-            in_name = next((part for word in re.split(r"[-_. ]", file.stem) if (part := part_of(word))), None)
-            folders = str(row[self._columns.image]).split("/")[:-1]
-            parts.append(said or in_name or next((part for name in folders if (part := part_of(name))), None))
+            folder, _, name = str(row[image]).rpartition("/")
+            said = part_of(str(row.get(column))) if column else lists.get(name)
+            if folder not in below:
+                below[folder] = _first_part(folder.split("/"))
+            parts.append(said or named[file] or below[folder])
         return parts if any(parts) else None
 
     def _make_keys(self, values: dict[str, Sequence[Any]], count: int, files: list[Path]) -> list[str]:
@@ -226,6 +239,10 @@ class TableListing:
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
         return self._labels[self._rows(row)[0]] if self._labels else None
+
+
+def _first_part(words: list[str]) -> str | None:
+    return next((part for word in words if (part := part_of(word))), None)
 
 
 def is_parquet(file: Path) -> bool:

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 HEIC_SUFFIXES = (".heic", ".heif")
@@ -28,9 +30,9 @@ class Found:
     sizes: dict[str, int] = field(default_factory=dict)
     aside: Counter[str] = field(default_factory=Counter)
 
-    @property
+    @cached_property
     def images(self) -> list[str]:
-        """Those that are images by their ending."""
+        """Those that are images by their ending; for when `sizes` is complete."""
         return [name for name in self.sizes if ending(name) in IMAGE_SUFFIXES]
 
     def unread(self, used: Iterable[str]) -> dict[str, int]:
@@ -54,7 +56,8 @@ class Found:
 
 def ending(name: str) -> str:
     """The last ending of a file's name, in small letters."""
-    return PurePosixPath(name).suffix.lower()
+    stem, dot, last = name.rpartition("/")[2].rpartition(".")
+    return f".{last.lower()}" if stem and dot and last else ""
 
 
 def told_ending(suffix: str) -> str:
@@ -71,14 +74,19 @@ def walk(folder: Path) -> Found:
     for directory, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         found.aside["linked folders"] += sum(Path(directory, name).is_symlink() for name in names)
-        for name in files:
-            path = Path(directory, name)
+        below = Path(directory).relative_to(folder).as_posix()
+        for name in files:  # hundreds of thousands may be there, so no object is made for each
             if name.startswith("."):
                 continue
-            if path.is_file():
-                sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+            path = os.path.join(directory, name)
+            try:
+                facts = os.stat(path)
+            except OSError:
+                facts = None
+            if facts is not None and stat.S_ISREG(facts.st_mode):
+                sizes[name if below == "." else f"{below}/{name}"] = facts.st_size
             else:
-                found.aside["broken links" if path.is_symlink() else "pipes and devices"] += 1
+                found.aside["broken links" if os.path.islink(path) else "pipes and devices"] += 1
     found.sizes = dict(sorted(sizes.items()))
     found.aside = +found.aside
     return found

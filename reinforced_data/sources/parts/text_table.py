@@ -180,7 +180,9 @@ class Paths:
     """
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
-        self._root = root
+        self._root, self._inside = root, f"{root.absolute().as_posix().rstrip('/')}/"
+        self._here = Path.cwd().as_posix().rstrip("/")
+        self._found: dict[Path, dict[str, str | None]] = {}  # a row is a caption, so a path comes again and again
         self._files = {*files}
         self._by_name: dict[str, str | None] = {}
         for file in files:
@@ -193,13 +195,16 @@ class Paths:
         if not isinstance(cell, str | int) or isinstance(cell, bool) or cell == "":
             return None
         text = str(cell).strip().replace("\\", "/").removeprefix("./")
+        known = self._found.setdefault(base, {})
+        if text not in known:
+            known[text] = self._look(text, base)
+        return known[text]
+
+    def _look(self, text: str, base: Path) -> str | None:
         below = base.relative_to(self._root).as_posix() if base != self._root else ""
         for path in (f"{below}/{text}" if below else text, text, text.removeprefix(f"{self._root.name}/")):
             if path in self._files:
                 return path
-        absolute = Path(text).expanduser() if text.startswith(("/", "~")) else Path.cwd() / text
-        if absolute.is_relative_to(self._root.absolute()):
-            inside = absolute.relative_to(self._root.absolute()).as_posix()
-            if inside in self._files:
-                return inside
-        return self._by_name.get(text.rpartition("/")[2])
+        absolute = Path(text).expanduser().as_posix() if text.startswith(("/", "~")) else f"{self._here}/{text}"
+        inside = absolute.removeprefix(self._inside)
+        return inside if inside in self._files else self._by_name.get(text.rpartition("/")[2])
