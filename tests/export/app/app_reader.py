@@ -6,6 +6,7 @@ What a folder does not say cannot be known here, so a test that this reader pass
 import html
 import itertools
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,26 @@ class Words:
     def row(self, caption: str) -> np.ndarray:
         """[1, L] int32."""
         block, ids = self.block, [self.block["start_id"]]
-        text = html.unescape(html.unescape(ftfy.fix_text(caption)))
-        text = " ".join(text.split())
-        text = text.lower() if block["lower_case"] else text
+        text = self.clean(caption)
         for word in regex.findall(block["words"]["pattern"], text, regex.IGNORECASE):
             ids += [self.ids[word]] if word in block["words"]["special"] else self.pieces(word)
         length = block["context_length"]
         ids = [*ids[: length - 1], block["end_id"]]
         return np.array([ids + [block["padding_id"]] * (length - len(ids))], block["dtype"])
+
+    def clean(self, text: str) -> str:
+        """By the rules of the block, in their order."""
+        rules = {
+            "mend": ftfy.fix_text,
+            "entities": lambda x: html.unescape(html.unescape(x)),
+            "underscores": lambda x: x.replace("_", " "),
+            "punctuation": lambda x: x.translate(str.maketrans("", "", string.punctuation)),
+            "lower": str.lower,
+            "spaces": lambda x: " ".join(x.split()),
+        }
+        for step in self.block["cleaning"]:
+            text = rules[step["rule"]](text)
+        return text
 
     def pieces(self, word: str) -> list[int]:
         """Merge the neighbours of lowest rank until none is left."""
