@@ -36,7 +36,7 @@ from export.target import Target, chosen_targets
 from export.towers.parity import Reference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
 
-FORMAT = 6  # raise when the same student would give other files for a reason that no version number shows
+FORMAT = 7  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
 
