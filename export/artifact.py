@@ -68,6 +68,25 @@ class ParityReport:
 
 
 @dataclass(frozen=True)
+class Operations:
+    """What an exported file is made of.
+
+    Attributes:
+        counts: operation -> how many, in the format's own words.
+        delegated: how many of them a delegate takes; None where the format has one runtime for all.
+        subgraphs: in how many pieces the delegate takes them: each end of a piece costs time.
+        left: operation -> how many are left to the runtime's own kernels.
+        why: operation -> the reason, where it is known.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    delegated: int | None = None
+    subgraphs: int | None = None
+    left: dict[str, int] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LatencyProfile:
     """One latency, with its source. `measured` carries figures; `not measured` carries none, only the reason.
 
@@ -110,6 +129,7 @@ class ExportArtifact:
         preprocess, tokenizer, kind, logit_scale, logit_bias: what an app needs to turn a photo and captions into
             probabilities, see `export.app.kit.AppKit`; of the model, so the same for both towers.
         runs_on: the runtime, and the oldest systems that have it, in words.
+        operations: what the file is made of, and what a delegate left.
         beside: files in the folder that both towers share (tokenizer, golden samples) -> hex SHA-256.
     """
 
@@ -132,6 +152,7 @@ class ExportArtifact:
     logit_scale: float | None = None
     logit_bias: float | None = None
     runs_on: str = ""
+    operations: Operations = field(default_factory=Operations)
     beside: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -141,7 +162,8 @@ class ExportArtifact:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ExportArtifact":
         """The artifact that `to_json` wrote."""
-        return cls(**{**value, "parity": ParityReport(**value["parity"])})
+        nested = {"parity": ParityReport(**value["parity"]), "operations": Operations(**value.get("operations", {}))}
+        return cls(**{**value, **nested})
 
 
 def hash_path(path: Path) -> str:

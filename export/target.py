@@ -16,7 +16,7 @@ from typing_extensions import Self
 from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import Environment
 from distill.core.registry import Registry
-from export.artifact import Tower
+from export.artifact import Operations, Tower
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -117,7 +117,7 @@ class Target(ABC):
     @abstractmethod
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
+    ) -> Operations:
         """Write a tower to a file, the same bytes for the same program.
 
         Args:
@@ -125,6 +125,8 @@ class Target(ABC):
             path: of the file or package.
             calibration: [n, ...] real inputs of the tower, not those that parity is measured on; given where the
                 precision is calibrated.
+
+        Returns what the file is made of.
         """
 
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:  # noqa: B027 - not every format has a place for it

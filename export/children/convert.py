@@ -5,7 +5,7 @@ gigabytes; so each gets a process, whose output goes to a log file. Left out: ev
 
 The job: {"target": name of its folder, "folder", "notice", "programs": {tower: .pt2}, "reference": .npz, "calibration":
 .npz that is read where the precision learns from it, "result": .json, "threads"}. The result, written to that file:
-{tower: {"parity", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
+{tower: {"parity", "operations", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
 """
 
 import json
@@ -65,7 +65,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
             program = torch.export.load(job["programs"][tower])
-        target.convert(program, tower, path, calibration=_calibration(job, target, tower))
+        operations = target.convert(program, tower, path, calibration=_calibration(job, target, tower))
         target.sign(path, tower, Notice(**job["notice"]))
         del program
         converted = time.perf_counter()
@@ -75,7 +75,12 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
             f"{tower}: converted in {converted - start:.1f} s, checked in {checked - converted:.1f} s: {parity}",
             flush=True,
         )
-        result[tower] = {"parity": asdict(parity), "convert_s": converted - start, "check_s": checked - converted}
+        result[tower] = {
+            "parity": asdict(parity),
+            "operations": asdict(operations),
+            "convert_s": converted - start,
+            "check_s": checked - converted,
+        }
     return {**result, "cpu_s": time.process_time(), "peak_mb": peak_mb()}
 
 

@@ -19,6 +19,7 @@ from export.artifact import (
     LOGS,
     TOWERS,
     ExportArtifact,
+    Operations,
     ParityReport,
     Tower,
     hash_path,
@@ -166,6 +167,7 @@ def _describe(
         versions=job.versions,
         runs_on=job.target.runs_on,
         parity=ParityReport(**result["parity"]),
+        operations=Operations(**result["operations"]),
         licence=job.licence,
         provenance=job.provenance,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from distill.core.packages.environment import Environment
-from export.artifact import Tower
+from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CoreAi(Target):
     @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
+    ) -> Operations:
         """Write the tower. Unlike other targets', the bytes of two conversions differ, in tables at the end of the program."""
         from coreai_torch import TorchConverter, get_decomp_table
 
@@ -85,6 +85,7 @@ class CoreAi(Target):
             if self.precision.closeness == "quantized":
                 model = _compressed(model, self.precision.name)
             model.save_asset(path)
+        return _operations(path)
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
@@ -139,6 +140,13 @@ def _halved(program: "ExportedProgram") -> "ExportedProgram":
 
     halved: ExportedProgram = torch.export.export(Outside(), (example,)).run_decompositions(get_decomp_table())
     return halved
+
+
+def _operations(path: Path) -> Operations:
+    from coreai.authoring import AIModelAsset
+
+    found = AIModelAsset.load(path).summary().operation_distribution
+    return Operations({name: count for name, count in found if name != "constant"})
 
 
 def _compressed(model: Any, precision: str) -> Any:

@@ -9,13 +9,14 @@ import shutil
 import sys
 import uuid
 import warnings
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from export.artifact import Tower
+from export.artifact import Operations, Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
@@ -64,7 +65,7 @@ class CoreMl(Target):
     @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
+    ) -> Operations:
         ct = import_coremltools()
         import numpy as np
 
@@ -93,6 +94,7 @@ class CoreMl(Target):
             assert [i.name for i in spec.description.input] == [INPUT_NAMES[tower]]
             ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         _settle_package(path, spec.SerializeToString(deterministic=True))
+        return Operations(_count(spec))
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
@@ -129,6 +131,13 @@ class CoreMl(Target):
 
         program = MilProgram(path)
         return [partial(program.run, blocks=blocks) for blocks in ORDERS]
+
+
+def _count(spec: Any) -> dict[str, int]:
+    """Operation -> how many, of an ML Program; weights and other constants are none."""
+    function = spec.mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    return dict(Counter(item.type for item in block.operations if item.type != "const"))
 
 
 def _settle_package(path: Path, spec: bytes) -> None:

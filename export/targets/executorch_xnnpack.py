@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from export.artifact import Tower
-from export.target import TARGETS, Runner, Target
+from export.target import TARGETS, Runner
+from export.targets.parts.executorch import ExecuTorch
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from distill.core.arrays import Array
 
 
-class ExecutorchXnnpack(Target):
-    """One .pte file."""
+class ExecutorchXnnpack(ExecuTorch):
+    """One .pte file for a phone's CPU."""
 
     name = "executorch-xnnpack"
     precisions = ("fp32", "w8a8-dynamic", "w8a8")
     int8 = "w8a8-dynamic"  # of linear layers, whose weights are most of a ViT; learned scales may wreck it
-    suffix = ".pte"
-    requires = {"executorch": "executorch>=1.4,<1.5"}  # noqa: RUF012
     runtime = "ExecuTorch XNNPACK"
-    package = "executorch"
+    reasons = {  # noqa: RUF012
+        "native_layer_norm": "XNNPACK has no LayerNorm",
+        "embedding": "XNNPACK takes no table look-ups",
+        "expand_copy": "XNNPACK does not repeat values; kept where the shape changes",
+        "eq_scalar": "of finding the end token: XNNPACK compares no integers",
+        "amax": "of the L2 norm: XNNPACK has no maximum over an axis",
+        "sum_dim_int_list": "XNNPACK sums over image axes alone",
+    }
 
     @property
     @override
@@ -37,22 +42,19 @@ class ExecutorchXnnpack(Target):
         return "executorch runtime, XNNPACK on this CPU"
 
     @override
-    def convert(
-        self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
-        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # a deprecation inside torchao
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch and executorch deprecating each other's internals
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
+    def partitioner(self) -> Any:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-            if self.precision.name != "fp32":
-                program = _quantized(program, calibration)
-            lowered = to_edge_transform_and_lower(
-                program, transform_passes=[_drop_idle_expands()], partitioner=[XnnpackPartitioner()]
-            )
-            executable = lowered.to_executorch()
-        path.write_bytes(executable.buffer)
+        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # a deprecation inside torchao
+        return XnnpackPartitioner()
+
+    @override
+    def prepared(self, program: "ExportedProgram", calibration: "Array | None") -> "ExportedProgram":
+        return program if self.precision.name == "fp32" else _quantized(program, calibration)
+
+    @override
+    def passes(self) -> list[Any]:
+        return [_drop_idle_expands()]
 
     @override
     def load(self, path: Path, threads: int = 1) -> Runner:

@@ -7,13 +7,14 @@ The packages are large and pin others, hence an environment. Nothing here is imp
 
 import os
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from distill.core.packages.environment import Environment
-from export.artifact import Tower
+from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class LiteRt(Target):
     @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
+    ) -> Operations:
         _quieten()
         import litert_torch
         import torch
@@ -66,13 +67,14 @@ class LiteRt(Target):
             model = litert_torch.convert(Named(program.module()), sample_kwargs={INPUT_NAMES[tower]: example})
         if self.precision.name == "fp32":
             model.export(str(path))
-            return
+            return _operations(path)
         whole = path.with_name(f"whole-{path.name}")
         try:
             model.export(str(whole))
             _quantize(whole, path, self.precision.name, tower, calibration)
         finally:
             whole.unlink(missing_ok=True)
+        return _operations(path)
 
     @override
     def load(self, path: Path, threads: int = 1) -> Runner:
@@ -91,6 +93,16 @@ class LiteRt(Target):
             return np.array(run(**{given: value.astype(dtype, copy=False)})[made], dtype=np.float32)
 
         return call
+
+
+def _operations(path: Path) -> Operations:
+    """What the interpreter is to run, before it hands anything to a delegate."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = Interpreter(
+        model_path=str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    return Operations(dict(Counter(item["op_name"] for item in plain._get_ops_details())))
 
 
 def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibration: "Array | None") -> None:

@@ -2,12 +2,13 @@
 (`export.targets.parts.onnx_precision`)."""
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from export.artifact import Tower
+from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Onnx(Target):
     @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
-    ) -> None:
+    ) -> Operations:
         import torch
 
         with warnings.catch_warnings():
@@ -72,6 +73,7 @@ class Onnx(Target):
 
             model = at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration)
         path.write_bytes(model.SerializeToString(deterministic=True))
+        return Operations(dict(Counter(node.op_type for node in model.graph.node)))
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:

@@ -109,7 +109,12 @@ def make_files(tmp_path: Path) -> Callable[..., Any]:
         for tower, (nearest, other) in reports.items():
             (folder / f"{tower}.mlpackage").write_text("x")
             parity = {"checked_by": "x", "cosine_min": nearest, "cosine_mean": 1.0, "top1_agreement": 1.0, "samples": 4}
-            result[tower] = {"parity": {**parity, "order_cosine_min": other}, "convert_s": 1.0, "check_s": 1.0}
+            result[tower] = {
+                "parity": {**parity, "order_cosine_min": other},
+                "operations": {},
+                "convert_s": 1.0,
+                "check_s": 1.0,
+            }
         zeros = np.zeros((1, 4), np.float32)
         reference = Reference(np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 4), np.int32), zeros, zeros)
         return SimpleNamespace(result=lambda: result, folder=folder), reference, work

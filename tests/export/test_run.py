@@ -186,7 +186,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
             shutil.copy(finished / f"{tower}.onnx", job["folder"])
         parity = {"checked_by": "x", "cosine_mean": 1.0, "top1_agreement": 1.0, "samples": 12}
         towers = {
-            tower: {"parity": {**parity, "cosine_min": cosine}, "convert_s": 1.0, "check_s": 1.0}
+            tower: {"parity": {**parity, "cosine_min": cosine}, "operations": {}, "convert_s": 1.0, "check_s": 1.0}
             for tower, cosine in (("image", 0.99999), ("text", 0.9998))
         }
         Path(job["result"]).write_text(json.dumps(towers))
