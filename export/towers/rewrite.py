@@ -135,6 +135,37 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
+class FixedRope(nn.Module):
+    """Rotary position embeddings of one grid, computed once, with the interface that timm's blocks use."""
+
+    embedding: Tensor
+
+    def __init__(self, embedding: Tensor, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.feat_shape = grid
+        self.register_buffer("embedding", embedding)
+
+    def get_embed(self, shape: Any = None, dtype: Any = None) -> Tensor:
+        """[N, 2 * dim]."""
+        return self.embedding
+
+
+def fix_input_size(visual: nn.Module, size: int) -> None:
+    """Make a timm ViT that takes images of any size one that takes `size` x `size`, in place. Computes the same.
+
+    It would resize its position embeddings at every call, of the right size too while it is exported, and no mobile runtime
+    has that resizing.
+    """
+    trunk: Any = getattr(visual, "trunk", None)
+    if not getattr(trunk, "dynamic_img_size", False) or not hasattr(trunk, "set_input_size"):
+        return
+    trunk.set_input_size(img_size=(size, size))
+    trunk.dynamic_img_size, trunk.patch_embed.flatten = False, True
+    if getattr(trunk, "rope", None) is not None:
+        grid = trunk.patch_embed.grid_size
+        trunk.rope = FixedRope(trunk.rope.get_embed(shape=grid), grid)
+
+
 def rewrite_for_export(module: nn.Module) -> None:
     """Rewrite `module` in place: convolutions absorb the BatchNorm behind them, other BatchNorms become `ScaleShift`,
     fused attention becomes plain. `module` must be in eval mode and already reparameterized. Computes the same."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
-from export.towers.rewrite import rewrite_for_export, unit_length
+from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
 from export.towers.text import text_tower
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, nn.Module]:
     for parameter in clip.parameters():
         parameter.requires_grad_(False)
     clip = reparameterize_model(clip, inplace=True)
+    fix_input_size(clip.visual, student.image_size)
     try:
         rewrite_for_export(clip)
     except ValueError as error:

@@ -45,6 +45,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "custom_text": True,
         "text": {"pool_type": "last"},
     },
+    "timm vit of any image size, rotary (DINOv3)": {
+        "vision": {"timm_model_name": "vit_tiny_patch16_dinov3_qkvb", "timm_pool": "avg", "image_size": 64},
+    },
     "timm vit": {"vision": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": None, "image_size": 160}},
 }
 
@@ -67,6 +70,17 @@ def test_towers_equal_the_student(
         assert not getattr(module, "fused_attn", False)
         assert not module.training
     assert not any(p.requires_grad for tower in (image, text) for p in tower.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name.startswith("timm vit")])
+def test_a_vit_of_any_image_size_is_exported_for_one(name: str, make_student: Callable[..., Student]) -> None:
+    """timm resizes position embeddings bicubically at every call, and while it exports those of the right size too."""
+    student = make_student(**ARCHITECTURES[name])
+    assert student.clip.visual.trunk.dynamic_img_size
+    image, _ = deployable_towers(student)
+    program = torch.export.export(image, (torch.rand(1, 3, student.image_size, student.image_size),))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in targets if any(word in name for word in ("upsample", "interpolate", "cos.", "sin."))]
 
 
 def test_fastvit_is_reparameterized(fastvit: Student) -> None:
