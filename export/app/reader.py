@@ -3,6 +3,7 @@
 Left out: photos to pixels (`distill.evaluation.evalset.pixels`, by the words of the record), running the towers.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from export.app.tokenizer import CLEANING
 def tokenizer_of(folder: Path, block: dict[str, Any]) -> Callable[[list[str]], Array]:
     """b captions -> int32 [b, L], by the files of an exported folder and the block "tokenizer" of its record.
 
-    Raises DistillError for a folder from before exports had such a block.
+    Raises DistillError for a folder whose block is not as exports have it now.
     """
-    if not block:
+    rules = [rule.get("rule") if isinstance(rule, dict) else rule for rule in block.get("cleaning", [])]
+    named = [name for name, known in CLEANING.items() if known == rules]
+    if not named:
         raise DistillError(
-            f"{str(folder)!r} says nothing of its tokenizer: it was made by an older version. Export again."
+            f"{str(folder)!r} says nothing of its tokenizer that can be read here: it was made by an older version, or by "
+            "other hands. Export again."
         )
     import_open_clip()
     from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
-    cleaning = next(name for name, steps in CLEANING.items() if steps == block["cleaning"]).removeprefix("_clean_")
+    cleaning = named[0].removeprefix("_clean_")
     length = int(block["context_length"])
     if block["kind"] == "clip-bpe":
         pairs = SimpleTokenizer(str(folder / block["files"]["open_clip"]), context_length=length, clean=cleaning)
@@ -35,6 +39,24 @@ def tokenizer_of(folder: Path, block: dict[str, Any]) -> Callable[[list[str]], A
     from tokenizers import Tokenizer
 
     clean, whole = get_clean_fn(cleaning), Tokenizer.from_file(str(folder / block["files"]["tokenizers"]))
-    return lambda captions: np.asarray(
-        [row.ids for row in whole.encode_batch([clean(caption) for caption in captions])], dtype=np.int32
-    )
+
+    def rows(captions: list[str]) -> Array:
+        ids = [row.ids for row in whole.encode_batch([clean(caption) for caption in captions])]
+        return np.asarray([_finished(row, block["after"]) for row in ids], dtype=np.int32)
+
+    return rows
+
+
+def _finished(ids: list[int], steps: list[str]) -> list[int]:
+    """A row of ids after the steps that tokenizer.json cannot do, in the words of `export.app.tokenizer`."""
+    for step in steps:
+        first, *others = map(int, re.findall(r"\d+", step))
+        if step.startswith("replace"):
+            ids = [others[0] if i == first else i for i in ids]
+        elif step.startswith("fill up"):
+            ids = [*ids, *[first] * (others[0] - len(ids))]
+        elif others:  # put one before and one behind
+            ids = [first, *ids, *others]
+        else:  # put one behind
+            ids = [*ids, first]
+    return ids

@@ -19,6 +19,7 @@ from distill.evaluation.evalset import pixels as prepared
 from export.app.golden import LARGEST_PHOTO_BYTES, MEANINGS, probabilities, write_golden
 from export.app.kit import FOLDER, AppKit
 from export.app.preprocess import preprocess_block
+from export.app.reader import tokenizer_of
 from export.app.tokenizer import write_tokenizer
 from students.spec import StudentSpec
 from students.student import Student, build_student
@@ -195,8 +196,12 @@ def test_a_tokenizer_of_hugging_face(tmp_path: Path) -> None:
     library = Tokenizer.from_file(str(folder / block["files"]["tokenizers"]))
     for text in ("a red circle", "red", "", "a red circle a red circle"):
         assert library.encode(text).ids == theirs([text])[0].tolist()
+    captions = ["a red circle", "red", "", "a red circle a red circle"]
+    assert np.array_equal(tokenizer_of(folder, block)(captions), theirs(captions))
     theirs.strip_sep_token = True
-    assert write_tokenizer(theirs, 6, None, folder)["after"] == ["replace 3 by 0"]
+    block = write_tokenizer(theirs, 6, None, folder)
+    assert block["after"] == ["replace 3 by 0"]
+    assert np.array_equal(tokenizer_of(folder, block)(captions), theirs(captions))
     for text in ("a red circle", "a red circle a red circle"):
         assert [0 if i == 3 else i for i in library.encode(text).ids] == theirs([text])[0].tolist()
 
@@ -227,6 +232,13 @@ def test_a_tokenizer_that_makes_rows_of_its_own(tmp_path: Path) -> None:
     for text in ("a red circle", "", "a red circle a red circle a"):
         ids = [3, *library.encode(text).ids, 4]
         assert [*ids, *[0] * (7 - len(ids)), 2] == theirs([text])[0].tolist()
+        assert np.array_equal(tokenizer_of(tmp_path, block)([text]), theirs([text]))
+
+
+@pytest.mark.parametrize("block", [{}, {"cleaning": ["collapse white space"]}, {"cleaning": [{"rule": "shout"}]}])
+def test_a_record_that_is_not_ours_is_refused(tmp_path: Path, block: dict[str, Any]) -> None:
+    with pytest.raises(DistillError, match="Export again"):
+        tokenizer_of(tmp_path, block)
 
 
 @pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
@@ -238,8 +250,10 @@ def test_cleaning_as_the_model_wants_it(tmp_path: Path, clean: str) -> None:
     block = write_tokenizer(theirs, 16, None, tmp_path)
     assert block["lower_case"] is (clean != "whitespace")
     own, library = app_reader.Words(tmp_path, block), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = tokenizer_of(tmp_path, block)
     for text in [*ODD, "A_b, (c) [d]! `e` {f} ~g~"]:
         assert np.array_equal(own.row(text), theirs([text]).numpy()), text
+        assert np.array_equal(again([text]), theirs([text]).numpy()), text
     for text in [*PLAIN, "A_b, (c) [d]! `e` {f} ~g~"]:
         if clean == "whitespace" and "START" in text:
             continue  # to open_clip a marker in capitals is one word, to the library three
