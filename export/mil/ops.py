@@ -1,8 +1,8 @@
 """The operations of Apple's MIL that our towers convert to, each as a few lines of torch in float32.
 
 Meanings and defaults: coremltools' operation documentation (coremltools.converters.mil.mil.ops.defs). Left out:
-compressed weights, control flow, state, pooling, everything our students do not produce; a program that holds one is
-"not checked".
+compressed weights (`export.mil.compressed`), what only other image towers need (`export.mil.vision_ops`), control flow, state;
+a program that holds an operation of no list is "not checked".
 """
 
 from collections.abc import Callable
@@ -156,18 +156,21 @@ def _conv(a: Arguments) -> Tensor:
         pairs = a.constant("pad")  # begin and end, first axis first; torch wants the last axis first
         x = F.pad(x, [pairs[2 * axis + end] for axis in reversed(range(axes)) for end in (0, 1)])
     elif padding != "valid":
-        x = _pad_same(x, list(weight.shape[2:]), strides, dilations, lower=padding == "same_lower")
+        x = pad_same(x, list(weight.shape[2:]), strides, dilations, lower=padding == "same_lower")
     geometry = {"stride": strides, "dilation": dilations, "groups": a.constant("groups", 1)}
     return conv(x, weight, a.optional("bias"), geometry, *a.sums)
 
 
-def _pad_same(x: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool) -> Tensor:
+def pad_same(
+    x: Tensor, kernel: list[int], strides: list[int], dilations: list[int], lower: bool, filler: float = 0.0
+) -> Tensor:
+    """`x` padded with `filler`, so that a window on every stride fits; an odd place goes behind, or with `lower` before."""
     pads = []
     for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
         total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
         small, large = total // 2, total - total // 2
         pads.append((large, small) if lower else (small, large))
-    return F.pad(x, [side for pair in reversed(pads) for side in pair])
+    return F.pad(x, [side for pair in reversed(pads) for side in pair], value=filler)
 
 
 @_op("batch_norm")

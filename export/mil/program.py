@@ -17,7 +17,10 @@ from distill.core.arrays import Array
 from export.mil.compressed import EXPANSIONS
 from export.mil.coremltools import import_coremltools
 from export.mil.ops import OPS, Arguments
+from export.mil.vision_ops import VISION_OPS
 from export.target import NotCheckedError
+
+KNOWN = {**OPS, **VISION_OPS}
 
 
 class MilProgram:
@@ -39,10 +42,10 @@ class MilProgram:
         loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
         function = loaded.functions["main"]
         known = [op for op in function.operations if op.op_type != "const"]
-        unknown = sorted({op.op_type for op in known} - {*OPS, *EXPANSIONS})
+        unknown = sorted({op.op_type for op in known} - {*KNOWN, *EXPANSIONS})
         if unknown:
             raise NotCheckedError(f"not checked: op {', '.join(unknown)}")
-        self.operations = [op for op in known if op.op_type in OPS]
+        self.operations = [op for op in known if op.op_type in KNOWN]
         self._compressed = {op.outputs[0]: op for op in known if op.op_type in EXPANSIONS}
         (self.input,) = function.inputs.values()
         (self.output,) = function.outputs
@@ -55,7 +58,7 @@ class MilProgram:
         for op in self.operations:
             made = type_name(op.outputs[0])
             sums = (blocks, lambda x, made=made: rounded(x, made))
-            result = OPS[op.op_type](Arguments(op, lambda variable: self._value(variable, values), sums))
+            result = KNOWN[op.op_type](Arguments(op, lambda variable: self._value(variable, values), sums))
             for variable, item in zip(op.outputs, result if isinstance(result, tuple) else (result,), strict=True):
                 values[variable] = rounded(item, type_name(variable))
         return values[self.output].float().numpy()  # type: ignore[no-any-return]

@@ -72,7 +72,7 @@ class CoreMl(Target):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy and torch deprecations inside coremltools
             model = ct.convert(
-                program.run_decompositions({}),
+                _without_aliases(program.run_decompositions({})),
                 minimum_deployment_target=ct.target.iOS18 if self.precision.name == "p4" else ct.target.iOS17,
                 compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
                 # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
@@ -138,6 +138,18 @@ def _count(spec: Any) -> dict[str, int]:
     function = spec.mlProgram.functions["main"]
     block = function.block_specializations[function.opset]
     return dict(Counter(item.type for item in block.operations if item.type != "const"))
+
+
+def _without_aliases(program: "ExportedProgram") -> "ExportedProgram":
+    """The program without nodes that only name another one again, which coremltools does not know (attention pools have some)."""
+    import torch
+
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target == torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    return program
 
 
 def _settle_package(path: Path, spec: bytes) -> None:

@@ -1,6 +1,7 @@
 """Core ML at every precision: what is stored, how near it comes, and that a palette is a good one."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from distill.core.errors import UsageError
 from export.artifact import hash_path, size_of
 from export.mil.coremltools import import_coremltools
 from export.target import get_target
+from export.targets.coreml import _without_aliases
 from export.targets.parts.coreml_weights import palette
 from export.towers.parity import Reference, check_file
 from export.towers.tower import deployable_towers
@@ -87,3 +89,20 @@ def test_each_precision_is_stored_and_checked(student: Student, pixels: np.ndarr
     get_target("coreml").at("p4").convert(program, "image", again)
     assert hash_path(again) == hash_path(tmp_path / "p4.mlpackage")
     shutil.rmtree(again)
+
+
+def test_names_that_mean_another_node_are_taken_away() -> None:
+    """SigLIP's attention pool has aten.alias, which coremltools does not convert."""
+
+    class Named(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.aten.alias(torch.ops.aten.alias(x) * 2) + 1
+
+    x = torch.arange(6.0)[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecating its own internals
+        program = torch.export.export(Named(), (x,)).run_decompositions({})
+        assert "alias" in str(program.graph)
+        without = _without_aliases(program)
+        assert "alias" not in str(without.graph)
+        assert torch.equal(without.module()(x), x * 2 + 1)
