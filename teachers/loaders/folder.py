@@ -5,6 +5,7 @@ from pathlib import Path
 
 from distill.core.clip.folder import CONFIG_FILE, is_clip_folder
 from distill.core.errors import DistillError
+from teachers.open_clip.transformers_form import KINDS, model_type
 from teachers.spec import TeacherSpec
 from teachers.teacher import TEACHER_LOADERS, Teacher, TeacherLoader
 
@@ -12,7 +13,7 @@ _PACKAGE = "package:"  # a source "package:FOLDER" lies in the installed package
 
 
 def _spec(path: Path) -> TeacherSpec | None:
-    if not is_clip_folder(path):
+    if not is_clip_folder(path) and model_type(path) not in KINDS:
         return None
     from teachers.open_clip.folder import folder_spec
 
@@ -35,4 +36,5 @@ def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:
         return load_folder(path, spec, random_weights=random_weights, seed=seed)
 
 
-TEACHER_LOADERS.register("folder")(TeacherLoader(_load, spec_of_folder=_spec, holds=f"{CONFIG_FILE} (a CLIP)"))
+_HOLDS = f"{CONFIG_FILE} (a CLIP) nor a CLIP or SigLIP of the transformers package"
+TEACHER_LOADERS.register("folder")(TeacherLoader(_load, spec_of_folder=_spec, holds=_HOLDS))

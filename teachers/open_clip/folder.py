@@ -1,14 +1,15 @@
 """A CLIP folder (see `distill.core.clip.folder`) as a frozen teacher: a teacher or a student trained here.
 
-A repository of open_clip weights copied from the Hub is read too (no card: its licence is reported as unknown).
+Repositories copied from the Hub are read too: of open_clip's weights, and of CLIPs and SigLIPs of the transformers package. They
+have no card of ours: the licence is the one that their README states.
 """
 
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from distill.core.atomic import sha256_file
-from distill.core.clip.checkpoint import load_weights
+from distill.core.atomic import sha256_file, sha256_json
+from distill.core.clip.checkpoint import load_weights, read_checkpoint
 from distill.core.clip.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -16,6 +17,7 @@ from distill.core.clip.folder import (
     HUB_SAFETENSORS,
     WEIGHTS_FILE,
     built_here,
+    is_clip_folder,
     merges_of,
     read_card,
     read_config,
@@ -25,6 +27,13 @@ from distill.core.clip.folder import (
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
 from teachers.open_clip.teacher import LoadedClip, OpenClipTeacher, Preprocess
+from teachers.open_clip.transformers_form import (
+    licence_of,
+    model_type,
+    open_clip_config,
+    open_clip_state,
+    weights_of,
+)
 from teachers.spec import TeacherSpec
 
 
@@ -44,7 +53,7 @@ def load_folder(
     """
     from teachers.open_clip.model import build_unfilled, fill_random
 
-    config, own = read_config(path), folder_spec(path)
+    config, own = _config(path), folder_spec(path)
     model_cfg = config["model_cfg"]
     if spec is not None:
         own = replace(spec, width=own.width, image_size=own.image_size, kind=own.kind)
@@ -66,8 +75,9 @@ def load_folder(
 
 def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:
     """The facts in a folder's configuration and card; reads no weights. `name` defaults to the card's."""
-    config = read_config(path)
+    config = _config(path)
     card = read_card(path)
+    stated = licence_of(path) or "unknown: the folder has no card"
     model_cfg = config["model_cfg"]
     kind = card.get("kind") or ("sigmoid" if model_cfg.get("init_logit_bias") is not None else "softmax")
     if kind not in ("softmax", "sigmoid"):
@@ -84,9 +94,14 @@ def folder_spec(path: Path, name: str | None = None) -> TeacherSpec:
         image_size=int(size[0] if isinstance(size, list) else size),
         logit_scale=None,
         kind=cast(Literal["softmax", "sigmoid"], kind),
-        licence=str(card.get("licence", "unknown: the folder has no card")),
+        licence=str(card.get("licence", stated)),
         commercial=bool(card.get("commercial", False)),
     )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The configuration in a folder, in open_clip's words whoever saved it."""
+    return read_config(path) if is_clip_folder(path) else open_clip_config(path)
 
 
 def _preprocess(config: dict[str, Any], size: int) -> Preprocess:
@@ -119,9 +134,23 @@ def _load_weights(model: Any, path: Path) -> str:
     from teachers.open_clip.model import load_checkpoint
 
     file = path / WEIGHTS_FILE
+    if not is_clip_folder(path):
+        return _load_transformers(model, path)
     what = f"the model of {path / CONFIG_FILE}"
     for published in (path / HUB_SAFETENSORS, path / HUB_BIN):  # a folder copied from the Hub as it is
         if published.is_file() and not file.is_file():
             return load_checkpoint(model, published, what=what)
     load_weights(model, read_state(path), path=file, what=what)
     return sha256_file(file)
+
+
+def _load_transformers(model: Any, path: Path) -> str:
+    """Weights that the transformers package saved; returns the SHA-256 of the file, of several over their hashes."""
+    state: dict[str, Any] = {}
+    files = weights_of(path)
+    for file in files:
+        state |= read_checkpoint(file)
+    kind, custom_text = model_type(path), type(model).__name__ != "CLIP"
+    load_weights(model, open_clip_state(state, kind, custom_text), path=files[0], what=f"the {kind} of {path}")
+    hashes = [sha256_file(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else sha256_json(hashes)
