@@ -68,6 +68,29 @@ def test_what_was_never_apart_has_no_centred_cosine() -> None:
     assert compare(same[:1], same[:1], same, "").centred_cosine_min is None
 
 
+@pytest.mark.parametrize(("each", "run"), [(1.0, 4), (3.0, 2), (100.0, 1), (0.1, 6)])
+def test_a_slow_runtime_is_shown_as_many_samples_as_its_time_allows(
+    each: float, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is the test's: every call takes `each` seconds, and none is begun after three."""
+    now = 50.0
+
+    def slow(value: np.ndarray) -> np.ndarray:
+        nonlocal now
+        now += each
+        return value
+
+    monkeypatch.setattr("export.towers.parity.time.monotonic", lambda: now)
+    eager = _unit(np.random.default_rng(0).normal(size=(6, 8)))
+    assert np.array_equal(run_all(slow, eager, 3.0), eager[:run])
+    assert np.array_equal(run_all(slow, eager), eager)
+    target = get_target("onnx")
+    monkeypatch.setattr(type(target), "check_seconds", 3.0)
+    monkeypatch.setattr(type(target), "load", lambda *_: slow)
+    report = check_file(target, Path("none"), "image", Reference(eager, eager, eager, eager))
+    assert (report.samples, report.cosine_min) == (run, pytest.approx(1))
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_broken_embeddings_agree_with_nothing(value: float) -> None:
     eager = np.eye(4, dtype=np.float32)
