@@ -68,6 +68,8 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         named = as_disk_error(error, path)
+        if isinstance(named, OSError) and PARTIAL in str(named.filename):
+            named.filename = str(path)  # what people know, not the temporary name
         if named is error:
             raise
         raise named from error

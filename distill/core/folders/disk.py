@@ -46,15 +46,15 @@ def as_disk_error(error: Exception, path: Path) -> Exception:
 
 
 class Writing(io.RawIOBase):
-    """A file whose first failed write is kept: torch hides it behind a failed check of its own.
+    """A file whose first failed write is kept: torch hides it, even a Ctrl-C, behind a failed check of its own.
 
     Attributes:
-        failed: that OSError, or None.
+        failed: what the write raised, or None.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.failed: OSError | None = None
+        self.failed: BaseException | None = None
 
     def writable(self) -> bool:
         """Yes."""
@@ -64,6 +64,6 @@ class Writing(io.RawIOBase):
         """Write all of `data`."""
         try:
             return self._file.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.failed = self.failed or error
             raise

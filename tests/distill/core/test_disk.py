@@ -93,6 +93,39 @@ def test_a_finished_checkpoint_outlives_one_that_does_not_fit(tmp_path):
     assert checkpoint.latest(tmp_path).step == 1
 
 
+def test_a_temporary_name_is_not_told(tmp_path):
+    with pytest.raises(OSError, match="Read-only") as failed, atomic.staged_file(tmp_path / "report.md") as temporary:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(temporary))
+    assert f"'{tmp_path / 'report.md'}'" in disk_message(failed.value)
+
+
+def test_ctrl_c_while_the_optimizer_is_written_is_ctrl_c(tmp_path, monkeypatch):
+    class Interrupted:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, data):
+            if self.file.tell() > 1000:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+    module = torch.nn.Linear(1000, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 1000)).sum().backward()
+    optimizer.step()
+    opened = lambda path, mode: Interrupted(open(path, mode))  # noqa: E731, SIM115 - closed by its __exit__
+    monkeypatch.setattr(checkpoint, "open", opened, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 1, module, optimizer, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
     for error in (ValueError("(os error 28)x"), OSError(errno.ENOENT, "gone"), OSError("no number")):
         assert disk_message(error) == ""
