@@ -1,7 +1,7 @@
 """The operations of Apple's MIL that our towers convert to, each as a few lines of torch in float32.
 
 Meanings and defaults: coremltools' operation documentation (coremltools.converters.mil.mil.ops.defs). Left out:
-compressed weights (`export.mil.compressed`), what only other image towers need (`export.mil.vision_ops`), control flow, state;
+compressed weights (`export.mil.compressed`), what only other models need (`export.mil.further_ops`), control flow, state;
 a program that holds an operation of no list is "not checked".
 """
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from distill.core.arrays import Array
 from export.mil.compressed import EXPANSIONS
 from export.mil.coremltools import import_coremltools
+from export.mil.further_ops import FURTHER_OPS
 from export.mil.ops import OPS, Arguments
-from export.mil.vision_ops import VISION_OPS
 from export.target import NotCheckedError
 
-KNOWN = {**OPS, **VISION_OPS}
+KNOWN = {**OPS, **FURTHER_OPS}
 
 
 class MilProgram:

@@ -67,7 +67,7 @@ def test_fp16_overflows_where_fp16_does(tmp_path: Path) -> None:
 
 def test_unknown_operations_are_named(tmp_path: Path) -> None:
     def body(x: object) -> object:
-        return mb.cumsum(x=mb.atan(x=x), axis=1)
+        return mb.cosh(x=mb.atan(x=x))
 
-    with pytest.raises(NotCheckedError, match="not checked: op atan, cumsum"):
+    with pytest.raises(NotCheckedError, match="not checked: op atan, cosh"):
         MilProgram(_save(tmp_path / "m.mlpackage", body, "FLOAT32"))

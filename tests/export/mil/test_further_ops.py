@@ -1,4 +1,4 @@
-"""Operations of other image towers: against coremltools' own evaluation where it has one, else torch's modules or loops."""
+"""Operations of other models: against coremltools' own evaluation where it has one, else torch's modules or loops."""
 
 import itertools
 from types import SimpleNamespace
@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from export.mil.coremltools import import_coremltools
+from export.mil.further_ops import FURTHER_OPS
 from export.mil.ops import Arguments
 from export.mil.program import constant
-from export.mil.vision_ops import VISION_OPS
 
 ct = import_coremltools()
 from coremltools.converters.mil.mil import Builder as mb  # noqa: E402
@@ -23,7 +23,7 @@ X = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 
 def ours(name: str, **given: Any) -> np.ndarray:
     arguments = {key: value if isinstance(value, str) else np.asarray(value) for key, value in given.items()}
-    return VISION_OPS[name](Arguments(SimpleNamespace(inputs=arguments), constant)).numpy()
+    return FURTHER_OPS[name](Arguments(SimpleNamespace(inputs=arguments), constant)).numpy()
 
 
 BY_COREMLTOOLS: dict[str, dict[str, Any]] = {
@@ -31,11 +31,15 @@ BY_COREMLTOOLS: dict[str, dict[str, Any]] = {
     "cos": {"x": X},
     "elu": {"x": X, "alpha": np.float32(0.5)},
     "floor": {"x": X},
+    "floor_div": {"x": X * 7, "y": np.float32(2)},
+    "gather_along_axis": {"x": X, "indices": np.array([[[2, 0, 1, -1]], [[0, 0, 1, 2]]], np.int32), "axis": 1},
     "leaky_relu": {"x": X, "alpha": np.float32(0.3)},
     "log": {"x": np.abs(X) + 0.1, "epsilon": np.float32(0.01)},
     "pad": {"x": X, "pad": [1, 0, 2, 3], "mode": "constant", "constant_val": np.float32(5)},
+    "mod": {"x": X * 7, "y": np.float32(2)},
     "prelu": {"x": X[None].transpose(0, 2, 1, 3), "alpha": np.array([0.1, 0.2, 0.3], np.float32)},
     "relu6": {"x": X * 5},
+    "reverse": {"x": X, "axes": [0, 2]},
     "sigmoid_hard": {"x": X * 4, "alpha": np.float32(0.3), "beta": np.float32(0.4)},
     "sign": {"x": X},
     "sin": {"x": X},
@@ -51,6 +55,19 @@ def test_against_coremltools(name: str) -> None:
         expected = getattr(mb, name)(**given).val
     assert expected is not None, "coremltools did not evaluate it"
     np.testing.assert_allclose(ours(name, **given), expected, atol=2e-6, rtol=2e-6)
+
+
+def test_places_by_several_indices() -> None:
+    found = ours("gather_nd", x=X, indices=np.array([[1, 2], [0, 0], [1, 0]], np.int32))
+    assert np.array_equal(found, np.stack([X[1, 2], X[0, 0], X[1, 0]]))
+
+
+def test_running_sums() -> None:
+    x = np.arange(1, 5, dtype=np.int32)
+    for exclusive, reverse, expected in (
+        (False, False, [1, 3, 6, 10]), (True, False, [0, 1, 3, 6]), (False, True, [10, 9, 7, 4]), (True, True, [9, 7, 4, 0]),
+    ):  # fmt: skip
+        assert ours("cumsum", x=x, axis=0, exclusive=exclusive, reverse=reverse).tolist() == expected
 
 
 def test_defaults_are_those_of_the_documentation() -> None:
@@ -129,5 +146,5 @@ def test_the_grid_without_half_pixels() -> None:
 
 
 def test_every_operation_is_tested() -> None:
-    elsewhere = {"max_pool", "avg_pool", "upsample_bilinear", "upsample_nearest_neighbor"}
-    assert set(VISION_OPS) == set(BY_COREMLTOOLS) | elsewhere
+    elsewhere = {"cumsum", "gather_nd", "max_pool", "avg_pool", "upsample_bilinear", "upsample_nearest_neighbor"}
+    assert set(FURTHER_OPS) == set(BY_COREMLTOOLS) | elsewhere

@@ -1,4 +1,4 @@
-"""MIL operations that image towers other than our students' convert to: pooling, upsampling, padding, activations.
+"""MIL operations that models other than our students convert to: pooling, upsampling, padding, activations, look-ups.
 
 As in `export.mil.ops`: a few lines of torch in float32 each, meanings and defaults from coremltools' documentation.
 """
@@ -13,15 +13,18 @@ from torch.nn import functional as F
 
 from export.mil.ops import Arguments, pad_same
 
-VISION_OPS: dict[str, Callable[[Arguments], Tensor]] = {
+FURTHER_OPS: dict[str, Callable[[Arguments], Tensor]] = {
     "ceil": lambda a: a.tensor("x").ceil(),
     "cos": lambda a: a.tensor("x").cos(),
     "elu": lambda a: F.elu(a.tensor("x"), a.constant("alpha", 1.0)),
     "floor": lambda a: a.tensor("x").floor(),
+    "floor_div": lambda a: torch.div(a.tensor("x"), a.tensor("y"), rounding_mode="floor"),
     "leaky_relu": lambda a: F.leaky_relu(a.tensor("x"), a.constant("alpha", 0.01)),
     "log": lambda a: torch.log(a.tensor("x") + a.constant("epsilon", 1e-45)),
+    "mod": lambda a: torch.remainder(a.tensor("x"), a.tensor("y")),
     "prelu": lambda a: F.prelu(a.tensor("x"), a.tensor("alpha")),
     "relu6": lambda a: F.relu6(a.tensor("x")),
+    "reverse": lambda a: a.tensor("x").flip(a.constant("axes", list(range(a.tensor("x").dim())))),
     "sigmoid_hard": lambda a: (a.constant("alpha", 0.2) * a.tensor("x") + a.constant("beta", 0.5)).clamp(0, 1),
     "sign": lambda a: a.tensor("x").sign(),
     "sin": lambda a: a.tensor("x").sin(),
@@ -32,10 +35,32 @@ VISION_OPS: dict[str, Callable[[Arguments], Tensor]] = {
 
 def _op(name: str) -> Callable[[Callable[[Arguments], Tensor]], Callable[[Arguments], Tensor]]:
     def add(function: Callable[[Arguments], Tensor]) -> Callable[[Arguments], Tensor]:
-        VISION_OPS[name] = function
+        FURTHER_OPS[name] = function
         return function
 
     return add
+
+
+@_op("gather_along_axis")
+def _gather_along_axis(a: Arguments) -> Tensor:
+    x, indices, axis = a.tensor("x"), a.tensor("indices").long(), a.constant("axis", 0)
+    return torch.take_along_dim(x, torch.where(indices < 0, indices + x.shape[axis], indices), axis)
+
+
+@_op("gather_nd")
+def _gather_nd(a: Arguments) -> Tensor:
+    if a.constant("batch_dims", 0):
+        raise NotImplementedError("gather_nd with batch_dims")
+    return a.tensor("x")[tuple(a.tensor("indices").long().unbind(-1))]
+
+
+@_op("cumsum")
+def _cumsum(a: Arguments) -> Tensor:
+    x, axis = a.tensor("x"), a.constant("axis", 0)
+    x = x.flip(axis) if a.constant("reverse", False) else x
+    total = x.cumsum(axis).to(x.dtype)
+    total = total - x if a.constant("exclusive", False) else total
+    return total.flip(axis) if a.constant("reverse", False) else total
 
 
 @_op("max_pool")
