@@ -24,13 +24,13 @@ COMPILED = ("_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_checkpoint
 PARALLEL = "module"  # DataParallel, DistributedDataParallel and torch's AveragedModel, each of which adds one
 COUNTER = "n_averaged"  # AveragedModel's own
 FOLDED = "reparam_conv"  # what timm's and Apple's reparameterization leaves in place of MobileOne and RepMixer branches
-LAYOUTS = {  # first parts of names, all of which occur -> whose they are
-    ("vision_model", "text_model"): "the transformers package (CLIPModel, SiglipModel); open_clip names them otherwise",
+LAYOUTS = {  # first parts of names, all of which occur -> whose they are, and what to do
+    ("vision_model", "text_model"): "the transformers package. Name the folder that it lies in, beside its config.json",
     (
         "image_encoder",
         "text_encoder",
-    ): "Apple's ml-mobileclip; of these, S1, S2 and B are converted here, and S0 is not",
-    ("optimizer",): "a training program's state, without the model's weights",
+    ): "Apple's ml-mobileclip, of which S1, S2 and B are converted here. Take open_clip's file",
+    ("optimizer",): "a training program's state, without the model's weights. Name the file of the model",
 }
 
 
@@ -177,7 +177,7 @@ def _misnamed(have: Shapes, want: Shapes) -> str:
     firsts = {name.split(".")[0] for name in have}
     for parts, whose in LAYOUTS.items():
         if set(parts) <= firsts and not set(parts) & {name.split(".")[0] for name in want}:
-            return f"its names are those of {whose}. Convert it, or load the model that it belongs to."
+            return f"its names are those of {whose}."
     return ""
 
 
