@@ -18,7 +18,8 @@ from pathlib import Path
 
 
 def call(out: Path, more: list[str]) -> list[str]:
-    return [sys.executable, "-m", "distill", "run", "--out", str(out), *more]
+    """A call that may also begin the run: with --resume alone it could only go on with one."""
+    return [sys.executable, "-m", "distill", "run", "--data", "rendered:train=2048", "--out", str(out), *more]
 
 
 def log_bytes(out: Path) -> int:
