@@ -263,6 +263,8 @@ def _show_exported(done: Any) -> None:
 def export(
     model: Annotated[str, typer.Argument(help="A run, or any CLIP: a folder, open_clip:MODEL/TAG or @CHECKPOINT, a teacher.")],
     target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
+    max_drop: Annotated[float | None, typer.Option(help="With --precision auto: points that a file may lose.")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="With --precision auto: megabytes of both towers.")] = None,
     overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files of any CLIP, parity proven on them."""

@@ -15,6 +15,19 @@ class ExportSettings(Strict):
     precisions: tuple[str, ...] = Field(
         (), description="for the targets that name none: every one of these; empty = each target's usual one"
     )
+    max_drop: float = Field(
+        0.5,
+        ge=0,
+        description='with precision "auto": points of R@1 and top-1 that a file may lose to the eager student',
+    )
+    max_mb: float | None = Field(
+        None,
+        gt=0,
+        description='with precision "auto": megabytes of both towers; the most exact that fits; None = the smallest',
+    )
+    auto_samples: int = Field(
+        500, ge=16, description='with precision "auto": evaluation images that files are judged on'
+    )
     min_cosine: float = Field(
         0.999, ge=-1, le=1, description="of every sample, for fp16; fp32 must come a hundred times nearer to 1"
     )

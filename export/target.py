@@ -66,6 +66,7 @@ PRECISIONS: dict[str, Precision] = {
         Precision("w8a16", "weights int8, activations int16 with learned scales", "quantized", calibrated=True),
     )
 }
+AUTO = "auto"  # not a precision: the smallest that loses no more than it may, found by measuring
 INT8 = "int8"  # not a precision: each target says which of its own a caller means who just says int8
 
 
@@ -81,6 +82,7 @@ class Target(ABC):
         precisions: those that it can make, the usual one first; a registered target has that one, `at` gives the others.
         int8: which of them a caller means who says "int8"; None where none comes near.
         precision: of this one's files.
+        auto: whether the precision is to be found by measuring; `precision` is then the usual one.
         suffix: of the exported file or package, with the dot.
         requires: module -> what to pip install for it.
         runtime: what runs the file on a phone, for reports.
@@ -102,16 +104,21 @@ class Target(ABC):
 
     def __init__(self) -> None:
         self.precision: Precision = PRECISIONS[self.precisions[0]]
+        self.auto = False
 
     def at(self, precision: str) -> Self:
-        """The same format at another precision ("int8" is the target's own). Raises UsageError where it has no such one."""
+        """The same format at another precision ("int8" is the target's own, "auto" any). Raises UsageError where it has none."""
+        if precision == AUTO:
+            found = copy.copy(self)
+            found.auto = True
+            return found
         name = self.int8 if precision == INT8 else precision
         if name not in self.precisions:
             raise UsageError(
                 f"The target {self.name!r} has no precision {precision!r}; it has: {', '.join(self.precisions)}."
             )
         other = copy.copy(self)
-        other.precision = PRECISIONS[name]
+        other.precision, other.auto = PRECISIONS[name], False
         return other
 
     @abstractmethod
@@ -161,8 +168,14 @@ class Target(ABC):
 
     @property
     def folder(self) -> str:
-        """Name of the artifact's folder, "<target>-<precision>"."""
-        return f"{self.name}-{self.precision.name}"
+        """Name of the artifact's folder, "<target>-<precision>"; "<target>-auto" until that is found."""
+        return f"{self.name}-{AUTO if self.auto else self.precision.name}"
+
+    @property
+    def learns(self) -> bool:
+        """Whether real inputs to learn scales from are needed."""
+        names = self.precisions if self.auto else (self.precision.name,)
+        return any(PRECISIONS[name].calibrated for name in names)
 
     def require_packages(self) -> None:
         """Raise DistillError, with the line that installs them, when packages are missing."""
@@ -232,7 +245,7 @@ def get_target(name: str, precision: str | None = None) -> Target:
     if (known := ALIASES.get(name, name)) in TARGETS:
         target = TARGETS.get(known)
         return target if precision is None else target.at(precision)
-    for ending in sorted((*PRECISIONS, INT8), key=len, reverse=True):  # "-w8a8-dynamic" before "-w8a8"
+    for ending in sorted((*PRECISIONS, INT8, AUTO), key=len, reverse=True):  # "-w8a8-dynamic" before "-w8a8"
         stem = name.removesuffix(f"-{ending}")
         if stem != name and (known := ALIASES.get(stem, stem)) in TARGETS:
             return TARGETS.get(known).at(ending)

@@ -16,6 +16,8 @@ def export(
     *,
     target: OneOrMore = (),
     precision: OneOrMore = (),
+    max_drop: float | None = None,
+    max_mb: float | None = None,
     data: AnyPath | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
@@ -29,7 +31,10 @@ def export(
             ("local-dir:" before it or not), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", a registered teacher.
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
         target: one or several, with a precision behind ("onnx-w8a8") or without; none = the recipe's.
-        precision: one or several, for the targets that name none; none = each one's usual one.
+        precision: one or several, for the targets that name none; none = each one's usual one; "auto" = the smallest that
+            loses no more than it may.
+        max_drop: with "auto": how many points of R@1 and top-1 a file may lose.
+        max_mb: with "auto": megabytes that both towers may take; the most exact that fits is taken.
         data: where the images and captions for parity and calibration lie; None = the run's, or the embedded set.
         out: for another model than a run's: the folder that gets it as student/ and its files as export/; None =
             exports/<name>.
@@ -49,10 +54,10 @@ def export(
     run = run_of(name)
     folder = run or RunFolder(default_out(name) if out is None else out)
     made_by = folder.read_recipe() if recipe is None else recipe
-    job = recipe_of(made_by, settings, target=target, precision=precision)
+    job = recipe_of(made_by, settings, target=target, precision=precision, max_drop=max_drop, max_mb=max_mb)
     targets = chosen_targets(job.export.targets, job.export.precisions)
     # Where scales are learned, the data's training part teaches and its evaluation part judges; else all of it may judge.
-    role = "data" if any(one.precision.calibrated for one in targets) else "eval_data"
+    role = "data" if any(one.learns for one in targets) else "eval_data"
     job = recipe_of(job, (), **{role: data})
     if run is None and RunFolder(name).resolved.exists():
         raise UsageError(

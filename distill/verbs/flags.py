@@ -19,6 +19,8 @@ _KEYS = {
     "eval_data": "eval.data",
     "eval_split": "eval.split",
     "student": "student.name",
+    "max_drop": "export.max_drop",
+    "max_mb": "export.max_mb",
     "rehearse": "rehearse",
     "verify": "reinforce.verify",
     "calibrate": "reinforce.calibrate",

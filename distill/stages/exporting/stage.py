@@ -1,10 +1,12 @@
 """The exported files of a run, parity proven on the evaluation's own images and captions."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
+from distill.stages.exporting.auto import choose
 from distill.stages.exporting.samples import ImagesAndCaptions, calibration_samples, parity_samples
 
 if TYPE_CHECKING:
@@ -29,27 +31,36 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         student, card = load_student(run.student), read_card(run.student)
         samples = parity_samples(recipe, settings.parity_samples, console)
         calibration = None
-        if any(target.precision.calibrated for target in targets):
+        if any(target.learns for target in targets):
             calibration = _inputs(student, calibration_samples(recipe, settings.calibration_samples, console))
         provenance = {"student": card["name"], "teachers": card.get("teachers", []), "objective": card.get("objective")}
         provenance |= {key: card[key] for key in ("origin", "weights_sha256") if key in card}
         if recipe.rehearse:
             provenance["rehearsal"] = True
         pixels, tokens = _inputs(student, samples)
-        export_student(
-            run.student,
-            run.export,
-            settings,
-            pixels=pixels,
-            tokens=tokens,
-            calibration=calibration,
-            licence=card.get("licence", "unknown: the student's card names none"),
-            provenance=provenance,
-            resume=not again,
-            captions=samples.captions,
-            photos=[photo for _, photo in samples.images],
-            progress=lambda done, total, note: console.say(note),
-        )
+
+        def make(names: tuple[str, ...], out: Path, resume: bool) -> None:
+            export_student(
+                run.student,
+                out,
+                settings.model_copy(update={"targets": names, "precisions": ()}),
+                pixels=pixels,
+                tokens=tokens,
+                calibration=calibration,
+                licence=card.get("licence", "unknown: the student's card names none"),
+                provenance=provenance,
+                resume=resume,
+                captions=samples.captions,
+                photos=[photo for _, photo in samples.images],
+                progress=lambda done, total, note: console.say(note),
+            )
+
+        named = tuple(target.folder for target in targets if not target.auto)
+        if named:
+            make(named, run.export, not again)
+        for target in targets:
+            if target.auto:
+                choose(recipe, run, target, lambda name, out: make((name,), out, True), console)
 
 
 def _inputs(student: "Student", samples: ImagesAndCaptions) -> "tuple[Array, Array]":

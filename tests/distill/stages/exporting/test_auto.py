@@ -1,0 +1,116 @@
+"""The choice of a precision by measured loss: order, budgets, and what is kept of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.console import Console
+from distill.core.errors import DistillError
+from distill.recipe import Recipe, load_recipe
+from distill.run_folder import RunFolder
+from distill.stages.exporting import auto
+from distill.stages.exporting.auto import Tried, candidates, choose, within
+from export.artifact import FAILED_PARITY, ExportArtifact, ParityReport, read_artifacts, write_artifacts
+from export.target import chosen_targets, get_target
+
+# precision -> megabytes of a tower, points that it loses; None fails parity.
+FILES: dict[str, tuple[float, dict[str, float]] | None] = {
+    "w8a8": None,
+    "w8a8-dynamic": (1.0, {"t2i_r1": 0.9, "i2t_r1": -0.3}),
+    "w8": (1.1, {"t2i_r1": 0.4, "i2t_r1": 0.5}),
+    "fp16": (2.0, {"t2i_r1": 0.0, "i2t_r1": 0.1}),
+    "fp32": (4.0, {"t2i_r1": 0.0, "i2t_r1": 0.0}),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`choose` for ONNX over FILES, in the place of real conversions: (settings) -> run folder, names made in order."""
+    made: list[str] = []
+
+    def make(name: str, out: Path) -> None:
+        made.append(name)
+        precision = name.removeprefix("onnx-")
+        facts, folder = FILES[precision], out / name
+        if facts is None:
+            folder.with_name(name + FAILED_PARITY).mkdir(parents=True)
+            raise DistillError("The exported files do not say it: cosine 0.1. They are kept.")
+        folder.mkdir(parents=True)
+        parity, artifacts = ParityReport("x", 1.0, 1.0, 1.0, 1), []
+        for tower in ("image", "text"):
+            (folder / f"{tower}.onnx").write_text(precision)
+            artifacts.append(
+                ExportArtifact("onnx", precision, tower, f"{tower}.onnx", int(facts[0] * 1e6), "0", {}, {}, 1.0, {}, parity=parity, runs_on="")
+            )  # fmt: skip
+        write_artifacts(folder, artifacts)
+
+    class Judged:
+        def __init__(self, folder: Path, threads: int) -> None:
+            self.lost = (FILES[folder.name.removeprefix("onnx-")] or (0, {}))[1]
+
+        def __enter__(self) -> "Judged":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def figures(model: Judged, *_: object) -> dict[str, Any]:
+        return {"retrieval": {name: 50.0 - points for name, points in model.lost.items()}, "zero_shot": None}
+
+    monkeypatch.setattr(auto, "_limited", lambda recipe, samples: None)
+    monkeypatch.setattr(auto, "_figures", lambda *_: {"t2i_r1": 50.0, "i2t_r1": 50.0})
+    monkeypatch.setattr(auto, "exported_embedder", Judged)
+    monkeypatch.setattr("distill.evaluation.evalset.evaluate_model", figures)
+
+    def go(**settings: Any) -> tuple[RunFolder, list[str]]:
+        made.clear()
+        folder = RunFolder(tmp_path / "run")
+        shutil.rmtree(folder.path, ignore_errors=True)
+        recipe: Recipe = load_recipe(None, {f"export.{key}": value for key, value in settings.items()})
+        choose(recipe, folder, get_target("onnx-auto"), make, Console())
+        return folder, made
+
+    return go
+
+
+def test_the_smallest_that_loses_no_more_than_it_may(run: Any) -> None:
+    folder, made = run(max_drop=0.5)
+    assert made == ["onnx-w8a8", "onnx-w8a8-dynamic", "onnx-w8"]  # it stops at the first that holds
+    assert [path.name for path in folder.export.iterdir()] == ["onnx-w8"]
+    told = read_artifacts(folder.export / "onnx-w8")[0].provenance["precision"]["tried"]
+    assert [item["verdict"] for item in told] == [
+        "failed parity (The exported files do not say it: cosine 0.1)", "loses 0.90 points, more than 0.5", "chosen",
+    ]  # fmt: skip
+    assert told[2]["lost"] == {"t2i_r1": 0.4, "i2t_r1": 0.5}
+    assert json.dumps(told)
+    folder, made = run(max_drop=0.2)
+    assert made[-1] == "onnx-fp16"
+
+
+def test_the_most_exact_that_fits(run: Any) -> None:
+    assert run(max_mb=5.0)[1] == ["onnx-fp32", "onnx-fp16"]
+    assert run(max_mb=2.5, max_drop=0.5)[1][-1] == "onnx-w8"
+    with pytest.raises(
+        DistillError, match=r"onnx holds the budget of 0.1 points and 2.5 MB: .*w8: loses 0.50 points.*--max-mb"
+    ):
+        run(max_mb=2.5, max_drop=0.1)
+
+
+def test_a_gain_is_no_loss_and_nan_is_one() -> None:
+    assert within(Tried("w8", 1.0, {"top1": -0.7}, ""), 0.0, None) == ""
+    assert within(Tried("w8", 1.0, {"top1": float("nan")}, ""), 0.5, None)
+    assert Tried("w8", 1.0, {"top1": -0.7}, "chosen").line() == "w8: chosen; 1.0 MB; top1 +0.70"
+
+
+def test_candidates_are_all_precisions_of_a_target() -> None:
+    for name in ("coreml", "litert", "onnx", "executorch-xnnpack", "coreai"):
+        target = get_target(name)
+        assert sorted(candidates(target, None)) == sorted(target.precisions)
+        assert candidates(target, 1.0) == candidates(target, None)[::-1]
+    (found,) = chosen_targets(("onnx",), ("auto",))
+    assert (found.folder, found.auto, found.learns) == ("onnx-auto", True, True)
+    assert not get_target("onnx").auto
+    assert not found.at("w8").auto
