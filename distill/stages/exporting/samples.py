@@ -23,14 +23,16 @@ class ImagesAndCaptions:
     Attributes:
         images: (key, encoded bytes).
         captions: at least one.
+        terms: of the data that they are of, with its name: the first of them are handed on with the files.
     """
 
     images: list[tuple[str, bytes]]
     captions: list[str]
+    terms: str
 
     def first(self, n: int) -> "ImagesAndCaptions":
         """The first `n` of both."""
-        return ImagesAndCaptions(self.images[:n], self.captions[:n])
+        return ImagesAndCaptions(self.images[:n], self.captions[:n], self.terms)
 
 
 def parity_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCaptions:
@@ -39,7 +41,8 @@ def parity_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCaption
     Where there are classes and no captions, prompts are made of the classes; where there are images alone, the captions are
     those of the embedded set, and that is said.
     """
-    _, place, source = open_evaluation(recipe)[0]
+    opened = open_evaluation(recipe)
+    (_, place, source), sources = opened[0], [source for _, _, source in opened]
     try:
         data = open_evalset(recipe)
     except DistillError:
@@ -47,13 +50,15 @@ def parity_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCaption
         if not images:
             raise
         console.say(f"{place!r} has no captions: text towers are checked on those of the embedded set.")
-        return ImagesAndCaptions(images, _embedded_captions(n))
+        return ImagesAndCaptions(images, _embedded_captions(n), _terms(source, "rendered"))
     if data.task is not None and len(data.samples) < 2:
         images = [(f"{data.task.name}-{i}", image) for i, image in enumerate(data.task.images)]
         prompts = [data.task.templates[0].format(name) for name in data.task.class_names]
-        return ImagesAndCaptions(images, prompts).first(n)
+        return ImagesAndCaptions(images, prompts, _terms(*sources)).first(n)
     return ImagesAndCaptions(
-        [(sample.key, sample.image) for sample in data.samples], [sample.captions[0].text for sample in data.samples]
+        [(sample.key, sample.image) for sample in data.samples],
+        [sample.captions[0].text for sample in data.samples],
+        _terms(source),
     ).first(n)
 
 
@@ -70,7 +75,14 @@ def calibration_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCa
     captions = [caption.text for sample in _readable(source, n) for caption in sample.captions[:1]]
     if not captions:
         console.say(f"{place!r} has no captions: text towers are calibrated on those of the embedded set.")
-    return ImagesAndCaptions(images, captions or _embedded_captions(n))
+    terms = _terms(source) if captions else _terms(source, "rendered")
+    return ImagesAndCaptions(images, captions or _embedded_captions(n), terms)
+
+
+def _terms(*sources: "Source | str") -> str:
+    """The name and licence of each source; a name is a source that this package brings."""
+    opened = [open_source(source, "eval", 1) if isinstance(source, str) else source for source in sources]
+    return "; ".join(dict.fromkeys(f"{source.name}: {source.licence}" for source in opened))
 
 
 def _readable(source: "Source", n: int) -> "Iterator[RawSample]":

@@ -30,11 +30,15 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
     with console.stage("export and check parity"):
         student, card = load_student(run.student), read_card(run.student)
         samples = parity_samples(recipe, settings.parity_samples, console)
-        calibration = None
+        calibration, learned_from = None, None
         if any(target.learns for target in targets):
-            calibration = _inputs(student, calibration_samples(recipe, settings.calibration_samples, console))
+            learned_from = calibration_samples(recipe, settings.calibration_samples, console)
+            calibration = _inputs(student, learned_from)
         provenance = {"student": card["name"], "teachers": card.get("teachers", []), "objective": card.get("objective")}
         provenance |= {key: card[key] for key in ("origin", "weights_sha256") if key in card}
+        provenance["samples"] = samples.terms
+        if learned_from is not None:
+            provenance["calibrated_on"] = learned_from.terms
         if recipe.rehearse:
             provenance["rehearsal"] = True
         pixels, tokens = _inputs(student, samples)

@@ -71,6 +71,8 @@ def test_every_file_is_there_with_its_facts(finished):
         assert all("Apache-2.0" in tower["licence"] == terms for tower in towers)
         assert terms in (out / "export" / target / "LICENSE").read_text()
         assert terms in (out / "report.md").read_text()
+        assert "rendered" in towers[0]["provenance"]["samples"]
+        assert "Apache-2.0" in towers[0]["provenance"]["samples"]
         golden = atomic.read_json(out / "export" / target / "golden.json")
         assert len(golden["captions"]) == len(golden["photos"]) == 4
     assert "MIL program" in atomic.read_json(out / "export/coreml-fp16/artifact.json")[0]["parity"]["checked_by"]

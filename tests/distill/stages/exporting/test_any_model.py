@@ -121,6 +121,7 @@ def test_any_folder_is_exported_and_judged(elsewhere: Path, tmp_path: Path) -> N
     photos.mkdir()
     for index, colour in enumerate(np.random.default_rng(0).integers(0, 255, (4, 3))):
         Image.new("RGB", (40, 30), tuple(map(int, colour))).save(photos / f"{index}.png")
+    (photos / "LICENSE").write_text("Photos' own terms")
     clip = elsewhere / "from-the-hub"
     made = distill("export", clip, "--target", "onnx", "--data", photos, "--json", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -131,6 +132,10 @@ def test_any_folder_is_exported_and_judged(elsewhere: Path, tmp_path: Path) -> N
     assert towers["image"]["parity"]["samples"] == 4
     assert towers["image"]["preprocess"]["resize_mode"] == "squash"
     assert towers["image"]["provenance"]["origin"] == str(clip)
+    assert (
+        towers["image"]["provenance"]["samples"]
+        == "photos: Photos' own terms; rendered: Apache-2.0 (made by this package)"
+    )
     again = distill("export", "exports/from-the-hub", "--target", "onnx", "--data", photos, cwd=tmp_path)
     assert "onnx-fp32: there already, unchanged" in again.stderr, again.stderr
     judged = [
