@@ -58,6 +58,7 @@ def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array
     """
     import torch
 
+    from export.towers.faults import check_program
     from export.towers.tower import check_towers, deployable_towers
     from students.student import load_student
 
@@ -78,6 +79,7 @@ def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array
         warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves
         for tower, module in zip(TOWERS, (image, text), strict=True):
             program = torch.export.export(module, (examples[tower],))
+            check_program(program, tower)
             paths[tower] = str(folder / f"{tower}.pt2")
             torch.export.save(program, paths[tower])
     return paths

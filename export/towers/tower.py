@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
+from export.artifact import Tower
+from export.towers.faults import explain
 from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
 from export.towers.text import text_tower
 
@@ -96,11 +98,29 @@ def check_towers(student: "Student", image: ImageTower, text: nn.Module, pixels:
     worst = float(differences.max())
     if not worst <= TOLERANCE:
         raise DistillError(
-            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: a rewrite does "
-            "not fit this architecture, or the weights hold NaN. Nothing was exported; please report the student's "
-            f"{CONFIG_FILE}."
+            f"The deployable towers differ from the student by {worst:.2g}, more than {TOLERANCE:g}: "
+            f"{_cause(student, image, text, pixels, tokens)}. Nothing was exported; please report the student's {CONFIG_FILE}."
         )
     return worst
+
+
+def _cause(student: "Student", image: nn.Module, text: nn.Module, pixels: Tensor, tokens: Tensor) -> str:
+    """Which tower says something else, and the known mistake that explains it."""
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (student.spec.mean, student.spec.std))
+    eot = int(student.tokenize([""]).max())
+    clauses = []
+    with torch.no_grad(), _evaluating(student):
+        sides: list[tuple[Tower, nn.Module, Tensor, Tensor]] = [
+            ("image", image, pixels, student.encode_image(pixels)),
+            ("text", text, tokens, student.encode_text(tokens.long())),
+        ]
+        for name, tower, inputs, wanted in sides:
+            if not torch.isfinite(wanted).all():
+                clauses.append(f"the {name} tower's weights hold NaN or infinity")
+            elif not float((tower(inputs) - wanted).abs().max()) <= TOLERANCE:
+                why = explain(tower, inputs, wanted, name, mean, std, eot)
+                clauses.append(f"{name}: {why or 'a rewrite does not fit this architecture'}")
+    return "; ".join(clauses)
 
 
 @contextmanager
