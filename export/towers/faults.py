@@ -22,7 +22,6 @@ UNWANTED = {
     "batch_norm": "a BatchNorm that is not folded (some quantizers fold it wrongly)",
     "scaled_dot_product_attention": "fused attention, whose safe softmax delegates leave to the CPU",
     "multi_head_attention": "fused attention, whose safe softmax delegates leave to the CPU",
-    "dropout": "dropout: the tower is in training mode",
     "bernoulli": "random numbers: the tower is in training mode",
     "argmax": "a search for the end token, which delegates leave to the CPU",
     "nonzero": "an output whose size depends on the values",
@@ -57,6 +56,10 @@ def _faults(program: "ExportedProgram", tower: Tower) -> Iterator[str]:
             yield from _number_faults(name, value)
     if any("upsample" in str(node.target) for node in _constant(program, given)):
         yield "it holds a resize of a table that never changes, computed at every call"
+    if any(
+        "dropout" in str(node.target) and node.args[2] for node in program.graph.nodes if node.op == "call_function"
+    ):
+        yield "it holds dropout: the tower is in training mode"  # with False it is nothing, and every target drops it
     operations = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     for part, what in UNWANTED.items():
         if any(part in operation for operation in operations):
