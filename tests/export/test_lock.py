@@ -1,6 +1,5 @@
 """Two exports, or an export and a profile, never work in one folder at once; a killed one blocks nobody."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.core.folders.lock import LOCK_FILE, BusyError, working_in
-from export.artifact import hash_path
+from distill.core.folders.lock import BusyError, working_in
 from export.profile import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
@@ -46,43 +44,39 @@ def test_a_profile_waits_for_no_export(exported: tuple[Path, list[Any]], student
 
 
 @pytest.mark.process
-def test_two_exports_at_once_end_with_one_good_folder(
+def test_of_two_exports_at_once_one_works(
     student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
 ) -> None:
-    """Two processes for one folder: one exports it whole, the other ends with the message."""
+    """Two processes for one folder, whose work is a file and a pause: one does it, the other ends with the message."""
     np.savez(tmp_path / "inputs.npz", pixels=pixels, tokens=tokens)
     code = (
-        "import sys, pathlib, numpy as np\n"
-        "from export.run import export_student\n"
+        "import os, sys, pathlib, time, numpy as np\n"
+        "import export.run\n"
         "from export.settings import ExportSettings\n"
         "student, out, inputs = map(pathlib.Path, sys.argv[1:])\n"
+        "def work(todo, student, given, jobs, done, say):\n"
+        "    (out / f'worked-{os.getpid()}').touch()\n"
+        "    time.sleep(1.5)\n"
+        "    done[todo[0].target.folder] = []\n"
+        "export.run._export_all = work\n"
         "given = np.load(inputs)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "export_student(student, out, ExportSettings(targets=('onnx',), min_cosine=0.99), pixels=given['pixels'],\n"
-        "               tokens=given['tokens'], licence='x', provenance={}, resume=False)\n"
+        "export.run.export_student(student, out, ExportSettings(targets=('onnx',)), pixels=given['pixels'],\n"
+        "    tokens=given['tokens'], licence='x', provenance={}, resume=False)\n"
     )
     out = tmp_path / "export"
-    places = [str(student_dir), str(out), str(tmp_path / "inputs.npz")]
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *places], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
+    command = [sys.executable, "-c", code, str(student_dir), str(out), str(tmp_path / "inputs.npz")]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pair = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
     for process in pair:
         assert process.stdout is not None
         process.stdout.readline()
-    ends = []
     for process in pair:  # both begin within a moment
         assert process.stdin is not None
-        process.stdin.write(b"\n")
+        process.stdin.write("\n")
         process.stdin.flush()
-    for process in pair:
-        _, err = process.communicate()
-        ends.append((process.returncode, err.decode()))
-    assert sorted(code for code, _ in ends) == [0, 1]
-    assert "is at work in" in next(err for code, err in ends if code)
-    record = json.loads((out / "onnx-fp32" / "artifact.json").read_text())
-    assert all(hash_path(out / "onnx-fp32" / entry["file"]) == entry["sha256"] for entry in record)
-    assert sorted(child.name for child in out.iterdir()) == ["logs", "onnx-fp32"]
-    assert LOCK_FILE not in {child.name for child in out.iterdir()}
+    ends = [(process.communicate()[1], process.returncode) for process in pair]
+    assert sorted(status for _, status in ends) == [0, 1]
+    assert "distill export is at work in" in next(said for said, status in ends if status)
+    (worked,) = out.iterdir()
+    assert worked.name == f"worked-{next(process.pid for process in pair if process.returncode == 0)}"
