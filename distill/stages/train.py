@@ -144,6 +144,7 @@ def _card(
     """What a student says of itself: its terms, what it learned from and what it started from."""
     return {
         "licence": licence,
+        **({} if (commercial := allows_commercial_use(licence)) is None else {"commercial": commercial}),
         "objective": arm.objective,
         "samples": recipe.train.steps * recipe.train.batch_size,
         "seed": recipe.seed,
@@ -196,6 +197,14 @@ def with_inherited_licence(licence: str, inherited: dict[str, Any]) -> str:
     if closed:
         clauses.append(f"no commercial use because of the weights inherited from {source}")
     return "; ".join(clauses)
+
+
+def allows_commercial_use(licence: str) -> bool | None:
+    """What a student's terms say of it, for the next stage that is made of the student; None where they do not tell."""
+    if "no commercial use" in licence:
+        return False
+    silent = "unknown" in licence or "-NC" in licence or not licence.endswith(" forbids commercial use")
+    return None if silent else True
 
 
 def training_licence(set_folder: Path | None, source_licence: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from distill.models import TeacherSet
 from distill.recipe import load_recipe
 from distill.run_folder import RunFolder
-from distill.stages.train import Arm, train_model, training_licence, with_inherited_licence
+from distill.stages.train import Arm, allows_commercial_use, train_model, training_licence, with_inherited_licence
 from export.app.licence import Notice, licence_text
 from reinforced_data.store.manifest import SourceFacts, licence_summary
 from reinforced_data.store.names import MANIFEST_FILE
@@ -75,6 +75,19 @@ def test_terms_are_said_once_but_never_swallowed_by_longer_words() -> None:
     assert with_inherited_licence("data d: MIT; teacher t: Apache-2.0", took) == "data d: MIT; teacher t: Apache-2.0"
     for other in ("data d: MIT-like, unclear", "data d: PERMITTED", "data d: not MIT"):
         assert with_inherited_licence(other, took) == f"{other}; weights inherited from x: MIT"
+
+
+def test_a_free_student_is_free_in_the_next_stage(train: Any, tmp_path: Path) -> None:
+    free = "data mine: CC0-1.0; teacher t: MIT; no teacher forbids commercial use"
+    assert train("one", free, **{"student.inherit": "none"})["commercial"] is True
+    start = {"student.inherit": "copy", "student.inherit_from": str(tmp_path / "one" / "student")}
+    second = train("two", "data other: MIT", **start)
+    assert "no commercial use" not in second["licence"]
+    for terms, verdict in (
+        (free, True), (free.replace("MIT", "unknown"), None), (free.replace("CC0-1.0", "CC-BY-NC-4.0"), None),
+        ("data mine: MIT", None), ("teacher t: x; no commercial use because of t", False),
+    ):  # fmt: skip
+        assert allows_commercial_use(terms) is verdict
 
 
 def test_inherited_weights_that_forbid_commercial_use_say_so() -> None:
