@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from distill.core.folders.lock import LOCK_FILE, BusyError, leave, refuse_busy, take, working_in
@@ -57,10 +58,8 @@ def test_dead_processes_do_not_block(tmp_path: Path) -> None:
     take(_holder(tmp_path / "number", started=time.time() - 10_000), "next")
     leave(tmp_path / "number")
     zombie = subprocess.Popen([sys.executable, "-c", ""])
-    while os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT) is None:
-        pass
-    import psutil
-
+    while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:  # ended, and not asked for its status yet
+        time.sleep(0.01)
     started = psutil.Process(zombie.pid).create_time()
     take(_holder(tmp_path / "zombie", pid=zombie.pid, started=started), "next")
     leave(tmp_path / "zombie")
