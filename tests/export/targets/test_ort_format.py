@@ -1,0 +1,28 @@
+"""The ORT format of a model: the same embeddings, fewer nodes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.target import get_target
+from export.towers.parity import run_all
+from export.towers.tower import deployable_towers
+from students.student import Student
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8a8-dynamic"])
+def test_the_same_model(precision: str, student: Student, tokens: np.ndarray, tmp_path: Path) -> None:
+    _, text = deployable_towers(student)
+    program = torch.export.export(text, (torch.from_numpy(tokens[:1]),))
+    ort, onnx = get_target("ort", precision), get_target("onnx", precision)
+    made = ort.convert(program, "text", tmp_path / "text.ort")
+    plain = onnx.convert(program, "text", tmp_path / "text.onnx")
+    assert (tmp_path / "text.ort").read_bytes()[4:8] == b"ORTM"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx", "text.ort"]
+    assert 5 < sum(made.counts.values()) < sum(plain.counts.values())
+    found, wanted = (run_all(target.load(tmp_path / f"text{target.suffix}"), tokens) for target in (ort, onnx))
+    assert np.abs(found - wanted).max() < 1e-5
