@@ -1,4 +1,4 @@
-"""The ORT format of a model: the same embeddings, fewer nodes."""
+"""The ORT format of a model: the same embeddings from a graph that is fused already."""
 
 from pathlib import Path
 
@@ -23,6 +23,6 @@ def test_the_same_model(precision: str, student: Student, tokens: np.ndarray, tm
     plain = onnx.convert(program, "text", tmp_path / "text.onnx")
     assert (tmp_path / "text.ort").read_bytes()[4:8] == b"ORTM"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx", "text.ort"]
-    assert 5 < sum(made.counts.values()) < sum(plain.counts.values())
+    assert made.counts["Add"] < plain.counts["Add"]  # sums are fused into products
     found, wanted = (run_all(target.load(tmp_path / f"text{target.suffix}"), tokens) for target in (ort, onnx))
     assert np.abs(found - wanted).max() < 1e-5
