@@ -83,7 +83,7 @@ def export_student(
             lines and its log), another process that works in `out`, or parity below the bar (the folder is kept as
             <target>-<precision>.failed-parity).
     """
-    targets = chosen_targets(settings.targets, settings.precisions)
+    targets = [target.configured(settings) for target in chosen_targets(settings.targets, settings.precisions)]
     for target in targets:
         target.require_packages()
     check_inputs(pixels, tokens)
@@ -151,7 +151,10 @@ def _job(
 ) -> ExportJob:
     versions = target.versions()
     notice = asdict(Notice.of(licence, provenance))
-    request = atomic.sha256_json({**inputs, "target": target.folder, "versions": versions, "notice": notice})
+    chosen = {"target": target.folder, "versions": versions, "notice": notice}
+    if target.options:
+        chosen["options"] = target.options
+    request = atomic.sha256_json({**inputs, **chosen})
     return ExportJob(
         target=target,
         out=out,

@@ -1,8 +1,22 @@
 """What a caller can choose about exporting and timing: the tables `export` and `profile` of a recipe. Imports nothing heavy."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from distill.core.strict import Strict
+
+
+class CoreMlSettings(Strict):
+    """What an app may want of Core ML files."""
+
+    minimum_ios: Literal[16, 17, 18] = Field(
+        17, description="the oldest system that must load them; palettes of 16 values need 18"
+    )
+    image_input: bool = Field(
+        False,
+        description="the image tower takes a picture (CVPixelBuffer, CGImage) of 8-bit RGB, not an array of floats",
+    )
 
 
 class ExportSettings(Strict):
@@ -49,6 +63,7 @@ class ExportSettings(Strict):
         ge=0,
         description="of the parity samples, kept beside the files with the model's answers for an app's own test",
     )
+    coreml: CoreMlSettings = CoreMlSettings()
     jobs: int = Field(2, ge=1, description="targets converted side by side")
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import Self
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from distill.core.arrays import Array
     from export.app.licence import Notice
+    from export.settings import ExportSettings
 
 INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens"}
 OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding"}
@@ -82,6 +83,7 @@ class Target(ABC):
         precisions: those that it can make, the usual one first; a registered target has that one, `at` gives the others.
         int8: which of them a caller means who says "int8"; None where none comes near.
         precision: of this one's files.
+        options: what a caller chose of this format alone, as plain values; see `configured`.
         auto: whether the precision is to be found by measuring; `precision` is then the usual one.
         suffix: of the exported file or package, with the dot.
         requires: module -> what to pip install for it.
@@ -105,6 +107,7 @@ class Target(ABC):
     def __init__(self) -> None:
         self.precision: Precision = PRECISIONS[self.precisions[0]]
         self.auto = False
+        self.options: dict[str, Any] = {}
 
     def at(self, precision: str) -> Self:
         """The same format at another precision ("int8" is the target's own, "auto" any). Raises UsageError where it has none."""
@@ -120,6 +123,20 @@ class Target(ABC):
         other = copy.copy(self)
         other.precision, other.auto = PRECISIONS[name], False
         return other
+
+    def configured(self, settings: "ExportSettings") -> Self:
+        """The same format with the options that settings choose; the same object where a format has none."""
+        return self
+
+    def with_options(self, options: dict[str, Any]) -> Self:
+        """The same format with these options."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
+    def describe_input(self, tower: Tower, described: str) -> str:
+        """The words of an input in the record; `described`: those of the tower as it is."""
+        return described
 
     @abstractmethod
     def convert(

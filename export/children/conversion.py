@@ -51,6 +51,7 @@ class Conversion:
         result_file = work / f"{target.folder}-result.json"
         job = {
             "target": target.folder,
+            "options": target.options,
             "folder": str(folder),
             "notice": asdict(notice),
             "programs": programs,

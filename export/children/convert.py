@@ -3,7 +3,7 @@
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
 gigabytes; so each gets a process, whose output goes to a log file. Left out: every decision, which export.run takes.
 
-The job: {"target": name of its folder, "folder", "notice", "programs": {tower: .pt2}, "reference": .npz, "calibration":
+The job: {"target": name of its folder, "options", "folder", "notice", "programs": {tower: .pt2}, "reference": .npz, "calibration":
 .npz that is read where the precision learns from it, "result": .json, "threads"}. The result, written to that file:
 {tower: {"parity", "operations", "convert_s", "check_s"}, "cpu_s", "peak_mb"}.
 """
@@ -56,7 +56,7 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(int(job.get("threads", 1)))
-    target = get_target(job["target"])
+    target = get_target(job["target"]).with_options(job.get("options", {}))
     reference = Reference.load(Path(job["reference"]))
     result: dict[str, Any] = {}
     for tower in TOWERS:

@@ -157,7 +157,7 @@ def _describe(
         file=file.name,
         size_bytes=size_of(file),
         sha256=hash_path(file),
-        inputs={INPUT_NAMES[tower]: _describe_input(tower, reference)},
+        inputs={INPUT_NAMES[tower]: job.target.describe_input(tower, _describe_input(tower, reference))},
         output={
             "name": OUTPUT_NAMES[tower],
             "shape": f"float32[1,{reference.image.shape[1]}]",

@@ -1,5 +1,4 @@
-"""Core ML ML Program, iOS 17 (iOS 18 for palettes of 16 values), as an .mlpackage. Left out: quantized activations, ImageType
-inputs (the phone's code hands over a float array, so that one graph serves every caller), several functions in one package.
+"""Core ML ML Program, as an .mlpackage. Left out: quantized activations, several functions in one package.
 
 Core ML itself runs on Apple systems alone. Elsewhere the saved package is read back and run by `export.mil`.
 """
@@ -10,21 +9,23 @@ import sys
 import uuid
 import warnings
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from export.artifact import Operations, Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
     from export.app.licence import Notice
+    from export.settings import ExportSettings
 
 ORDERS = (2, 8)  # in how many pieces sums are added, as hardware does that works tile by tile; see export.mil.sums
 # Random in every package otherwise, so that no two exports would be equal.
@@ -45,8 +46,26 @@ class CoreMl(Target):
     @property
     @override
     def runs_on(self) -> str:
-        systems = "iOS 18, macOS 15" if self.precision.name == "p4" else "iOS 17, macOS 14"
-        return f"Core ML of {systems} and later"
+        return f"Core ML of iOS {self.minimum_ios}, macOS {self.minimum_ios - 3} and later"
+
+    @property
+    def minimum_ios(self) -> int:
+        """The oldest system that loads the files: what was chosen, and 18 for palettes of 16 values."""
+        return 18 if self.precision.name == "p4" else int(self.options.get("minimum_ios", 17))
+
+    @override
+    def configured(self, settings: "ExportSettings") -> Self:
+        chosen = settings.coreml.model_dump()
+        return self if settings.coreml == type(settings.coreml)() else self.with_options(chosen)
+
+    @override
+    def describe_input(self, tower: Tower, described: str) -> str:
+        if tower == "text" or not self.options.get("image_input"):
+            return described
+        shape = described[described.index("[") : described.index("]") + 1]
+        return (
+            f"image{shape} a picture of 8-bit RGB (CVPixelBuffer), resized as `preprocess` says; what follows is inside"
+        )
 
     @property
     @override
@@ -73,7 +92,8 @@ class CoreMl(Target):
             warnings.simplefilter("ignore")  # numpy and torch deprecations inside coremltools
             model = ct.convert(
                 _without_aliases(program.run_decompositions({})),
-                minimum_deployment_target=ct.target.iOS18 if self.precision.name == "p4" else ct.target.iOS17,
+                minimum_deployment_target=getattr(ct.target, f"iOS{self.minimum_ios}"),
+                inputs=_picture(ct, program) if tower == "image" and self.options.get("image_input") else None,
                 compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
                 # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
                 outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
@@ -85,7 +105,7 @@ class CoreMl(Target):
                 model = compress(model, self.precision.name)
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {
-                "image": "RGB in [0, 1], resized as artifact.json says; normalisation is inside",
+                "image": "RGB, resized as artifact.json says; normalisation is inside",
                 "text": "token ids as artifact.json says: start, pieces, end, padding",
             }[tower]
             spec.description.output[0].shortDescription = "unit-length embedding; a dot product is the cosine"
@@ -116,21 +136,52 @@ class CoreMl(Target):
             model = ct.models.MLModel(str(path))
             description = model.get_spec().description
             given, made = description.input[0].name, description.output[0].name
+            picture = takes_picture(path)
 
             def predict(value: "Array") -> "Array":
-                return np.asarray(model.predict({given: value})[made], dtype=np.float32)
+                shown = _as_picture(value) if picture else value
+                return np.asarray(model.predict({given: shown})[made], dtype=np.float32)
 
             return predict
-        from export.mil.program import MilProgram
-
-        return MilProgram(path).run
+        return self._interpreted(path)(1)
 
     @override
     def other_orders(self, path: Path) -> list[Runner]:
+        runs = self._interpreted(path)
+        return [runs(blocks) for blocks in ORDERS]
+
+    def _interpreted(self, path: Path) -> "Callable[[int], Runner]":
+        """The program with its sums in so many pieces; a picture is given as the 8-bit values that Core ML would see."""
         from export.mil.program import MilProgram
 
-        program = MilProgram(path)
-        return [partial(program.run, blocks=blocks) for blocks in ORDERS]
+        program, picture = MilProgram(path), takes_picture(path)
+
+        def runs(blocks: int) -> Runner:
+            return lambda value: program.run((value * 255).round() if picture else value, blocks=blocks)
+
+        return runs
+
+
+def takes_picture(path: Path) -> bool:
+    """Whether the input of a package is a picture and not an array."""
+    ct = import_coremltools()
+    (file,) = path.glob("Data/*/*.mlmodel")
+    spec = ct.proto.Model_pb2.Model.FromString(file.read_bytes())
+    return bool(spec.description.input[0].type.WhichOneof("Type") == "imageType")
+
+
+def _picture(ct: Any, program: "ExportedProgram") -> list[Any]:
+    """The input as a picture whose 8-bit values the program divides by 255."""
+    shape = tuple(program.example_inputs[0][0].shape)
+    return [ct.ImageType(name=INPUT_NAMES["image"], shape=shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)]
+
+
+def _as_picture(value: "Array") -> Any:
+    """[1, 3, S, S] in [0, 1] -> the 8-bit picture."""
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((value[0].transpose(1, 2, 0) * 255).round().astype(np.uint8))
 
 
 def _count(spec: Any) -> dict[str, int]:

@@ -1,0 +1,52 @@
+"""Core ML files for older systems, and with a picture as input: what the package declares, and that it says the same."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export.mil.coremltools import import_coremltools
+from export.settings import ExportSettings
+from export.target import get_target
+from export.towers.parity import run_all
+from export.towers.tower import deployable_towers
+from students.student import Student
+
+
+def _settings(**chosen: Any) -> ExportSettings:
+    return ExportSettings.model_validate({"coreml": chosen})
+
+
+def test_what_the_record_says() -> None:
+    plain = get_target("coreml").configured(_settings())
+    assert plain.options == {}  # so that exports made before answer the same request
+    assert "iOS 17, macOS 14" in plain.runs_on
+    older = get_target("coreml").configured(_settings(minimum_ios=16, image_input=True))
+    assert "iOS 16, macOS 13" in older.runs_on
+    assert "iOS 18, macOS 15" in get_target("coreml-p4").configured(_settings(minimum_ios=16)).runs_on
+    assert older.describe_input("image", "float32[1,3,8,8] RGB").startswith("image[1,3,8,8] a picture of 8-bit RGB")
+    assert older.describe_input("text", "int32[1,16] ids") == "int32[1,16] ids"
+    assert get_target("onnx").configured(_settings(image_input=True)).options == {}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("ios", "version"), [(16, 7), (18, 9)])
+def test_a_picture_as_input(ios: int, version: int, student: Student, pixels: np.ndarray, tmp_path: Path) -> None:
+    ct = import_coremltools()
+    image, _ = deployable_towers(student)
+    target = get_target("coreml").configured(_settings(minimum_ios=ios, image_input=True))
+    path = tmp_path / "image.mlpackage"
+    target.convert(torch.export.export(image, (torch.from_numpy(pixels[:1]),)), "image", path)
+    spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+    (given,) = spec.description.input
+    assert spec.specificationVersion == version
+    assert (given.type.imageType.width, given.type.imageType.height) == (32, 32)
+    assert given.type.imageType.colorSpace == ct.proto.FeatureTypes_pb2.ImageFeatureType.ColorSpace.RGB
+    eight_bits = np.round(pixels * 255) / 255
+    wanted = image(torch.from_numpy(eight_bits)).numpy()
+    cosine = (run_all(target.load(path), pixels) * wanted).sum(1)
+    assert 0.9999 < cosine.min() <= 1.001
+    swapped = run_all(target.load(path), np.ascontiguousarray(pixels[:, ::-1]))
+    assert (swapped * wanted).sum(1).min() < 0.99
