@@ -19,6 +19,17 @@ class CoreMlSettings(Strict):
     )
 
 
+class OnnxSettings(Strict):
+    """What an app may want of ONNX files."""
+
+    ir_version: int = Field(
+        9,
+        ge=9,
+        le=13,
+        description="of the file's frame; 10 and later shut out older runtimes, and add nothing to these graphs",
+    )
+
+
 class ExportSettings(Strict):
     """Which files are made, and the parity below which an export fails."""
 
@@ -64,6 +75,7 @@ class ExportSettings(Strict):
         description="of the parity samples, kept beside the files with the model's answers for an app's own test",
     )
     coreml: CoreMlSettings = CoreMlSettings()
+    onnx: OnnxSettings = OnnxSettings()
     jobs: int = Field(2, ge=1, description="targets converted side by side")
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from distill.core.arrays import Array
     from export.app.licence import Notice
+    from export.settings import ExportSettings
 
 OPSET = 20  # the first with a Gelu of its own, so that runtimes see one node instead of five
 # Of the file's frame; the first that may hold opset 20. A later one adds nothing to these graphs (10: 4-bit numbers), and
@@ -40,6 +41,11 @@ class Onnx(Target):
         return "onnxruntime, CPU"
 
     @override
+    def configured(self, settings: "ExportSettings") -> Self:
+        chosen = settings.onnx.ir_version
+        return self if chosen == IR_VERSION else self.with_options({"ir_version": chosen})
+
+    @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
     ) -> Operations:
@@ -60,7 +66,7 @@ class Onnx(Target):
             )
         assert exported is not None  # None only for the old exporter
         model = exported.model_proto
-        model.ir_version = IR_VERSION
+        model.ir_version = int(self.options.get("ir_version", IR_VERSION))
         # Stack traces with the paths of this machine: no use on a phone, and two machines would write different bytes.
         for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
             item.ClearField("metadata_props")

@@ -1,4 +1,4 @@
-"""The ORT format of a model: the same embeddings from a graph that is fused already."""
+"""The frame of an ONNX file, and the ORT format of a model: the same embeddings from a graph that is fused already."""
 
 from pathlib import Path
 
@@ -6,12 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+from export.settings import ExportSettings
 from export.target import get_target
 from export.towers.parity import run_all
 from export.towers.tower import deployable_towers
 from students.student import Student
 
 pytestmark = pytest.mark.process
+
+
+@pytest.mark.parametrize("asked", [9, 11])
+def test_the_frame_is_the_one_asked_for(asked: int, tmp_path: Path) -> None:
+    import onnx
+
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(-1)
+
+    target = get_target("onnx").configured(ExportSettings.model_validate({"onnx": {"ir_version": asked}}))
+    target.convert(torch.export.export(Sum(), (torch.rand(1, 4),)), "image", tmp_path / "x.onnx")
+    model = onnx.load(tmp_path / "x.onnx")
+    onnx.checker.check_model(model)
+    assert model.ir_version == asked
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a8-dynamic"])
