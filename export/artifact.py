@@ -48,6 +48,7 @@ class ParityReport:
             What tells inputs apart is left, which a plain cosine hides where all embeddings point the same way; None where
             there is one sample, or all are the same.
         snr_db: decibels, of what tells the eager embeddings apart over what the file adds to them; None as before.
+        diverges: of a file that agrees poorly, the operation at which its numbers first leave those of fp32; "" else.
         order_cosine_min: the smallest cosine between the file's embeddings and those of the same program where sums are
             added in other orders; None = not measured.
         fragile: whether that is below the bar: what the file says then hangs on the order of its sums, and a phone has one
@@ -65,6 +66,7 @@ class ParityReport:
     centred_cosine_min: float | None = None
     centred_cosine_mean: float | None = None
     snr_db: float | None = None
+    diverges: str = ""
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,10 @@ class Target(ABC):
         """The same file with sums added in other orders than `load`'s; empty where nothing here can do so."""
         return []
 
+    def first_divergence(self, path: Path, value: "Array") -> str:
+        """Where, on one input, the file's numbers first leave those of the same graph in fp32; "" where that cannot be told."""
+        return ""
+
     @property
     @abstractmethod
     def checked_by(self) -> str:

@@ -135,7 +135,8 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
             os.replace(item, folder / item.name)
         write_artifacts(folder, artifacts)
     if below:
-        figures = "; ".join(f"{a.tower}: {job.misses(a.parity)}" for a in below)
+        astray = {a.tower: f" (first astray: {a.parity.diverges})" if a.parity.diverges else "" for a in below}
+        figures = "; ".join(f"{a.tower}: {job.misses(a.parity)}{astray[a.tower]}" for a in below)
         finding = job.fragility(artifacts)
         raise DistillError(
             f"The exported {job.target.folder} files do not say what the student says: {figures}. "

@@ -56,12 +56,41 @@ class MilProgram:
         """The program's output for one input, float32. `blocks`: in how many pieces sums are added, see `export.mil.sums`."""
         values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
         for op in self.operations:
-            made = type_name(op.outputs[0])
-            sums = (blocks, lambda x, made=made: rounded(x, made))
-            result = KNOWN[op.op_type](Arguments(op, lambda variable: self._value(variable, values), sums))
-            for variable, item in zip(op.outputs, result if isinstance(result, tuple) else (result,), strict=True):
-                values[variable] = rounded(item, type_name(variable))
+            self._step(op, values, blocks)
         return values[self.output].float().numpy()  # type: ignore[no-any-return]
+
+    def _step(self, op: Any, values: dict[Any, Any], blocks: int, exact: bool = False) -> None:
+        """Add an operation's results to `values`. `exact`: floats are not rounded to the declared types."""
+        made = type_name(op.outputs[0])
+        if exact and made == "fp16":
+            made = "fp32"
+        sums = (blocks, lambda x, made=made: rounded(x, made))
+        result = KNOWN[op.op_type](Arguments(op, lambda variable: self._value(variable, values), sums))
+        for variable, item in zip(op.outputs, result if isinstance(result, tuple) else (result,), strict=True):
+            declared = type_name(variable)
+            values[variable] = rounded(item, "fp32" if exact and declared == "fp16" else declared)
+
+    @torch.no_grad()
+    def first_divergence(self, value: Array, apart: float = 0.01) -> str:
+        """The first operation whose result in the declared types is `apart` from that in fp32; "" where none is.
+
+        Apart is the length of the difference over the length of the fp32 result. Both runs have the program's own weights, so
+        that what is found is a matter of rounding or overflow, not of compression.
+        """
+        half: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
+        full: dict[Any, Any] = {self.input: torch.from_numpy(value)}
+        for op in self.operations:
+            self._step(op, half, 1)
+            self._step(op, full, 1, exact=True)
+            for variable in op.outputs:
+                a, b = half[variable], full[variable]
+                if not (isinstance(a, torch.Tensor) and a.is_floating_point()):
+                    continue
+                error = float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-12))
+                if not error <= apart:
+                    largest = float(b.abs().max())
+                    return f"{op.op_type} {op.name!r} is {error:.1%} apart from fp32, whose largest number there is {largest:.3g}"
+        return ""
 
     def _value(self, variable: Any, values: dict[Any, Any]) -> Any:
         if variable in values:

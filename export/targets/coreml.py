@@ -150,6 +150,12 @@ class CoreMl(Target):
         runs = self._interpreted(path)
         return [runs(blocks) for blocks in ORDERS]
 
+    @override
+    def first_divergence(self, path: Path, value: "Array") -> str:
+        from export.mil.program import MilProgram
+
+        return MilProgram(path).first_divergence((value * 255).round() if takes_picture(path) else value)
+
     def _interpreted(self, path: Path) -> "Callable[[int], Runner]":
         """The program with its sums in so many pieces; a picture is given as the 8-bit values that Core ML would see."""
         from export.mil.program import MilProgram

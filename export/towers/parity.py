@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # an environment of a target's own has no pydantic
 # Of unit vectors around their mean: below it they are one point, as those of a network that was never trained, and what is
 # left after the mean is rounding.
 SPREAD = 1e-2
+POOR = 0.999  # below it, the place where a file's numbers go astray is looked for
 ORDER_SAMPLES = 8  # are run again with sums added in other orders, which takes as long as all the rest
 
 
@@ -119,6 +120,10 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
     few = slice(0, ORDER_SAMPLES)
     orders = [run_all(again, inputs[few], target.check_seconds) for again in target.other_orders(path)]
     nearest = [compare(rows, found[: len(rows)], other, "").cosine_min for rows in orders if len(found) >= len(rows)]
+    worst = report.cosine_min
+    if worst is not None and not worst >= POOR:
+        at = int(np.argmin(np.sum(found * own[: len(found)], axis=1)))
+        report = replace(report, diverges=target.first_divergence(path, np.ascontiguousarray(inputs[at][None])))
     return replace(report, order_cosine_min=min((cosine for cosine in nearest if cosine is not None), default=None))
 
 

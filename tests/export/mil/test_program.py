@@ -57,6 +57,28 @@ def test_fp16_rounds_after_each_operation(tmp_path: Path) -> None:
     np.testing.assert_allclose(full, X @ WEIGHT.T * 0.1, rtol=1e-5)
 
 
+def test_the_operation_that_goes_astray_is_named(tmp_path: Path) -> None:
+    """A planted overflow between two sound operations, and one that is none in fp32."""
+
+    def body(x: object) -> object:
+        large = mb.mul(x=mb.linear(x=x, weight=WEIGHT, name="sound"), y=np.float32(3e4), name="large")
+        return mb.mul(x=mb.mul(x=large, y=large, name="square"), y=np.float32(1e-9), name="small")
+
+    found = MilProgram(_save(tmp_path / "half.mlpackage", body, "FLOAT16")).first_divergence(X)
+    assert found.startswith("mul 'large"), found
+    largest = (
+        np.abs(X.astype(np.float16).astype(np.float64) @ WEIGHT.astype(np.float16).astype(np.float64).T).max() * 3e4
+    )
+    assert largest > 65504
+    assert float(found.split()[-1]) == pytest.approx(largest, rel=0.01)
+    assert MilProgram(_save(tmp_path / "full.mlpackage", body, "FLOAT32")).first_divergence(X) == ""
+
+    def sound(x: object) -> object:
+        return mb.mul(x=mb.linear(x=x, weight=WEIGHT), y=np.float32(0.1))
+
+    assert MilProgram(_save(tmp_path / "sound.mlpackage", sound, "FLOAT16")).first_divergence(X) == ""
+
+
 def test_fp16_overflows_where_fp16_does(tmp_path: Path) -> None:
     def body(x: object) -> object:
         return mb.mul(x=mb.mul(x=x, y=np.float32(60000)), y=np.float32(1e-4))
