@@ -17,7 +17,7 @@ def interval(hits: Floats, groups: NDArray[np.integer[Any]] | None = None, seed:
     """95 % percentile bootstrap interval of mean(hits), in percent.
 
     Args:
-        hits: [n] of 0 or 1.
+        hits: [n] of 0 or 1; or differences of two models' hits on the same queries (-1, 0, 1), whose interval is a paired one.
         groups: [n], what each hit belongs to (a caption to its image). Whole groups are drawn, since hits within one are not
             independent: the captions of one image are found together or missed together. None = each hit by itself.
     """
@@ -50,6 +50,18 @@ def retrieval(
         owner: [M] row of `image` that each caption belongs to.
         caption: [M], equal numbers for equal captions; None = all differ.
     """
+    text_rank, image_rank = retrieval_ranks(image, text, owner, caption)
+    result: dict[str, Any] = {"images": len(image), "captions": len(text)}
+    for k in (1, 5, 10):
+        result |= _score(f"t2i_r{k}", (text_rank < k).astype(np.float64), owner)
+        result |= _score(f"i2t_r{k}", (image_rank < k).astype(np.float64))
+    return result
+
+
+def retrieval_ranks(
+    image: Floats, text: Floats, owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]] | None = None
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    """How many wrong answers rank before the best right one, of each caption [M] and of each image [N]; as of `retrieval`."""
     similarity = text.astype(np.float32) @ image.astype(np.float32).T
     fits = _describes(owner, np.arange(len(text)) if caption is None else caption, len(image))
     # Of what fits the best counts; every tie of what does not ranks before it.
@@ -57,11 +69,7 @@ def retrieval(
     best_text = np.where(fits, similarity, -np.inf).max(0)
     text_rank = (~fits & (similarity >= best_image[:, None])).sum(1)
     image_rank = (~fits & (similarity >= best_text[None])).sum(0)
-    result: dict[str, Any] = {"images": len(image), "captions": len(text)}
-    for k in (1, 5, 10):
-        result |= _score(f"t2i_r{k}", (text_rank < k).astype(np.float64), owner)
-        result |= _score(f"i2t_r{k}", (image_rank < k).astype(np.float64))
-    return result
+    return text_rank, image_rank
 
 
 def _describes(owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]], images: int) -> NDArray[np.bool_]:
@@ -84,13 +92,19 @@ def zero_shot(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]
         "images" and "classes" (how many), "top1" and "top5" in percent, and of each the ends of its interval under the
         same name with "_ci95".
     """
-    similarity = image.astype(np.float32) @ class_text.astype(np.float32).T
-    own = similarity[np.arange(len(image)), labels]
-    rank = (similarity >= own[:, None]).sum(1) - 1
+    rank = zero_shot_ranks(image, class_text, labels)
     result: dict[str, Any] = {"images": len(image), "classes": len(class_text)}
     for k in (1, 5):
         result |= _score(f"top{k}", (rank < k).astype(np.float64))
     return result
+
+
+def zero_shot_ranks(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """How many wrong classes rank before the true one, of each image [N]; as of `zero_shot`."""
+    similarity = image.astype(np.float32) @ class_text.astype(np.float32).T
+    own = similarity[np.arange(len(image)), labels]
+    rank: NDArray[np.integer[Any]] = (similarity >= own[:, None]).sum(1) - 1
+    return rank
 
 
 def class_embeddings(template_text: Floats) -> Floats:

@@ -97,3 +97,10 @@ def test_captions_of_one_image_are_drawn_together():
     assert high - low == pytest.approx(alone[1] - alone[0], rel=0.1)
     narrow = interval(hits)
     assert (high - low) / (narrow[1] - narrow[0]) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_a_paired_interval_is_of_the_difference_alone() -> None:
+    """Two models with the same hits differ by nothing; one that loses the same queries in every draw differs by that."""
+    ours = np.array([1.0, 0.0, 1.0, 1.0] * 25)
+    assert interval(ours - ours) == (0.0, 0.0)
+    assert interval(ours - 1 - ours) == (-100.0, -100.0)
