@@ -104,7 +104,7 @@ def _measure_host(
     try:
         with ExitStack() as stack:
             inputs = scratch / "inputs.npz"
-            np.savez(inputs, **_inputs(next(iter(artifacts.values()))))
+            np.savez(inputs, **timing_inputs(next(iter(artifacts.values()))))
             runtimes: list[Runtime] = []
             for _, label, job in jobs:
                 request = {"runtime": label, "threads": settings.threads, "inputs": str(inputs), **job}
@@ -137,7 +137,7 @@ def _take_turns(runtimes: list[Runtime], settings: ProfileSettings, progress: Pr
         progress(index + 1, rounds, f"host: round {index + 1} of {rounds}")
 
 
-def _inputs(artifacts: list[ExportArtifact]) -> dict[str, Any]:
+def timing_inputs(artifacts: list[ExportArtifact]) -> dict[str, Any]:
     """Inputs of the towers' shapes. Dense towers take the same time whatever the pixels or words are."""
     shapes = {item.tower: _shape(next(iter(item.inputs.values()))) for item in artifacts}
     vocabulary = int(artifacts[0].tokenizer["vocabulary_size"])

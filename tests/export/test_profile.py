@@ -14,7 +14,7 @@ from distill.core.strict import parse
 from export.artifact import ExportArtifact, read_artifacts
 from export.children.bench import time_runs
 from export.device import list_devices
-from export.profile import INPUTS, _inputs, profile
+from export.profile import INPUTS, profile, timing_inputs
 from export.settings import ProfileSettings
 
 
@@ -161,7 +161,7 @@ def test_inputs_have_the_shapes_that_the_files_say(exported: tuple[Path, Any], s
     from students.student import load_student
 
     student = load_student(student_dir)
-    made = _inputs(read_artifacts(exported[0] / "onnx-fp32"))
+    made = timing_inputs(read_artifacts(exported[0] / "onnx-fp32"))
     assert made["pixels"].shape == (INPUTS, 3, student.image_size, student.image_size)
     assert made["tokens"].shape == (INPUTS, student.context_length)
     assert made["tokens"].max() < student.clip.token_embedding.num_embeddings
