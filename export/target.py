@@ -250,6 +250,8 @@ ALIASES = {
     "core-ml": "coreml",
     "onnxruntime": "onnx",
     "tflite": "litert",
+    "qnn": "onnx-qnn",
+    "hexagon": "onnx-qnn",
     "core-ai": "coreai",
 }
 

@@ -4,14 +4,15 @@
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import Self, override
 
 from export.artifact import Operations, Tower
-from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, PrecisionName, Runner, Target
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch.export import ExportedProgram
 
     from distill.core.arrays import Array
@@ -28,8 +29,10 @@ class Onnx(Target):
     """One self-contained .onnx file."""
 
     name = "onnx"
-    precisions = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8")
-    int8 = "w8a8-dynamic"  # needs no calibration and spares convolutions and ViTs, which learned scales may wreck
+    precisions: ClassVar[tuple[PrecisionName, ...]] = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8")
+    int8: ClassVar[PrecisionName | None] = (
+        "w8a8-dynamic"  # needs no calibration and spares convolutions and ViTs, which learned scales may wreck
+    )
     suffix = ".onnx"
     requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
     runtime = "ONNX Runtime"
@@ -74,12 +77,17 @@ class Onnx(Target):
         for item in (*model.graph.input, *model.graph.output, *model.functions):
             item.ClearField("metadata_props")
             item.ClearField("doc_string")
-        if self.precision.name != "fp32":
-            from export.targets.parts.onnx_precision import at_precision
-
-            model = at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration)
+        model = self.lower(model, tower, calibration)
         path.write_bytes(model.SerializeToString(deterministic=True))
         return Operations(dict(Counter(node.op_type for node in model.graph.node)))
+
+    def lower(self, model: "ModelProto", tower: Tower, calibration: "Array | None") -> "ModelProto":
+        """The float32 model at this precision; `calibration` as of `convert`."""
+        if self.precision.name == "fp32":
+            return model
+        from export.targets.parts.onnx_precision import at_precision
+
+        return at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration)
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
