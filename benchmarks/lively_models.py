@@ -16,6 +16,7 @@ from distill.core.clip.folder import TEXT_CONFIG, built_here
 from distill.core.clip.model import build_clip, import_open_clip
 
 SEED = 0
+MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 
 
 def enliven(clip: Any, image_size: int) -> None:
@@ -40,7 +41,8 @@ def enliven(clip: Any, image_size: int) -> None:
         clip.train()
         for _ in range(8 if norms else 0):
             coarse = torch.rand(16, 3, 5, 5, generator=generator)
-            clip.visual(torch.nn.functional.interpolate(coarse, (image_size, image_size), mode="bilinear"))
+            smooth = torch.nn.functional.interpolate(coarse, (image_size, image_size), mode="bilinear")
+            clip.visual((smooth - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1))
     clip.eval()
 
 
@@ -77,7 +79,7 @@ def write(name: str, folder: Path) -> Path:
     clip = build_clip(built_here(folder, cfg), seed=SEED)
     enliven(clip, size)
     save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, folder / "model.safetensors")
-    preprocess = {"size": [size, size], "mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+    preprocess = {"size": [size, size], "mean": MEAN, "std": STD}
     preprocess |= {"interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": preprocess}))
     card = {"name": name, "licence": "random weights", "kind": "sigmoid" if "init_logit_bias" in cfg else "softmax"}
