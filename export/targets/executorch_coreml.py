@@ -18,7 +18,7 @@ from export.target import TARGETS, NotCheckedError, Runner
 from export.targets.parts.executorch import ExecuTorch
 
 if TYPE_CHECKING:
-    from distill.core.arrays import Array
+    pass
 
 BACKEND = "CoreMLBackend"
 
@@ -76,12 +76,7 @@ class ExecutorchCoreMl(ExecuTorch):
 
         with tempfile.TemporaryDirectory() as name:
             package = unpack(path, Path(name))
-            program = MilProgram(package)
-
-        def run(value: "Array") -> "Array":
-            return program.run(value)
-
-        return run
+            return MilProgram(package).run
 
 
 def unpack(path: Path, folder: Path) -> Path:

@@ -90,15 +90,22 @@ def _clip(config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any]) 
             "norm_kwargs": {"eps": float(vision["layer_norm_eps"])},
         },
         "text_cfg": {
-            "context_length": int(text["max_position_embeddings"]),
-            "vocab_size": int(text["vocab_size"]),
-            "width": int(text["hidden_size"]),
-            "heads": int(text["num_attention_heads"]),
-            "layers": int(text["num_hidden_layers"]),
-            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
-            "norm_kwargs": {"eps": float(text["layer_norm_eps"])},
+            **_text_shape(text),
             **({"pool_type": "eos", "eos_id": int(end or 0)} if pooled_by_id else {}),
         },
+    }
+
+
+def _text_shape(text: dict[str, Any]) -> dict[str, Any]:
+    """What the text towers of both kinds are told by."""
+    return {
+        "context_length": int(text["max_position_embeddings"]),
+        "vocab_size": int(text["vocab_size"]),
+        "width": int(text["hidden_size"]),
+        "heads": int(text["num_attention_heads"]),
+        "layers": int(text["num_hidden_layers"]),
+        "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
+        "norm_kwargs": {"eps": float(text["layer_norm_eps"])},
     }
 
 
@@ -119,14 +126,8 @@ def _siglip(vision: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
             "timm_pool": "map", "timm_proj": "none",
         },
         "text_cfg": {
-            "context_length": int(text["max_position_embeddings"]),
-            "vocab_size": int(text["vocab_size"]),
-            "width": int(text["hidden_size"]),
-            "heads": int(text["num_attention_heads"]),
-            "layers": int(text["num_hidden_layers"]),
-            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
+            **_text_shape(text),
             "no_causal_mask": True, "proj_bias": True, "pool_type": "last",
-            "norm_kwargs": {"eps": float(text["layer_norm_eps"])},
             "act_kwargs": {"approximate": "tanh"} if "tanh" in text["hidden_act"] else {},
         },
     }  # fmt: skip

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import DistillError
+from distill.core.folders.lock import working_in
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.exporting.files import exported_embedder
-from export.artifact import FAILED_PARITY, read_artifacts, write_artifacts
+from export.artifact import FAILED_PARITY, LOGS, read_artifacts, write_artifacts
 from export.target import Target
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def choose(
                 _keep(scratch / name, run.export / name, tried, settings.max_drop)
                 return
     finally:
+        _keep_logs(scratch, run.export)
         shutil.rmtree(scratch, ignore_errors=True)
     lines = "; ".join(f"({item.line()})" for item in tried)
     raise DistillError(
@@ -114,11 +116,17 @@ def _try(
 ) -> Tried:
     try:
         make(name, scratch)
-    except DistillError as error:
-        if not (scratch / f"{name}{FAILED_PARITY}").is_dir():
-            raise
-        return Tried(precision, None, {}, f"failed parity ({str(error).partition('. ')[0]})")
-    mb = sum(artifact.size_bytes for artifact in read_artifacts(scratch / name)) / 1e6
+    except DistillError as error:  # one precision that cannot be made says nothing of the others
+        failed = (scratch / f"{name}{FAILED_PARITY}").is_dir()
+        why = " ".join(str(error).partition(". ")[0].split())
+        return Tried(precision, None, {}, f"{'failed parity' if failed else 'not made'} ({why})")
+    artifacts = read_artifacts(scratch / name)
+    if any(artifact.parity.cosine_min is None for artifact in artifacts):
+        raise DistillError(
+            f"The precision auto measures the files themselves, and this machine cannot run those of {name} "
+            f"({artifacts[0].parity.checked_by}). Name a precision, and judge it on a phone."
+        )
+    mb = sum(artifact.size_bytes for artifact in artifacts) / 1e6
     with exported_embedder(scratch / name, recipe.profile.threads) as model:
         from distill.evaluation.evalset import evaluate_model
 
@@ -128,6 +136,13 @@ def _try(
     return Tried(precision, mb, judged.lost, why or "chosen")
 
 
+def _keep_logs(scratch: Path, export: Path) -> None:
+    """What the converters said outlives their files, beside the logs of other exports."""
+    for log in (scratch / LOGS).glob("*.log"):
+        (export / LOGS).mkdir(exist_ok=True)
+        shutil.move(log, export / LOGS / log.name)
+
+
 def _keep(made: Path, place: Path, tried: list[Tried], max_drop: float) -> None:
     """Put the chosen folder in its place, with what was tried in its record."""
     chosen = {"by": "auto", "max_drop": max_drop, "tried": [asdict(item) for item in tried]}
@@ -135,7 +150,7 @@ def _keep(made: Path, place: Path, tried: list[Tried], max_drop: float) -> None:
     for artifact in artifacts:
         artifact.provenance["precision"] = chosen
     write_artifacts(made, artifacts)
-    with atomic.staged_dir(place) as folder:
+    with working_in(place.parent, "distill export"), atomic.staged_dir(place) as folder:
         for item in list(made.iterdir()):
             shutil.move(item, folder / item.name)
 

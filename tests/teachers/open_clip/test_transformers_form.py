@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError
+from distill.core.torch_compat import ensure_torchvision
 from teachers.load import load_teacher, resolve_teacher
 from teachers.open_clip import transformers_form
+
+ensure_torchvision()  # before transformers' models import it
 
 SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,38 @@ def test_the_most_exact_that_fits(run: Any) -> None:
         DistillError, match=r"onnx holds the budget of 0.1 points and 2.5 MB: .*w8: loses 0.50 points.*--max-mb"
     ):
         run(max_mb=2.5, max_drop=0.1)
+
+
+def test_one_that_cannot_be_made_does_not_stop_the_others(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converter that fails is told with its first sentence, and its log stays when the scratch folder goes."""
+    real = auto._try
+
+    def broken(precision: str, name: str, scratch: Path, *rest: Any) -> Tried:
+        def fail(name: str, out: Path) -> None:
+            (out / "logs").mkdir(parents=True, exist_ok=True)
+            (out / "logs" / f"{name}.log").write_text("why")
+            raise DistillError("Exporting to onnx failed (status 1). Its last lines: x")
+
+        return real(precision, name, scratch, *rest[:-1], fail if precision == "w8" else rest[-1])
+
+    monkeypatch.setattr(auto, "_try", broken)
+    folder, made = run(max_drop=0.5)
+    assert made[-1] == "onnx-fp16"
+    told = read_artifacts(folder.export / "onnx-fp16")[0].provenance["precision"]["tried"]
+    assert told[2]["verdict"] == "not made (Exporting to onnx failed (status 1))"
+    assert (folder.export / "logs" / "onnx-w8.log").read_text() == "why"
+
+
+def test_files_that_cannot_be_run_here_cannot_be_measured(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILES, "w8a8", (0.5, {}))
+    unchecked = ParityReport("not checked: no Vulkan inside", None, None, None, 0)
+    monkeypatch.setattr(
+        auto, "read_artifacts", lambda folder: [replace(a, parity=unchecked) for a in read_artifacts(folder)]
+    )
+    with pytest.raises(
+        DistillError, match=r"cannot run those of onnx-w8a8 \(not checked: no Vulkan inside\). Name a precision"
+    ):
+        run(max_drop=0.5)
 
 
 def test_a_gain_is_no_loss_and_nan_is_one() -> None:
