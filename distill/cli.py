@@ -265,6 +265,10 @@ def export(
     target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
     max_drop: Annotated[float | None, typer.Option(help="With --precision auto: points that a file may lose.")] = None,
     max_mb: Annotated[float | None, typer.Option(help="With --precision auto: megabytes of both towers.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="A file with a label per line: makes a zero-shot classifier too.")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help='With --classes: a sentence such as "a photo of a {}."; may repeat.')
+    ] = None,
     overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files of any CLIP, parity proven on them."""
@@ -274,6 +278,10 @@ def export(
         model,
         target=target or (),
         precision=precision or (),
+        max_drop=max_drop,
+        max_mb=max_mb,
+        classes=classes,
+        template=template or (),
         data=data,
         out=out,
         overwrite=overwrite,

@@ -12,10 +12,11 @@ from distill.core import atomic
 from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from distill.core.errors import UsageError
 
-Tower = Literal["image", "text"]
-TOWERS: tuple[Tower, Tower] = ("image", "text")
+Tower = Literal["image", "text", "classifier"]  # what one exported file holds
+PAIR: tuple[Tower, ...] = ("image", "text")  # the two that embed
+TOWERS: tuple[Tower, ...] = (*PAIR, "classifier")  # all, in the order of every list
 
-# Names in an export: <target>-<precision>/ for each target, with both towers' files and, last, the artifact's; logs/.
+# Names in an export: <target>-<precision>/ for each target, with its towers' files and, last, the artifact's; logs/.
 ARTIFACT_FILE = "artifact.json"
 LOGS = "logs"
 FAILED_PARITY = ".failed-parity"  # appended to the folder's name
@@ -48,6 +49,9 @@ class ParityReport:
             What tells inputs apart is left, which a plain cosine hides where all embeddings point the same way; None where
             there is one sample, or all are the same.
         snr_db: decibels, of what tells the eager embeddings apart over what the file adds to them; None as before.
+        probability_difference: of a classifier, the largest absolute difference between a probability of the file and the eager
+            model's; None for other towers, and when not checked. `top1_agreement` is then the share of images with the same
+            most probable label, or one that the eager model holds for as probable within a hundredth.
         diverges: of a file that agrees poorly, the operation at which its numbers first leave those of fp32; "" else.
         order_cosine_min: the smallest cosine between the file's embeddings and those of the same program where sums are
             added in other orders; None = not measured.
@@ -66,7 +70,13 @@ class ParityReport:
     centred_cosine_min: float | None = None
     centred_cosine_mean: float | None = None
     snr_db: float | None = None
+    probability_difference: float | None = None
     diverges: str = ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the file was run and compared."""
+        return self.cosine_min is not None or self.probability_difference is not None
 
 
 @dataclass(frozen=True)
@@ -121,18 +131,19 @@ class ExportArtifact:
     """One exported tower.
 
     Attributes:
-        target, precision, tower: names as of `export.target`; "image" | "text".
+        target, precision, tower: names as of `export.target`; one of `TOWERS`.
         file: path relative to the artifact's folder.
         sha256: of the file (of the sorted content hashes for a package folder, ids made at random left out).
         inputs: name -> shape and dtype, for example {"image": "float32[1,3,64,64] RGB in [0, 1]"}.
         output: name, shape, meaning.
         versions: package -> version that made it.
         licence, provenance: carried from student, teachers and data.
-        preprocess, tokenizer, kind, logit_scale, logit_bias: what an app needs to turn a photo and captions into
-            probabilities, see `export.app.kit.AppKit`; of the model, so the same for both towers.
+        preprocess, tokenizer, kind, logit_scale, logit_bias, classes: what an app needs to turn a photo and captions into
+            probabilities, see `export.app.kit.AppKit`; of the model, so the same for all towers.
         runs_on: the runtime, and the oldest systems that have it, in words.
         operations: what the file is made of, and what a delegate left.
-        beside: files in the folder that both towers share (tokenizer, golden samples) -> hex SHA-256.
+        beside: files in the folder that its towers share (tokenizer, golden samples) -> hex SHA-256.
+        towers: all that the folder holds, this one among them.
     """
 
     target: str
@@ -153,9 +164,11 @@ class ExportArtifact:
     kind: str = "softmax"
     logit_scale: float | None = None
     logit_bias: float | None = None
+    classes: dict[str, Any] = field(default_factory=dict)
     runs_on: str = ""
     operations: Operations = field(default_factory=Operations)
     beside: dict[str, str] = field(default_factory=dict)
+    towers: tuple[Tower, ...] = PAIR
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -165,7 +178,7 @@ class ExportArtifact:
     def from_json(cls, value: dict[str, Any]) -> "ExportArtifact":
         """The artifact that `to_json` wrote."""
         nested = {"parity": ParityReport(**value["parity"]), "operations": Operations(**value.get("operations", {}))}
-        return cls(**{**value, **nested})
+        return cls(**{**value, **nested, "towers": tuple(value.get("towers", PAIR))})
 
 
 def hash_path(path: Path) -> str:
@@ -240,7 +253,7 @@ def _examine(folder: Path, student: str | None) -> Examined:
         return Examined(
             folder, artifacts, "failed parity: it does not say what the student says, and is kept to look at"
         )
-    if {artifact.tower for artifact in artifacts} != set(TOWERS):
+    if not _all_there(artifacts):
         return Examined(folder, artifacts, "a tower is missing: export again")
     changed = changed_files(folder, artifacts)
     if changed:
@@ -261,7 +274,7 @@ def changed_files(folder: Path, artifacts: list[ExportArtifact]) -> list[str]:
 
 
 def read_artifacts(folder: Path) -> list[ExportArtifact]:
-    """Both towers' artifacts in an exported folder. Raises UsageError when it is none or is damaged."""
+    """The artifacts of all towers in an exported folder. Raises UsageError when it is none or is damaged."""
     try:
         return [ExportArtifact.from_json(value) for value in atomic.read_json(folder / ARTIFACT_FILE)]
     except FileNotFoundError:
@@ -289,4 +302,9 @@ def read_if_whole(folder: Path, request: str) -> list[ExportArtifact] | None:
         return None
     if changed_files(folder, artifacts):
         return None
-    return artifacts if {artifact.tower for artifact in artifacts} == set(TOWERS) else None
+    return artifacts if _all_there(artifacts) else None
+
+
+def _all_there(artifacts: list[ExportArtifact]) -> bool:
+    """Whether the record has every tower that it says its folder holds."""
+    return bool(artifacts) and [artifact.tower for artifact in artifacts] == list(artifacts[0].towers)

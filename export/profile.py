@@ -33,7 +33,7 @@ INPUTS = 8  # distinct inputs that the timed calls cycle through
 def profile(
     folders: list[Path], student_dir: Path | None, settings: ProfileSettings, *, progress: Progress = silent
 ) -> list[LatencyProfile]:
-    """Time both towers of every exported folder, and the eager student where it is there, at batch 1.
+    """Time all towers of every exported folder, and the eager student where it is there, at batch 1.
 
     Writes profile-<device>.json into each exported folder: the device, that folder's rows and the eager ones.
 
@@ -89,11 +89,11 @@ def _measure_host(
     rows: _Rows = {}
     jobs: list[tuple[Path | None, str, dict[str, Any]]] = []
     if student_dir is not None:
-        jobs.append((None, EAGER, {"source": str(student_dir)}))
+        jobs.append((None, EAGER, _eager_job(student_dir, artifacts)))
     for folder, towers in artifacts.items():
         target = get_target(towers[0].target, towers[0].precision)
         if reason := target.no_latency:
-            rows[folder] = [_not_timed(info.name, target, tower, reason) for tower in TOWERS]
+            rows[folder] = [_not_timed(info.name, target, tower, reason) for tower in towers[0].towers]
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
             jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
@@ -104,7 +104,7 @@ def _measure_host(
     try:
         with ExitStack() as stack:
             inputs = scratch / "inputs.npz"
-            np.savez(inputs, **timing_inputs(next(iter(artifacts.values()))))
+            np.savez(inputs, **timing_inputs([item for towers in artifacts.values() for item in towers]))
             runtimes: list[Runtime] = []
             for _, label, job in jobs:
                 request = {"runtime": label, "threads": settings.threads, "inputs": str(inputs), **job}
@@ -119,8 +119,19 @@ def _measure_host(
         if not keep:
             shutil.rmtree(scratch, ignore_errors=True)
     for (source, label, _), runtime in zip(jobs, runtimes, strict=True):
-        rows[source] = [_measured(info.name, label, tower, runtime.times[tower], settings) for tower in TOWERS]
+        rows[source] = [_measured(info.name, label, tower, times, settings) for tower, times in runtime.times.items()]
     return rows
+
+
+def _eager_job(student_dir: Path, artifacts: dict[Path, list[ExportArtifact]]) -> dict[str, Any]:
+    """The towers that some folder has; of classifiers, the one with the most labels."""
+    made = [item for towers in artifacts.values() for item in towers]
+    labels = max((int(item.classes.get("count", 0)) for item in made), default=0)
+    return {
+        "source": str(student_dir),
+        "towers": [t for t in TOWERS if any(t in m.towers for m in made)],
+        "labels": labels,
+    }
 
 
 def _take_turns(runtimes: list[Runtime], settings: ProfileSettings, progress: Progress) -> None:
@@ -132,19 +143,22 @@ def _take_turns(runtimes: list[Runtime], settings: ProfileSettings, progress: Pr
     for index in range(rounds):
         share = settings.runs // rounds + (index < settings.runs % rounds)
         for tower in TOWERS:
-            for runtime in runtimes if index % 2 == 0 else runtimes[::-1]:
+            able = [runtime for runtime in runtimes if tower in runtime.times]
+            for runtime in able if index % 2 == 0 else able[::-1]:
                 runtime.measure(tower, share, settings.warmup_runs)
         progress(index + 1, rounds, f"host: round {index + 1} of {rounds}")
 
 
 def timing_inputs(artifacts: list[ExportArtifact]) -> dict[str, Any]:
     """Inputs of the towers' shapes. Dense towers take the same time whatever the pixels or words are."""
-    shapes = {item.tower: _shape(next(iter(item.inputs.values()))) for item in artifacts}
-    vocabulary = int(artifacts[0].tokenizer["vocabulary_size"])
+    shapes = {name: _shape(described) for item in artifacts for name, described in item.inputs.items()}
     random = np.random.default_rng(0)
-    tokens = random.integers(1, vocabulary - 2, (INPUTS, *shapes["text"][1:]), dtype=np.int32)
-    tokens[:, -1] = vocabulary - 1
-    return {"pixels": random.random((INPUTS, *shapes["image"][1:]), dtype=np.float32), "tokens": tokens}
+    made: dict[str, Any] = {"pixels": random.random((INPUTS, *shapes["pixels"][1:]), dtype=np.float32)}
+    if "tokens" in shapes:
+        vocabulary = int(artifacts[0].tokenizer["vocabulary_size"])
+        made["tokens"] = random.integers(1, vocabulary - 2, (INPUTS, *shapes["tokens"][1:]), dtype=np.int32)
+        made["tokens"][:, -1] = vocabulary - 1
+    return made
 
 
 def _shape(described: str) -> tuple[int, ...]:
@@ -176,7 +190,7 @@ def _not_measured(artifacts: dict[Path, list[ExportArtifact]], info: DeviceInfo)
     return {
         path: [
             _not_timed(info.name, get_target(towers[0].target, towers[0].precision), tower, info.missing)
-            for tower in TOWERS
+            for tower in towers[0].towers
         ]
         for path, towers in artifacts.items()
     }

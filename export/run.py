@@ -20,11 +20,13 @@ from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
 from distill.core.folders.lock import working_in
 from distill.core.progress import Progress, silent
+from export.app.classes import Classes
 from export.app.licence import Notice
 from export.app.samples import Samples
 from export.artifact import (
     STUDENT_KEY,
     ExportArtifact,
+    Tower,
     read_if_whole,
     student_digest,
     write_artifacts,
@@ -33,10 +35,10 @@ from export.children.conversion import Conversion
 from export.children.job import ExportJob, accept
 from export.settings import ExportSettings
 from export.target import Target, chosen_targets
-from export.towers.parity import Reference, required_cosine
+from export.towers.parity import Reference, allowed_difference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
 
-FORMAT = 7  # raise when the same student would give other files for a reason that no version number shows
+FORMAT = 8  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
 
@@ -51,15 +53,16 @@ def export_student(
     licence: str,
     provenance: dict[str, Any],
     resume: bool,
+    classes: Classes | None = None,
     captions: Sequence[str] = (),
     photos: Sequence[bytes] = (),
     progress: Progress = silent,
 ) -> list[ExportArtifact]:
-    """Export both towers of a student to each target and check every file against the student.
+    """Export the towers of a student to each target and check every file against the student.
 
-    Writes out/<target>-<precision>/{image,text}.<suffix>, what an app needs beside them and, last, artifact.json; logs go
-    to out/logs. A folder is there only when it is whole and passed, and an earlier one stays until then; other folders in
-    `out` are left alone.
+    Writes out/<target>-<precision>/{image,text}.<suffix>, with `classes` classifier.<suffix> too, what an app needs beside them
+    and, last, artifact.json; logs go to out/logs. A folder is there only when it is whole and passed, and an earlier one stays
+    until then; other folders in `out` are left alone.
 
     Args:
         student_dir: folder that `Student.save` wrote.
@@ -69,12 +72,13 @@ def export_student(
         tokens: [m, L] int32: real captions, tokenized.
         calibration: pixels and tokens of the same shapes, other samples, for precisions that learn scales from them.
         licence, provenance: carried into every artifact.
+        classes: the labels of a zero-shot classifier; None = none is made.
         captions, photos: what `tokens` and `pixels` were made from, for the golden samples; empty = not known.
         resume: keep folders that answer the same request and whose files still have their hashes.
         progress: called at each step with how many of the targets are done.
 
     Returns:
-        Two artifacts (image, text) per target, in the order of the settings' targets.
+        An artifact per target and tower, in the order of the settings' targets.
 
     Raises:
         UsageError: unknown target or precision, missing student, wrong parity inputs, a precision that is calibrated
@@ -100,6 +104,7 @@ def export_student(
         "student": student_digest(student_dir),
         "pixels": _digest(pixels),
         "tokens": _digest(tokens),
+        "classes": None if classes is None else classes.digest,
         "golden": [settings.golden_samples, list(captions), len(photos)],
         "format": FORMAT,
         "torch": importlib.metadata.version("torch"),
@@ -110,7 +115,7 @@ def export_student(
         for target in targets
     ]
     golden = settings.golden_samples
-    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden)
+    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden, classes)
     with working_in(out, "distill export"):
         done = _keep_or_make(jobs, student_dir, given, settings.jobs, resume, progress)
     return [artifact for job in jobs for artifact in done[job.target.folder]]
@@ -161,6 +166,8 @@ def _job(
         request=request,
         bar=required_cosine(target.precision, settings),
         centred_bar=settings.min_centred_cosine_quantized if target.precision.closeness == "quantized" else None,
+        probability_bar=allowed_difference(target.precision, settings),
+        top1_bar=settings.min_top1_agreement,
         versions=versions,
         licence=licence,
         provenance={**provenance, "export_request": request, STUDENT_KEY: inputs["student"]},
@@ -196,10 +203,10 @@ def _export_all(
     work.mkdir(parents=True)
     try:
         say("preparing the deployable towers")
-        programs = write_programs(student_dir, work, given.pixels, given.tokens)
+        programs = write_programs(student_dir, work, given)
         if given.calibration is not None:
-            np.savez(work / CALIBRATION_FILE, image=given.calibration[0], text=given.calibration[1])
-        given.lay_golden(work, asdict(Reference.load(work / REFERENCE_FILE)))
+            np.savez(work / CALIBRATION_FILE, pixels=given.calibration[0], tokens=given.calibration[1])
+        given.lay_golden(work, Reference.load(work / REFERENCE_FILE).golden())
         _convert_all(todo, programs, work, side_by_side, done, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -207,7 +214,7 @@ def _export_all(
 
 def _convert_all(
     todo: list[ExportJob],
-    programs: dict[str, str],
+    programs: dict[Tower, str],
     work: Path,
     side_by_side: int,
     done: dict[str, list[ExportArtifact]],

@@ -65,6 +65,30 @@ class ExportSettings(Strict):
         le=1,
         description="the mean over samples, after the mean embedding is taken off: what tells inputs apart",
     )
+    classes: str | None = Field(
+        None,
+        description="a file with a label per line: every target then gets a classifier too, from a picture to their probabilities",
+    )
+    templates: tuple[str, ...] = Field(
+        ("a photo of a {}.",),
+        min_length=1,
+        description="the sentences that a label is put into; the embeddings of several are averaged",
+    )
+    max_probability_difference: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="of every label and picture, for classifiers in fp16; fp32 must come a hundred times nearer",
+    )
+    max_probability_difference_quantized: float = Field(
+        0.25, gt=0, le=1, description="the same, for classifiers with quantized weights or activations"
+    )
+    min_top1_agreement: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="share of pictures whose most probable label must be the eager model's, or as probable within a hundredth",
+    )
     parity_samples: int = Field(32, ge=1)
     calibration_samples: int = Field(
         64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from export.app.licence import Notice
     from export.settings import ExportSettings
 
-INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens"}
-OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding"}
+INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens", "classifier": "pixels"}
+OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding", "classifier": "probabilities"}
 
-# One input with batch 1 (pixels [1, 3, S, S] float32 or tokens [1, L] int32) -> [1, D] float32.
+# One input with batch 1 (pixels [1, 3, S, S] float32 or tokens [1, L] int32) -> [1, D] float32; D: labels, of a classifier.
 Runner = Callable[["Array"], "Array"]
 
 

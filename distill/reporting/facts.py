@@ -145,6 +145,7 @@ def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
                             "cosine_min",
                             "cosine_mean",
                             "top1_agreement",
+                            "probability_difference",
                             "checked_by",
                             "samples",
                             "order_cosine_min",

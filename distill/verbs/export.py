@@ -18,6 +18,8 @@ def export(
     precision: OneOrMore = (),
     max_drop: float | None = None,
     max_mb: float | None = None,
+    classes: AnyPath | None = None,
+    template: OneOrMore = (),
     data: AnyPath | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
@@ -35,6 +37,9 @@ def export(
             loses no more than it may.
         max_drop: with "auto": how many points of R@1 and top-1 a file may lose.
         max_mb: with "auto": megabytes that both towers may take; the most exact that fits is taken.
+        classes: a text file with a label per line: each target then gets a classifier too, a file from a picture to the labels'
+            probabilities.
+        template: one or several sentences with {} in them, which a label is put into; none = "a photo of a {}.".
         data: where the images and captions for parity and calibration lie; None = the run's, or the embedded set.
         out: for another model than a run's: the folder that gets it as student/ and its files as export/; None =
             exports/<name>.
@@ -42,11 +47,11 @@ def export(
         settings: as of `distill.run`.
 
     Raises:
-        UsageError: no such model, unknown target or precision.
+        UsageError: no such model, unknown target or precision, labels or templates that make no classifier.
         DistillError: parity below the bar, missing weights, or a target's packages are missing.
     """
     from distill.stages.exporting.any_model import default_out, model_name, run_of, take_in
-    from distill.stages.exporting.stage import export_stage
+    from distill.stages.exporting.stage import classes_of, export_stage
     from export.artifact import read_artifacts
     from export.target import chosen_targets
 
@@ -54,7 +59,8 @@ def export(
     run = run_of(name)
     folder = run or RunFolder(default_out(name) if out is None else out)
     made_by = folder.read_recipe() if recipe is None else recipe
-    job = recipe_of(made_by, settings, target=target, precision=precision, max_drop=max_drop, max_mb=max_mb)
+    flags = {"max_drop": max_drop, "max_mb": max_mb, "classes": classes, "template": template}
+    job = recipe_of(made_by, settings, target=target, precision=precision, **flags)
     targets = chosen_targets(job.export.targets, job.export.precisions)
     # Where scales are learned, the data's training part teaches and its evaluation part judges; else all of it may judge.
     role = "data" if any(one.learns for one in targets) else "eval_data"
@@ -65,6 +71,7 @@ def export(
         )
     if run is not None and out is not None:
         raise UsageError(f"{name!r} is a run, whose files go into {str(run.export)!r}. Leave --out away.")
+    classes_of(job.export)
     for one in targets:  # before anything is loaded
         one.require_packages()
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work

@@ -21,6 +21,7 @@ _KEYS = {
     "student": "student.name",
     "max_drop": "export.max_drop",
     "max_mb": "export.max_mb",
+    "classes": "export.classes",
     "rehearse": "rehearse",
     "verify": "reinforce.verify",
     "calibrate": "reinforce.calibrate",
@@ -35,6 +36,7 @@ _LIST_KEYS = {
     "filter": "filters",
     "target": "export.targets",
     "precision": "export.precisions",
+    "template": "export.templates",
     "device": "profile.devices",
 }
 

@@ -132,6 +132,7 @@ class ExportResult:
                 "file": f"{row['target']}-{row['precision']}/{row['file']}",
                 "MB": round(row["size_bytes"] / 1e6, 2),
                 "min cosine": None if row["parity"]["cosine_min"] is None else round(row["parity"]["cosine_min"], 6),
+                "largest difference": row["parity"]["probability_difference"],
                 "top-1 agreement": row["parity"]["top1_agreement"],
             }
             for row in self.artifacts

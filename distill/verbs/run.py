@@ -97,6 +97,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.learning.objective import objective_weights, refuse_without_decoder
     from distill.models import CaptionerSet, student_spec
     from distill.stages.evaluate import check_data
+    from distill.stages.exporting.stage import classes_of
     from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training_data import caption_policy, check_curation
@@ -110,6 +111,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
         check_strategy(strategy)
     caption_policy(job.captions)
     chosen_targets(job.export.targets, job.export.precisions)
+    classes_of(job.export)
     check_curation(job)
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)

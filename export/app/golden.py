@@ -23,6 +23,7 @@ MEANINGS = {
     "image_embeddings": "[n, D] of the eager model for the pixels, unit length",
     "text_embeddings": "[m, D] of the eager model for the tokens, unit length",
     "probabilities": "[n, m] of each caption for each image, from the embeddings and the logit scale",
+    "label_probabilities": "[n, k] of each label of labels.txt for each image, by the eager model: what the classifier says",
 }
 
 
@@ -46,7 +47,7 @@ def write_golden(
     """Write the golden samples into `folder`, the same bytes for the same samples. Returns the names of the files.
 
     Args:
-        tensors: as `MEANINGS` has them.
+        tensors: those of `MEANINGS` that the model has.
         captions: one per row of tokens; empty = not known.
         photos: encoded images, one per row of pixels; empty = not known. Those in other formats than JPEG and PNG or above
             `LARGEST_PHOTO_BYTES` are left out.
@@ -59,10 +60,11 @@ def write_golden(
         names.append(f"{PHOTO}{index}{suffix}" if suffix and len(photo) <= LARGEST_PHOTO_BYTES else None)
         if names[-1] is not None:
             (folder / names[-1]).write_bytes(photo)
-    save_file({name: np.ascontiguousarray(tensors[name]) for name in MEANINGS}, folder / TENSORS_FILE)
+    held = [name for name in MEANINGS if name in tensors]
+    save_file({name: np.ascontiguousarray(tensors[name]) for name in held}, folder / TENSORS_FILE)
     record = {
         "tensors": TENSORS_FILE,
-        "meaning": MEANINGS,
+        "meaning": {name: MEANINGS[name] for name in held},
         "captions": list(captions),
         "photos": names,
         "photos_meaning": "photos[i] gives pixels[i] by the preprocessing; null = not kept here",

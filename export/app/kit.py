@@ -5,12 +5,13 @@ Left out: licences (`export.app.licence`), which also go into the exported files
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core import atomic
 from distill.core.arrays import Array
+from export.app.classes import Classes
 from export.app.golden import probabilities, write_golden
 from export.app.preprocess import preprocess_block
 from export.app.tokenizer import write_tokenizer
@@ -31,6 +32,7 @@ class AppKit:
         kind: how cosines become probabilities: "softmax" over an image's captions, or "sigmoid" of each alone.
         logit_scale: what a cosine is multiplied by, already exponentiated.
         logit_bias: what is added then; 0.0 for a softmax.
+        classes: of a classifier, its labels, see `export.app.classes`; empty where there is none.
     """
 
     preprocess: dict[str, Any]
@@ -38,10 +40,11 @@ class AppKit:
     kind: str
     logit_scale: float
     logit_bias: float
+    classes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def write(cls, model: "Student", kind: str, work: Path) -> "AppKit":
-        """The kit of a model, with its tokenizer's files in work/app. `kind`: as the attribute."""
+    def write(cls, model: "Student", kind: str, work: Path, classes: Classes | None = None) -> "AppKit":
+        """The kit of a model, with the files of its tokenizer and of its labels in work/app. `kind`: as the attribute."""
         folder = work / FOLDER
         folder.mkdir()
         bias = getattr(model.clip, "logit_bias", None)
@@ -51,6 +54,7 @@ class AppKit:
             kind=kind,
             logit_scale=float(model.logit_scale.detach()),
             logit_bias=0.0 if bias is None else float(bias.detach()),
+            classes={} if classes is None else classes.write(folder, kind),
         )
         atomic.write_json(work / RECORD, asdict(kit))
         return kit
@@ -68,6 +72,7 @@ class AppKit:
         tokens: Array,
         image: Array,
         text: Array,
+        label_probabilities: Array | None = None,
         captions: Sequence[str],
         photos: Sequence[bytes],
     ) -> None:
@@ -79,6 +84,8 @@ class AppKit:
             "text_embeddings": text,
             "probabilities": probabilities(image, text, self.logit_scale, self.logit_bias, self.kind),
         }
+        if label_probabilities is not None:
+            tensors["label_probabilities"] = label_probabilities
         write_golden(work / FOLDER, tensors, captions, photos)
 
 

@@ -39,7 +39,8 @@ class Notice:
 
     def describe(self, tower: str) -> str:
         """One line about a tower's file."""
-        return f"The {tower} tower of {self.origin}."
+        what = "zero-shot classifier" if tower == "classifier" else f"{tower} tower"
+        return f"The {what} of {self.origin}."
 
 
 def licence_text(notice: Notice, provenance: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.core.arrays import Array
+from export.app.classes import Classes
 from export.app.kit import AppKit
 
 
@@ -18,6 +19,7 @@ class Samples:
         calibration: other pixels and tokens, to learn scales from; None = no precision needs them.
         captions, photos: what the first rows of `tokens` and `pixels` were made from; empty = not known.
         golden: how many of the first rows become golden samples.
+        classes: the labels of a classifier; None = none is made.
     """
 
     pixels: Array
@@ -26,9 +28,10 @@ class Samples:
     captions: Sequence[str]
     photos: Sequence[bytes]
     golden: int
+    classes: Classes | None = None
 
     def lay_golden(self, work: Path, reference: dict[str, Array]) -> None:
-        """Lay the golden samples beside the kit in `work`. `reference`: inputs and embeddings of all parity samples."""
+        """Lay the golden samples beside the kit in `work`. `reference`: inputs and outputs of all parity samples."""
         if self.golden:
-            first = {name: reference[name][: self.golden] for name in ("pixels", "tokens", "image", "text")}
+            first = {name: rows[: self.golden] for name, rows in reference.items()}
             AppKit.read(work).add_golden(work, **first, captions=self.captions, photos=self.photos)

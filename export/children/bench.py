@@ -5,9 +5,10 @@ has its own and only one of them works at a time. Requests come as JSON lines on
 lines to the original standard output; everything that a runtime prints goes to the log. Left out: rounds and order
 (export.profile).
 
-The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name},
-"threads", "inputs": .npz with pixels and tokens, for timing}. A request: {"tower", "runs", "warmup_runs"}, whose answer is
-{"ms": [...]}; or {"tower", "embed": .npy with inputs, "to": .npy}, whose answer {"rows": n} comes when that is written.
+The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name}
+(of the eager one "towers", and the number of "labels" of a classifier), "threads", "inputs": .npz with pixels and tokens, for
+timing}. A request: {"tower", "runs", "warmup_runs"}, whose answer is {"ms": [...]}; or {"tower", "embed": .npy with inputs, "to":
+.npy}, whose answer {"rows": n} comes when that is written.
 """
 
 import json
@@ -21,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
-from export.artifact import TOWERS
-from export.target import Runner, get_target
+from export.target import INPUT_NAMES, Runner, get_target
 from export.towers.parity import run_all
 
 
@@ -31,17 +31,14 @@ def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
     source, threads = Path(job["source"]), int(job["threads"])
     if job["runtime"] != "eager":
         target = get_target(job["runtime"])
-        return {tower: target.load(source / job["files"][tower], threads) for tower in TOWERS}
+        return {tower: target.load(source / file, threads) for tower, file in job["files"].items()}
     import torch
 
     torch.set_num_threads(threads)
     from distill.core.torch_compat import ensure_torchvision
 
     ensure_torchvision()
-    from export.towers.tower import deployable_towers
-    from students.student import load_student
-
-    modules = dict(zip(TOWERS, deployable_towers(load_student(source)), strict=True))
+    modules = _eager(source, int(job.get("labels", 0)))
 
     def runner(module: Any) -> Runner:
         def run(value: Array) -> Array:
@@ -51,7 +48,22 @@ def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
 
         return run
 
-    return {tower: runner(module) for tower, module in modules.items()}
+    return {tower: runner(modules[tower]) for tower in job["towers"]}
+
+
+def _eager(student_dir: Path, labels: int) -> dict[str, Any]:
+    """The deployable towers; a classifier's labels are random ones, since it takes the same time whatever they are."""
+    import torch
+
+    from export.towers.classifier import Classifier
+    from export.towers.tower import deployable_towers
+    from students.student import load_student
+
+    student = load_student(student_dir)
+    image, text = deployable_towers(student)
+    width = int(image(torch.zeros(1, 3, student.image_size, student.image_size)).shape[1])
+    rows = torch.nn.functional.normalize(torch.randn(max(labels, 1), width), dim=1)
+    return {"image": image, "text": text, "classifier": Classifier(image, rows, 100.0, 0.0, "softmax")}
 
 
 def time_runs(run: Runner, inputs: Array, runs: int, warmup_runs: int) -> list[float]:
@@ -78,7 +90,7 @@ def main() -> None:
     inputs = {}
     if "inputs" in job:
         with np.load(job["inputs"], allow_pickle=False) as arrays:
-            inputs = {"image": arrays["pixels"], "text": arrays["tokens"]}
+            inputs = dict(arrays)
 
     def answer(value: dict[str, Any]) -> None:
         answers.write(json.dumps(value) + "\n")
@@ -93,7 +105,7 @@ def main() -> None:
             np.save(request["to"], rows)
             answer({"rows": len(rows)})
             continue
-        answer({"ms": time_runs(runners[tower], inputs[tower], request["runs"], request["warmup_runs"])})
+        answer({"ms": time_runs(runners[tower], inputs[INPUT_NAMES[tower]], request["runs"], request["warmup_runs"])})
     sys.stderr.flush()
     os._exit(0)  # some runtimes crash in their own teardown
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from distill.core import atomic
 from export.app.licence import Notice
+from export.artifact import Tower
 from export.children.process import failure, spawn
 from export.target import Target
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE
@@ -20,7 +21,7 @@ class Conversion:
 
     Attributes:
         target: what it converts to.
-        folder: where it leaves both towers' files.
+        folder: where it leaves the towers' files.
         result_file: JSON with each tower's parity report and seconds, written last.
         log_file: everything that the child prints.
         started: monotonic seconds at which it was started.
@@ -36,7 +37,7 @@ class Conversion:
 
     @classmethod
     def start(
-        cls, target: Target, programs: dict[str, str], notice: Notice, work: Path, log_file: Path, threads: int
+        cls, target: Target, programs: "dict[Tower, str]", notice: Notice, work: Path, log_file: Path, threads: int
     ) -> "Conversion":
         """Start converting `programs` (tower -> path of a saved torch.export program).
 

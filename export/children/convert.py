@@ -1,4 +1,4 @@
-"""`python -m export.children.convert JOB.json`: convert both towers to one target and check them, in a process of its own.
+"""`python -m export.children.convert JOB.json`: convert a model's towers to one target and check them, in a process of its own.
 
 Converters and runtimes of different targets crash each other when they share a process, print at will and keep
 gigabytes; so each gets a process, whose output goes to a log file. Left out: every decision, which export.run takes.
@@ -22,8 +22,8 @@ import numpy as np
 
 from distill.core.arrays import Array
 from export.app.licence import Notice
-from export.artifact import TOWERS, Tower, tower_file
-from export.target import Target, get_target
+from export.artifact import Tower, tower_file
+from export.target import INPUT_NAMES, Target, get_target
 from export.towers.parity import Reference, check_file
 
 
@@ -59,12 +59,13 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
     target = get_target(job["target"]).with_options(job.get("options", {}))
     reference = Reference.load(Path(job["reference"]))
     result: dict[str, Any] = {}
-    for tower in TOWERS:
+    programs: dict[Tower, str] = job["programs"]
+    for tower, saved in programs.items():
         path = Path(job["folder"]) / tower_file(tower, target.suffix)
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
-            program = torch.export.load(job["programs"][tower])
+            program = torch.export.load(saved)
         operations = target.convert(program, tower, path, calibration=_calibration(job, target, tower))
         target.sign(path, tower, Notice(**job["notice"]))
         del program
@@ -88,7 +89,7 @@ def _calibration(job: dict[str, Any], target: Target, tower: Tower) -> Array | N
     if not target.precision.calibrated:
         return None
     with np.load(job["calibration"], allow_pickle=False) as arrays:
-        return np.asarray(arrays[tower])
+        return np.asarray(arrays[INPUT_NAMES[tower]])
 
 
 def main() -> None:

@@ -31,6 +31,11 @@ from export.children.conversion import Conversion
 from export.target import INPUT_NAMES, OUTPUT_NAMES, Target
 from export.towers.parity import Reference
 
+MEANINGS = {
+    "embedding": "embedding of unit length; the dot product of an image's and a text's is their cosine",
+    "probabilities": "a probability per label, as `classes` says",
+}
+
 
 @dataclass(frozen=True)
 class ExportJob:
@@ -42,7 +47,9 @@ class ExportJob:
         bar: the cosine that every sample must reach.
         centred_bar: the mean-centred cosine that samples must reach in the mean; None = not asked for.
         versions: package -> version of what makes and runs the files.
-        licence, provenance: carried into both towers' artifacts.
+        licence, provenance: carried into the artifact of every tower.
+        probability_bar, top1_bar: of a classifier, the difference that no probability may exceed, and the share of pictures with
+            the same most probable label.
     """
 
     target: Target
@@ -53,6 +60,8 @@ class ExportJob:
     versions: dict[str, str]
     licence: str
     provenance: dict[str, Any]
+    probability_bar: float = 1.0
+    top1_bar: float = 0.0
 
     @property
     def folder(self) -> Path:
@@ -62,7 +71,11 @@ class ExportJob:
     @property
     def bar_key(self) -> str:
         """The setting that `bar` comes from."""
-        return "min_cosine_quantized" if self.target.precision.closeness == "quantized" else "min_cosine"
+        return f"min_cosine{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        return "_quantized" if self.target.precision.closeness == "quantized" else ""
 
     @property
     def notice(self) -> Notice:
@@ -108,6 +121,17 @@ class ExportJob:
     def misses(self, parity: ParityReport) -> str:
         """Which bar is missed and by which figure; "" for none."""
         worst, centred = parity.cosine_min, parity.centred_cosine_mean
+        apart, same = parity.probability_difference, parity.top1_agreement
+        if apart is not None and not apart <= self.probability_bar:
+            return (
+                f"largest difference of a probability {apart:.4f}, at most {self.probability_bar:g} is allowed "
+                f"(export.max_probability_difference{self._suffix})"
+            )
+        if apart is not None and same is not None and not same >= self.top1_bar:
+            return (
+                f"{same:.1%} of the pictures have the same most probable label, wanted {self.top1_bar:.1%} "
+                "(export.min_top1_agreement)"
+            )
         if worst is not None and not worst >= self.bar:
             return f"smallest cosine {self.figure(worst)}, wanted {self.figure(self.bar)} (export.{self.bar_key})"
         if self.centred_bar is not None and centred is not None and not centred >= self.centred_bar:
@@ -123,9 +147,10 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
     result = conversion.result()
     beside = {**lay_out(work, conversion.folder), **job.write_licence(conversion.folder)}
     kit = asdict(AppKit.read(work))
+    shared = {**kit, "beside": beside, "towers": tuple(tower for tower in TOWERS if tower in result)}
     artifacts = [
-        job.judged(replace(_describe(job, tower, conversion.folder, result[tower], reference), beside=beside, **kit))
-        for tower in TOWERS
+        job.judged(replace(_describe(job, tower, conversion.folder, result[tower], reference), **shared))
+        for tower in shared["towers"]
     ]
     below = job.below_bar(artifacts)
     failed = job.folder.with_name(job.folder.name + FAILED_PARITY)
@@ -161,8 +186,8 @@ def _describe(
         inputs={INPUT_NAMES[tower]: job.target.describe_input(tower, _describe_input(tower, reference))},
         output={
             "name": OUTPUT_NAMES[tower],
-            "shape": f"float32[1,{reference.image.shape[1]}]",
-            "meaning": "embedding of unit length; the dot product of an image's and a text's is their cosine",
+            "shape": f"float32[1,{reference.outputs(tower).shape[1]}]",
+            "meaning": MEANINGS["probabilities" if tower == "classifier" else "embedding"],
         },
         seconds=round(result["convert_s"], 2),
         versions=job.versions,
@@ -175,8 +200,7 @@ def _describe(
 
 
 def _describe_input(tower: Tower, reference: Reference) -> str:
-    shape = reference.pixels.shape if tower == "image" else reference.tokens.shape
-    sizes = ",".join(str(size) for size in (1, *shape[1:]))
-    if tower == "image":
+    sizes = ",".join(str(size) for size in (1, *reference.inputs(tower).shape[1:]))
+    if tower != "text":
         return f"float32[{sizes}] RGB in [0, 1], resized as `preprocess` says; normalisation is inside"
     return f"int32[{sizes}] token ids as `tokenizer` says: start, pieces, end, padding"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
-from export.artifact import TOWERS
 from export.children.process import failure, spawn
 
 
@@ -23,7 +22,7 @@ class Runtime:
     def __init__(self, label: str, job: dict[str, Any], folder: Path, python: Path | None = None) -> None:
         """Start it with the job that `export.children.bench` describes; its files go to `folder`. `python`: as of `spawn`."""
         self.label = label
-        self.times: dict[str, list[float]] = {tower: [] for tower in TOWERS}
+        self.times: dict[str, list[float]] = {tower: [] for tower in job.get("files", job.get("towers", ()))}
         self.log_file = folder / f"{label}.log"
         job_file = folder / f"{label}.json"
         job_file.write_text(json.dumps(job), encoding="utf-8")

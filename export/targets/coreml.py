@@ -93,7 +93,7 @@ class CoreMl(Target):
             model = ct.convert(
                 _without_aliases(program.run_decompositions({})),
                 minimum_deployment_target=getattr(ct.target, f"iOS{self.minimum_ios}"),
-                inputs=_picture(ct, program) if tower == "image" and self.options.get("image_input") else None,
+                inputs=_picture(ct, program) if tower != "text" and self.options.get("image_input") else None,
                 compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
                 # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
                 outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
@@ -102,13 +102,17 @@ class CoreMl(Target):
             if self.precision.closeness == "quantized":
                 from export.targets.parts.coreml_weights import compress
 
-                model = compress(model, self.precision.name)
+                model = compress(model, self.precision.name, labels=tower == "classifier")
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {
                 "image": "RGB, resized as artifact.json says; normalisation is inside",
                 "text": "token ids as artifact.json says: start, pieces, end, padding",
-            }[tower]
-            spec.description.output[0].shortDescription = "unit-length embedding; a dot product is the cosine"
+            }["text" if tower == "text" else "image"]
+            spec.description.output[0].shortDescription = (
+                "a probability per label, in the order of labels.txt"
+                if tower == "classifier"
+                else "unit-length embedding; a dot product is the cosine"
+            )
             # The date of the conversion would make two equal exports differ.
             spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
             assert [i.name for i in spec.description.input] == [INPUT_NAMES[tower]]

@@ -46,7 +46,7 @@ def _faults(program: "ExportedProgram", tower: Tower) -> Iterator[str]:
             yield f"its {name} has no fixed shape ({list(map(str, shape))}): phones' NPUs take fixed shapes alone"
         elif shape[0] != 1:
             yield f"its {name} has batch {shape[0]}, not 1"
-    wanted = torch.float32 if tower == "image" else torch.int32
+    wanted = torch.int32 if tower == "text" else torch.float32
     if given.meta["val"].dtype != wanted:
         yield f"its input is {given.meta['val'].dtype}, not {wanted}"
     if made.meta["val"].dtype != torch.float32 or made.meta["val"].dim() != 2:

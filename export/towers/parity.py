@@ -13,6 +13,7 @@ import numpy as np
 from distill.core.arrays import Array
 from export.artifact import ParityReport, Tower
 from export.target import NotCheckedError, Precision, Runner, Target
+from export.towers.probabilities import compare_probabilities
 
 if TYPE_CHECKING:  # an environment of a target's own has no pydantic
     from export.settings import ExportSettings
@@ -34,22 +35,39 @@ class Reference:
         tokens: [m, L] int32.
         image: [n, D] float32, unit length, from `pixels`.
         text: [m, D] float32, unit length, from `tokens`.
+        probabilities: [n, k] float32, of a classifier's labels, from `pixels`; None where none is made.
     """
 
     pixels: Array
     tokens: Array
     image: Array
     text: Array
+    probabilities: Array | None = None
 
     def save(self, path: Path) -> None:
-        """Write the four arrays to the .npz file `path`."""
-        np.savez(path, pixels=self.pixels, tokens=self.tokens, image=self.image, text=self.text)
+        """Write the arrays to the .npz file `path`."""
+        np.savez(path, **{name: value for name, value in vars(self).items() if value is not None})
+
+    def golden(self) -> dict[str, Array]:
+        """The arrays by the names that golden samples have."""
+        named = {"pixels": self.pixels, "tokens": self.tokens, "image": self.image, "text": self.text}
+        return named if self.probabilities is None else {**named, "label_probabilities": self.probabilities}
+
+    def inputs(self, tower: Tower) -> Array:
+        """What a tower is given."""
+        return self.tokens if tower == "text" else self.pixels
+
+    def outputs(self, tower: Tower) -> Array:
+        """What the eager student says to it."""
+        found = {"image": self.image, "text": self.text, "classifier": self.probabilities}[tower]
+        assert found is not None
+        return found
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
         """The reference that `save` wrote to `path`."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in ("pixels", "tokens", "image", "text")})
+            return cls(**arrays)
 
 
 def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> ParityReport:
@@ -112,10 +130,11 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
         runner = target.load(path)
     except NotCheckedError as reason:
         return ParityReport(str(reason), None, None, None, 0)
-    inputs, own, other = reference.pixels, reference.image, reference.text
-    if tower == "text":
-        inputs, own, other = reference.tokens, reference.text, reference.image
+    inputs, own = reference.inputs(tower), reference.outputs(tower)
+    other = reference.image if tower == "text" else reference.text
     found = run_all(runner, inputs, target.check_seconds)
+    if tower == "classifier":
+        return compare_probabilities(found, own[: len(found)], target.checked_by)
     report = compare(found, own[: len(found)], other, target.checked_by)
     few = slice(0, ORDER_SAMPLES)
     orders = [run_all(again, inputs[few], target.check_seconds) for again in target.other_orders(path)]
@@ -125,6 +144,13 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
         at = int(np.argmin(np.sum(found * own[: len(found)], axis=1)))
         report = replace(report, diverges=target.first_divergence(path, np.ascontiguousarray(inputs[at][None])))
     return replace(report, order_cosine_min=min((cosine for cosine in nearest if cosine is not None), default=None))
+
+
+def allowed_difference(precision: Precision, settings: "ExportSettings") -> float:
+    """How far a probability of a classifier at `precision` may lie from the eager model's; fp32's a hundredth of fp16's."""
+    if precision.closeness == "quantized":
+        return settings.max_probability_difference_quantized
+    return settings.max_probability_difference / (1 if precision.closeness == "half" else 100)
 
 
 def required_cosine(precision: Precision, settings: "ExportSettings") -> float:

@@ -6,6 +6,7 @@ out: anything that one target wants and another does not.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,15 @@ from distill.core.arrays import Array
 from distill.core.clip.folder import read_card
 from distill.core.errors import UsageError
 from export.app.kit import AppKit
-from export.artifact import TOWERS
+from export.app.samples import Samples
+from export.artifact import Tower
 from export.towers.parity import Reference
 
 if TYPE_CHECKING:
     from students.student import Student
 
 REFERENCE_FILE = "reference.npz"
-CALIBRATION_FILE = "calibration.npz"  # tower -> inputs [n, ...]
+CALIBRATION_FILE = "calibration.npz"  # name of an input -> [n, ...]
 BATCH = 16
 
 
@@ -45,24 +47,26 @@ def _check_fit(student: "Student", pixels: Array, tokens: Array) -> None:
         )
 
 
-def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array) -> dict[str, str]:
+def write_programs(student_dir: Path, folder: Path, given: Samples) -> dict[Tower, str]:
     """Load the student, check its deployable towers against it, and write `folder`/{image,text}.pt2, reference.npz and
-    what an app needs beside the files (`AppKit`).
+    what an app needs beside the files (`AppKit`); with classes, classifier.pt2 too.
 
     Returns:
         tower -> path of its program.
 
     Raises:
         DistillError: for a student that cannot be exported, or towers that differ from it by more than 1e-4.
-        UsageError: for parity inputs of another size than the student's.
+        UsageError: for parity inputs of another size than the student's, or a label that is too long.
     """
     import torch
 
+    from export.app.golden import probabilities
+    from export.towers.classifier import Classifier, check_classifier, label_embeddings
     from export.towers.faults import check_program
     from export.towers.tower import check_towers, deployable_towers
     from students.student import load_student
 
-    student = load_student(student_dir)
+    student, pixels, tokens, classes = load_student(student_dir), given.pixels, given.tokens, given.classes
     _check_fit(student, pixels, tokens)
     image, text = deployable_towers(student)
     pixel_tensor, token_tensor = torch.from_numpy(pixels), torch.from_numpy(tokens)
@@ -70,15 +74,23 @@ def write_programs(student_dir: Path, folder: Path, pixels: Array, tokens: Array
     with torch.no_grad():
         image_embeddings = torch.cat([student.encode_image(part) for part in torch.split(pixel_tensor, BATCH)])
         text_embeddings = torch.cat([student.encode_text(part.long()) for part in torch.split(token_tensor, BATCH)])
-    Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy()).save(folder / REFERENCE_FILE)
-    AppKit.write(student, read_card(student_dir).get("kind", "softmax"), folder)
+    kit = AppKit.write(student, read_card(student_dir).get("kind", "softmax"), folder, classes)
+    reference = Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy())
+    modules: dict[Tower, torch.nn.Module] = {"image": image, "text": text}
+    if classes is not None:
+        labels = label_embeddings(student, classes)
+        said = (kit.logit_scale, kit.logit_bias, kit.kind)
+        modules["classifier"] = Classifier(image, labels, *said).eval()
+        reference = replace(reference, probabilities=probabilities(reference.image, labels.numpy(), *said))
+        check_classifier(modules["classifier"], pixel_tensor[:4], reference.outputs("classifier")[:4])
+    reference.save(folder / REFERENCE_FILE)
     del student
-    examples = {"image": pixel_tensor[:1].clone(), "text": token_tensor[:1].clone()}
-    paths: dict[str, str] = {}
+    paths: dict[Tower, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves
-        for tower, module in zip(TOWERS, (image, text), strict=True):
-            program = torch.export.export(module, (examples[tower],))
+        for tower, module in modules.items():
+            example = torch.from_numpy(reference.inputs(tower)[:1].copy())
+            program = torch.export.export(module, (example,))
             check_program(program, tower)
             paths[tower] = str(folder / f"{tower}.pt2")
             torch.export.save(program, paths[tower])

@@ -12,6 +12,7 @@ import torch
 
 from distill.core.errors import DistillError, UsageError
 from export.app.kit import AppKit
+from export.app.samples import Samples
 from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
 from export.children.process import spawn
 from export.run import export_student
@@ -174,7 +175,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     """The worker is replaced by one that hands over finished files and reports a cosine of 0.9998 for the text tower."""
     finished = exported[0] / "onnx-fp32"
 
-    def programs(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
+    def programs(student_dir: Path, folder: Path, given: Samples) -> dict[str, str]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
         AppKit.write(load_student(student_dir), "softmax", folder)
@@ -215,7 +216,7 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
 def test_a_worker_that_dies_is_reported_with_its_log(
     student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(student_dir: Path, folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> dict[str, str]:
+    def broken(student_dir: Path, folder: Path, given: Samples) -> dict[str, str]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
         AppKit.write(load_student(student_dir), "softmax", folder)

@@ -17,7 +17,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.exporting.files import exported_embedder
-from export.artifact import FAILED_PARITY, LOGS, read_artifacts, write_artifacts
+from export.artifact import FAILED_PARITY, LOGS, PAIR, read_artifacts, write_artifacts
 from export.target import Target
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def _try(
         why = " ".join(str(error).partition(". ")[0].split())
         return Tried(precision, None, {}, f"{'failed parity' if failed else 'not made'} ({why})")
     artifacts = read_artifacts(scratch / name)
-    if any(artifact.parity.cosine_min is None for artifact in artifacts):
+    if not all(artifact.parity.checked for artifact in artifacts):
         raise DistillError(
             f"The precision auto measures the files themselves, and this machine cannot run those of {name} "
             f"({artifacts[0].parity.checked_by}). Name a precision, and judge it on a phone."
         )
-    mb = sum(artifact.size_bytes for artifact in artifacts) / 1e6
+    mb = sum(artifact.size_bytes for artifact in artifacts if artifact.tower in PAIR) / 1e6
     with exported_embedder(scratch / name, recipe.profile.threads) as model:
         from distill.evaluation.evalset import evaluate_model
 

@@ -33,7 +33,7 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     """
     from distill.evaluation.evalset import Embedder
     from export.app.reader import tokenizer_of
-    from export.artifact import changed_files, read_artifacts
+    from export.artifact import PAIR, changed_files, read_artifacts
     from export.children.timing import Runtime
     from export.target import get_target
 
@@ -45,7 +45,7 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     target.require_packages()
     block, tokenize = first.preprocess, tokenizer_of(folder, first.tokenizer)
     with tempfile.TemporaryDirectory(prefix="distill-eval-") as name:
-        files = {artifact.tower: artifact.file for artifact in artifacts}
+        files = {artifact.tower: artifact.file for artifact in artifacts if artifact.tower in PAIR}
         job = {"runtime": target.folder, "source": str(folder), "files": files, "threads": threads}
         with contextlib.closing(Runtime(target.folder, job, Path(name), target.python())) as runtime:
             runtime.answer()  # loaded and ready

@@ -11,6 +11,8 @@ from distill.stages.exporting.samples import ImagesAndCaptions, calibration_samp
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
+    from export.app.classes import Classes
+    from export.settings import ExportSettings
     from students.student import Student
 
 
@@ -27,8 +29,11 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         target.require_packages()
     if not targets:
         return
+    classes = classes_of(settings)
     with console.stage("export and check parity"):
         student, card = load_student(run.student), read_card(run.student)
+        if classes is not None:
+            classes.check_fit(student.tokenizer, student.context_length)
         samples = parity_samples(recipe, settings.parity_samples, console)
         calibration, learned_from = None, None
         if any(target.learns for target in targets):
@@ -54,6 +59,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
                 licence=card.get("licence", "unknown: the student's card names none"),
                 provenance=provenance,
                 resume=resume,
+                classes=classes,
                 captions=samples.captions,
                 photos=[photo for _, photo in samples.images],
                 progress=lambda done, total, note: console.say(note),
@@ -65,6 +71,13 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         for target in targets:
             if target.auto:
                 choose(recipe, run, target, lambda name, out: make((name,), out, True), console)
+
+
+def classes_of(settings: "ExportSettings") -> "Classes | None":
+    """The labels of a classifier, where settings name a file of them. Raises UsageError where it, or a template, is wrong."""
+    from export.app.classes import Classes
+
+    return None if settings.classes is None else Classes.read(Path(settings.classes).expanduser(), settings.templates)
 
 
 def _inputs(student: "Student", samples: ImagesAndCaptions) -> "tuple[Array, Array]":

@@ -20,12 +20,14 @@ WEIGHTS_OF = ("conv", "linear", "matmul", "gather")  # operations whose constant
 STEPS = 100  # of k-means at most; it ends when no value changes its palette entry
 
 
-def compress(model: Any, precision: str) -> Any:
+def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
     """A Core ML model with its weights in fewer bits, the same for the same model.
 
     Args:
         model: an `MLModel` of an ML Program in fp16; for "p4" one for iOS 18.
         precision: "w8", "p8", "p6" or "p4".
+        labels: whether it ends in a classifier's labels, one row each. They stay as they are in palettes: they are the smaller
+            part of a file, and a palette has few values for what tells one label from another.
     """
     import_coremltools()
     from coremltools.optimize import coreml as optimize
@@ -34,25 +36,38 @@ def compress(model: Any, precision: str) -> Any:
     if precision == "w8":
         config: Any = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
         return optimize.linear_quantize_weights(model, _for_weights(config))
-    bits = BITS[precision]
+    bits, spared = BITS[precision], _last_weights(model) if labels else None
 
     def palette_of(values: "Array") -> "tuple[Array, Array]":
         return palette(values, bits)
 
     whole = optimize.OpPalettizerConfig(mode="custom", lut_function=palette_of, granularity="per_tensor")
     if bits > 4:
-        return optimize.palettize_weights(model, _for_weights(whole))
+        return optimize.palettize_weights(model, _for_weights(whole, spared))
     grouped = optimize.OpPalettizerConfig(
         mode="custom", lut_function=palette_of, granularity="per_grouped_channel", group_size=GROUP
     )
     # What `grouped` cannot take, a channel count that is no multiple, is a constant still and gets one palette.
-    return optimize.palettize_weights(optimize.palettize_weights(model, _for_weights(grouped)), _for_weights(whole))
+    first = optimize.palettize_weights(model, _for_weights(grouped, spared))
+    return optimize.palettize_weights(first, _for_weights(whole, spared))
 
 
-def _for_weights(config: Any) -> Any:
+def _for_weights(config: Any, spared: str | None = None) -> Any:
     from coremltools.optimize.coreml import OptimizationConfig
 
-    return OptimizationConfig(op_type_configs=dict.fromkeys(WEIGHTS_OF, config))
+    none = {} if spared is None else {spared: None}
+    return OptimizationConfig(op_type_configs=dict.fromkeys(WEIGHTS_OF, config), op_name_configs=none)
+
+
+def _last_weights(model: Any) -> str:
+    """The name of the last operation that multiplies with weights."""
+    function = model.get_spec().mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
+    return str(
+        [op.attributes["name"] for op in operations if op.type in WEIGHTS_OF][-1].immediateValue.tensor.strings.values[
+            0
+        ]
+    )
 
 
 def palette(values: "Array", bits: int) -> "tuple[Array, Array]":

@@ -1,0 +1,79 @@
+"""The zero-shot classifier of a fixed set of labels: a picture in, the probability of each label out.
+
+A label's embedding is CLIP's: every template's text embedding of unit length, their mean, of unit length again (Radford et al.,
+2021, section 3.1.4). It, the logit scale, the bias and the softmax are constants and operations of the graph, so that an app
+needs neither the text tower nor a tokenizer. Left out: which labels there are (`export.app.classes`).
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from distill.core.arrays import Array
+from distill.core.errors import DistillError
+from export.app.classes import Classes
+
+if TYPE_CHECKING:
+    from students.student import Student
+
+BATCH = 32
+TOLERANCE = 1e-4  # largest difference of a probability between the classifier and the eager model that export accepts
+
+
+class Classifier(nn.Module):
+    """An image tower with the embeddings of labels behind it.
+
+    Args:
+        image: the deployable image tower.
+        labels: [k, D], unit length.
+        logit_scale, logit_bias: the model's own; the bias is of sigmoid kinds.
+        kind: "softmax" over the labels, or "sigmoid" of each alone.
+    """
+
+    def __init__(self, image: nn.Module, labels: Tensor, logit_scale: float, logit_bias: float, kind: str) -> None:
+        super().__init__()
+        self.image = image
+        labels = labels.double()
+        if kind == "softmax":
+            # What all labels share moves every logit alike, which a softmax does not see. Without it the logits are small,
+            # and fp16 and palettes have their steps where the labels differ.
+            labels = labels - labels.mean(0)
+        self.labels = nn.Linear(labels.shape[1], len(labels), bias=kind == "sigmoid")
+        self.labels.weight = nn.Parameter((logit_scale * labels).float(), requires_grad=False)
+        if kind == "sigmoid":
+            self.labels.bias = nn.Parameter(torch.full((len(labels),), logit_bias), requires_grad=False)
+        self.kind = kind
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 [b, 3, S, S], RGB in [0, 1] -> probabilities [b, k]."""
+        logits: Tensor = self.labels(self.image(pixels))
+        return logits.softmax(-1) if self.kind == "softmax" else logits.sigmoid()
+
+
+@torch.no_grad()
+def label_embeddings(student: "Student", classes: Classes) -> Tensor:
+    """[k, D] float32, unit length: of each label by the eager student. Raises UsageError for a label that is too long."""
+    classes.check_fit(student.tokenizer, student.context_length)
+    prompts = classes.prompts()
+    parts = [
+        student.encode_text(student.tokenize(prompts[at : at + BATCH])) for at in range(0, len(prompts), BATCH)
+    ]  # fmt: skip
+    each = torch.cat(parts).reshape(len(classes.labels), len(classes.templates), -1)
+    return nn.functional.normalize(each.mean(1), dim=-1)
+
+
+@torch.no_grad()
+def check_classifier(classifier: nn.Module, pixels: Tensor, wanted: Array) -> None:
+    """Raise DistillError where the classifier says something else than the eager model.
+
+    Args:
+        pixels: [n, 3, S, S].
+        wanted: [n, k], the eager model's probabilities.
+    """
+    difference = float((classifier(pixels) - torch.from_numpy(wanted)).abs().max())
+    if not difference <= TOLERANCE:
+        raise DistillError(
+            f"The classifier's probabilities differ from the model's own by {difference:.2g}, more than {TOLERANCE:g}. "
+            "Nothing was exported; please report this model."
+        )
