@@ -22,7 +22,7 @@ FLOORS = {
     "distill": ["core", "processes learning evaluation", "console recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
     "export": ["app artifact device settings", "target devices", "mil", "targets towers doctor", "children", "profile run"],
-    "students": ["spec tokenizer vocabularies", "student zoo", "inherit"],
+    "students": ["spec tokenizer vocabularies reparameterize", "student zoo", "inherit"],
     "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
     "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from students.reparameterize import after_norm
+
 
 def unit_length(x: Tensor) -> Tensor:
     """[b, D] -> [b, D] / its L2 norm. Divided by the largest magnitude first, so that no square overflows in fp16."""
@@ -167,15 +169,13 @@ def fix_input_size(visual: nn.Module, size: int) -> None:
 
 
 def rewrite_for_export(module: nn.Module) -> None:
-    """Rewrite `module` in place: convolutions absorb the BatchNorm behind them, other BatchNorms become `ScaleShift`,
-    fused attention becomes plain. `module` must be in eval mode and already reparameterized. Computes the same."""
+    """Rewrite `module` in place: BatchNorms that could not be folded become `ScaleShift`, fused attention becomes plain.
+
+    `module` must be in eval mode and already reparameterized (students.reparameterize). Computes the same.
+    """
     for child in module.modules():
         if hasattr(child, "fused_attn"):  # timm's attention layers carry the choice per instance
             child.fused_attn = False  # type: ignore[assignment]
-        conv, norm = getattr(child, "conv", None), getattr(child, "bn", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _is_conv_then_norm(child):
-            child.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
-            child.bn = _after_norm(norm)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
@@ -183,16 +183,4 @@ def rewrite_for_export(module: nn.Module) -> None:
             elif type(child).__name__ == "AttentionPool2d" and hasattr(child, "c_proj"):  # open_clip's, not timm's
                 setattr(parent, name, PlainAttentionPool(child))
             elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                setattr(parent, name, nn.Sequential(ScaleShift(child), _after_norm(child)))
-
-
-def _is_conv_then_norm(child: nn.Module) -> bool:
-    # Only timm's own pair, whose forward is known to be bn(conv(x)): names alone do not say that nothing else reads
-    # conv.
-    return type(child).__name__ == "ConvNormAct"
-
-
-def _after_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
-    """What timm's BatchNormAct does after normalising (its activation), else nothing."""
-    activation = getattr(norm, "act", None)
-    return activation if isinstance(activation, nn.Module) else nn.Identity()
+                setattr(parent, name, nn.Sequential(ScaleShift(child), after_norm(child)))

@@ -6,10 +6,9 @@ normalisation and the L2 norm inside. Left out: resizing (the caller's camera pi
 precision.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from export.artifact import Tower
 from export.towers.faults import explain
 from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
 from export.towers.text import text_tower
+from students.reparameterize import refuse_training, reparameterize
 
 if TYPE_CHECKING:
     from students.student import Student
@@ -53,14 +53,11 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, nn.Module]:
     Raises:
         DistillError: for a module that cannot be rewritten, or a text tower that has no deployable form; named.
     """
-    from timm.utils import reparameterize_model
-
-    clip: Any = student.clip
-    # In float64: folding branches and norms into one kernel then rounds once, at the end.
-    clip = copy.deepcopy(clip).eval().double()
-    for parameter in clip.parameters():
-        parameter.requires_grad_(False)
-    clip = reparameterize_model(clip, inplace=True)
+    pixels = torch.rand(
+        1, 3, student.image_size, student.image_size, generator=torch.Generator().manual_seed(0)
+    ).double()
+    # Stays in float64 for what follows: all then rounds once, at the end.
+    clip, _ = reparameterize(student.clip, lambda clip: clip.encode_image(pixels), torch.float64)
     fix_input_size(clip.visual, student.image_size)
     try:
         rewrite_for_export(clip)
@@ -71,7 +68,7 @@ def deployable_towers(student: "Student") -> tuple[ImageTower, nn.Module]:
     image = ImageTower(clip.visual, mean, std)
     text = text_tower(clip, eot)
     for tower in (image, text):
-        tower.eval().cpu().float()
+        refuse_training(tower.eval().cpu().float())
         for parameter in tower.parameters():
             parameter.requires_grad_(False)
     return image, text
