@@ -293,12 +293,18 @@ def export(
 @app.command()
 def profile(
     folder: Annotated[Path, typer.Argument(help="A run folder, or one export folder inside it.")],
-    device: DeviceFlag = None, sets: SetFlag = None, as_json: JsonFlag = False,
+    device: DeviceFlag = None,
+    runner: Annotated[
+        list[Path] | None,
+        typer.Option("--runner", help="A vendor's program that times files on phones; distill doctor names them. Repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what a phone has timed before.")] = False,
+    sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Latency of the exported files, on this host and on attached phones."""
     from distill.verbs.profile import profile as verb
 
-    result = verb(folder, device=device or (), settings=sets or ())
+    result = verb(folder, device=device or (), runner=runner or (), resume=resume, settings=sets or ())
     _print(result, as_json, lambda done: print_rows(done.profiles))
 
 

@@ -104,18 +104,25 @@ class LatencyProfile:
 
     Attributes:
         precision: of the timed file; "fp32" for the eager student.
-        source: "measured" | "transferred" | "predicted" | "uncalibrated" | "not measured".
+        source: "measured" | "measured (host times)" (through adb, on this computer) | "transferred" | "predicted" |
+            "uncalibrated" | "not measured".
         p50_ms, p90_ms, p99_ms: milliseconds per call at batch 1.
         threads: intra-op threads of the runtime.
         runs, warmup_runs, rounds: how it was measured; rounds of the compared runtimes alternate.
         note: what the reader must know ("no phone is attached").
+        rounds_p50_ms: of each round: how far they lie apart is how far the figure can be trusted.
+        load_ms: until the model was ready; None = not told.
+        peak_mb: of the process that ran it; None = not told.
+        output_cosine: of the device's embedding to the golden one; None = not compared.
+        conditions: of a phone: its system, and its heat, battery and screen before and after.
+        operations: milliseconds per kind of operation, the most expensive first, where the runner can trace.
     """
 
     device: str
     runtime: str
     tower: str
     precision: str
-    source: Literal["measured", "transferred", "predicted", "uncalibrated", "not measured"]
+    source: Literal["measured", "measured (host times)", "transferred", "predicted", "uncalibrated", "not measured"]
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
@@ -124,6 +131,12 @@ class LatencyProfile:
     warmup_runs: int = 0
     rounds: int = 0
     note: str = ""
+    rounds_p50_ms: tuple[float, ...] = ()
+    load_ms: float | None = None
+    peak_mb: float | None = None
+    output_cosine: float | None = None
+    conditions: dict[str, Any] = field(default_factory=dict)
+    operations: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

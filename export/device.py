@@ -1,10 +1,18 @@
-"""Devices to measure on: their registry, and what is known of each. Left out: measuring (export.profile)."""
+"""Devices to measure on: their registry, and what is known of each. Left out: the order of measuring (`export.profile`)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from distill.core.errors import DistillError
+from distill.core.progress import Progress
 from distill.core.registry import Registry
+
+if TYPE_CHECKING:
+    from export.artifact import ExportArtifact, LatencyProfile
+    from export.settings import ProfileSettings
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,8 @@ class DeviceInfo:
         runtimes: runtime -> version that can be measured there.
         ready: whether a latency can be measured now.
         missing: what is in the way and what to do about it; "" when ready.
+        abi: what programs must be built for ("arm64-v8a"); "" where it is not asked.
+        emulated: whether it is no phone but runs on this computer, so that its times are this computer's.
     """
 
     name: str
@@ -28,6 +38,8 @@ class DeviceInfo:
     runtimes: dict[str, str] = field(default_factory=dict)
     ready: bool = False
     missing: str = ""
+    abi: str = ""
+    emulated: bool = False
 
 
 class DeviceKind(ABC):
@@ -36,14 +48,30 @@ class DeviceKind(ABC):
     kind: ClassVar[str]
 
     @abstractmethod
-    def find(self) -> list[DeviceInfo]:
-        """What is attached; at least one entry, which says what is missing when nothing is."""
+    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+        """What is attached; at least one entry, which says what is missing when nothing is.
+
+        Args:
+            runners: paths of vendors' programs, see `ProfileSettings.runners`; kinds that need none pass over them.
+        """
+
+    def measure(
+        self,
+        info: DeviceInfo,
+        artifacts: "dict[Path, list[ExportArtifact]]",
+        settings: "ProfileSettings",
+        *,
+        resume: bool,
+        progress: Progress,
+    ) -> "dict[Path, list[LatencyProfile]]":
+        """Time every exported folder on a device that is ready. Raises DistillError where it cannot be done to the end."""
+        raise DistillError(f"Devices of the kind {self.kind!r} are not timed by themselves.")
 
 
 DEVICES: Registry[DeviceKind] = Registry("device", ("export.devices",))
 
 
-def list_devices() -> list[DeviceInfo]:
-    """Every device of every kind, the host first."""
-    found = [info for _, kind in DEVICES.items() for info in kind.find()]
+def list_devices(runners: Sequence[str] = ()) -> list[DeviceInfo]:
+    """Every device of every kind, the host first. `runners`: as of `DeviceKind.find`."""
+    found = [info for _, kind in DEVICES.items() for info in kind.find(runners)]
     return sorted(found, key=lambda info: info.kind != "host")

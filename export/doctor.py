@@ -15,6 +15,7 @@ from pathlib import Path
 from distill.core.errors import DistillError
 from distill.core.packages.environment import Environment
 from export.devices.host import usable_cores
+from export.devices.parts.runners import RUNNERS, PhoneRunner, runners_folder
 from export.target import TARGETS, Target
 
 FREE_GB, MEMORY_GB = 5.0, 4.0  # what the embedded default needs, with room
@@ -34,7 +35,7 @@ def doctor() -> list[Check]:
     """All checks, the most basic first. One that is not ok need not stop the main job: its `fix` says what for."""
     checks = [_python(), _torch(), _torchvision()]
     checks += [_target(name) for name in TARGETS]
-    return [*checks, _adb(), _disk(Path.cwd()), _memory(), _threads(), _gpu()]
+    return [*checks, _adb(), *(_runner(kind) for kind in RUNNERS), _disk(Path.cwd()), _memory(), _threads(), _gpu()]
 
 
 def _version(package: str) -> str | None:
@@ -106,6 +107,14 @@ def _adb() -> Check:
     path = shutil.which("adb")
     fix = "" if path else "For Android phones install the platform tools (Debian: apt install adb)."
     return Check("adb", path is not None, path or "not on the PATH", fix)
+
+
+def _runner(kind: PhoneRunner) -> Check:
+    """A vendor's program for phones, in the cache: none is shipped, and each phone may have its own."""
+    folder = runners_folder("arm64-v8a")
+    found = (folder / kind.name).is_file()
+    fix = f"Only to time {kind.backend} files on phones. Put it into {folder}, or give it by --runner. {kind.how}."
+    return Check(f"phone {kind.name}", found, str(folder / kind.name) if found else "not here", "" if found else fix)
 
 
 def _disk(folder: Path) -> Check:

@@ -2,15 +2,14 @@
 
 Eager means the same deployable towers in eager torch. On the host every runtime has a process of its own; rounds
 alternate between them, forwards and backwards, so that a machine that slows down slows all of them. Left out:
-predicting a phone from a host (a host cannot rank precisions for a phone), phones themselves until their device
-modules can time.
+predicting a phone from a host (a host cannot rank precisions for a phone); phones are timed by their device modules.
 """
 
 import importlib.metadata
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from distill.core.folders.lock import working_in
 from distill.core.progress import Progress, silent
 from export.artifact import TOWERS, ExportArtifact, LatencyProfile, profile_file, read_artifacts
 from export.children.timing import Runtime
-from export.device import DeviceInfo, list_devices
+from export.device import DEVICES, DeviceInfo, list_devices
 from export.settings import ProfileSettings
 from export.target import Target, get_target
 
@@ -31,7 +30,12 @@ INPUTS = 8  # distinct inputs that the timed calls cycle through
 
 
 def profile(
-    folders: list[Path], student_dir: Path | None, settings: ProfileSettings, *, progress: Progress = silent
+    folders: list[Path],
+    student_dir: Path | None,
+    settings: ProfileSettings,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
 ) -> list[LatencyProfile]:
     """Time all towers of every exported folder, and the eager student where it is there, at batch 1.
 
@@ -42,7 +46,9 @@ def profile(
         student_dir: the student that they were made from, for the eager rows; None = it is not there, and they are left out.
         settings: devices ("host", or names from `list_devices()`; empty = all of these), threads of each runtime,
             counted calls per tower and runtime over all rounds, uncounted calls before those of each round. A device
-            that is not there or cannot be timed yet gives rows whose source is "not measured", with the reason.
+            that is not there or cannot be timed gives rows whose source is "not measured", with the reason. A phone
+            that fails in the middle is an error where it was asked for by name, and such rows where it was not.
+        resume: take what a phone has measured before, of the same files by the same protocol.
         progress: called with the rounds that are done.
 
     Raises:
@@ -53,18 +59,31 @@ def profile(
     with ExitStack() as stack:
         for place in dict.fromkeys(folder.parent for folder in folders):  # an export beside it would also slow it down
             stack.enter_context(working_in(place, "distill profile"))
-        return _profile(artifacts, student_dir, settings, progress)
+        return _profile(artifacts, student_dir, settings, resume, progress)
 
 
 def _profile(
-    artifacts: dict[Path, list[ExportArtifact]], student_dir: Path | None, settings: ProfileSettings, progress: Progress
+    artifacts: dict[Path, list[ExportArtifact]],
+    student_dir: Path | None,
+    settings: ProfileSettings,
+    resume: bool,
+    progress: Progress,
 ) -> list[LatencyProfile]:
-    known = {info.name: info for info in list_devices()}
+    known = {info.name: info for info in list_devices(settings.runners)}
     result: list[LatencyProfile] = []
+    rows: _Rows
     for device in dict.fromkeys(settings.devices or known):
         info = known.get(device) or _absent_device(device, known)
         if info.kind == "host":
             rows = _measure_host(artifacts, student_dir, info, settings, progress)
+        elif info.ready:
+            try:
+                timed = DEVICES.get(info.kind).measure(info, artifacts, settings, resume=resume, progress=progress)
+                rows = {folder: own for folder, own in timed.items()}  # noqa: C416 - a key may be None in `_Rows`
+            except DistillError as error:
+                if settings.devices:
+                    raise
+                rows = _not_measured(artifacts, replace(info, missing=str(error)))
         else:
             rows = _not_measured(artifacts, info)
         eager = rows.pop(None, [])

@@ -114,3 +114,9 @@ class ProfileSettings(Strict):
     warmup_runs: int = Field(5, ge=1)
     runs: int = Field(48, ge=1, description="timed calls per model, over all rounds")
     rounds: int = Field(3, ge=1)
+    runners: tuple[str, ...] = Field(
+        (), description="paths of vendors' programs that time files on phones; what distill doctor names them"
+    )
+    seconds: float = Field(600, gt=0, description="that one call of such a program may take")
+    max_celsius: float = Field(35, description="of a phone's battery; above it, timing waits")
+    cool_seconds: float = Field(300, ge=0, description="of waiting for a phone to cool down, before it is refused")

@@ -38,6 +38,7 @@ _LIST_KEYS = {
     "precision": "export.precisions",
     "template": "export.templates",
     "device": "profile.devices",
+    "runner": "profile.runners",
 }
 
 

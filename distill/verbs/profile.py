@@ -17,6 +17,8 @@ def profile(
     recipe: RecipeLike = None,
     *,
     device: OneOrMore = (),
+    runner: OneOrMore = (),
+    resume: bool = False,
     settings: Settings = (),
     console: Console | None = None,
 ) -> ProfileResult:
@@ -26,6 +28,8 @@ def profile(
         folder: a run folder, or one run/export/<target>-<precision> folder, or a copy of one or of all of them.
         recipe: its profile table is read.
         device: one or several; none = every kind, the absent ones with the reason.
+        runner: paths of vendors' programs that time files on phones; the names of `distill doctor`.
+        resume: do not time again what a phone has timed before, of the same files by the same protocol.
         settings: as of `distill.run`.
 
     Raises:
@@ -34,7 +38,7 @@ def profile(
     from export.artifact import read_artifacts, student_of
     from export.profile import profile as measure
 
-    job, console = recipe_of(recipe, settings, device=device), console or Console()
+    job, console = recipe_of(recipe, settings, device=device, runner=runner), console or Console()
     folders, student = _found(Path(folder).expanduser())
     there = all(student_of(read_artifacts(place), student) for place in folders)
     if not there:
@@ -43,7 +47,11 @@ def profile(
         )
     with ending_well(place=str(folder)), console.stage("profile"):
         found = measure(
-            folders, student if there else None, job.profile, progress=lambda done, total, note: console.say(note)
+            folders,
+            student if there else None,
+            job.profile,
+            resume=resume,
+            progress=lambda done, total, note: console.say(note),
         )
     return ProfileResult([asdict(item) for item in found])
 

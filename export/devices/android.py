@@ -1,25 +1,54 @@
-"""Android phones that `adb` sees. They are listed; timing on them is not built yet, and is said to be so."""
+"""Android phones that `adb` sees, over USB or TCP: which there are, and what is missing before one can be timed.
+
+Left out: timing them (parts/measure.py), and the programs that do so there (parts/runners.py).
+"""
 
 import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from typing_extensions import override
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
+from distill.core.progress import Progress
+from export.artifact import ExportArtifact, LatencyProfile
 from export.device import DEVICES, DeviceInfo, DeviceKind
+from export.devices.parts.adb import SCRATCH_IN_SHELL, Phone
+from export.devices.parts.runners import RUNNERS, FoundRunner, runners_folder
+from export.settings import ProfileSettings
 
 NO_ADB = "adb is not on the PATH: install Android's platform tools (Debian: apt install adb) and attach a phone"
 NO_PHONE = "no phone is attached: switch on USB debugging, plug it in, accept the dialog, and see `adb devices -l`"
-NOT_BUILT = "the phone is there, but timing on Android phones is not built yet"
+NO_RUNNER = (
+    "the phone is there; what is missing is a vendor's program that times files on it. Give its path by --runner, or put it into "
+    "{folder}: {names}. distill doctor says how each is got"
+)
+NOT_ASKED = "it does not answer: {why}"
+OLDEST_SDK = 23  # Android 6, ExecuTorch's and LiteRT's oldest
+TOO_OLD = "it runs Android {release} (API {sdk}), and ExecuTorch and LiteRT need Android 6 (API 23)"
+# What is asked of a phone, one line of answer each.
+PROPERTIES = {
+    "model": "getprop ro.product.model",
+    "soc": "getprop ro.soc.model",
+    "hardware": "getprop ro.hardware",
+    "abi": "getprop ro.product.cpu.abi",
+    "release": "getprop ro.build.version.release",
+    "sdk": "getprop ro.build.version.sdk",
+    "build": "getprop ro.build.fingerprint",
+    "emulator": "getprop ro.kernel.qemu",
+}
 SECONDS = 5.0  # starting adb's server takes two or three
 TITLE = "List of devices attached"
+LOOPBACK = ("127.", "localhost:", "[::1]", "emulator-")  # serials of devices that run on this computer
 
 # The states of a phone in adb's listing, each with what it means and what to do. "{serial}" is the phone's, quoted for a shell.
 STATES = {
-    "device": NOT_BUILT,
+    "device": "",
     "offline": "adb has lost it ('offline'): wake the phone, plug it in again, then `adb reconnect offline`",
     "unauthorized": "it does not trust this computer yet ('unauthorized'): unlock it and accept the USB debugging dialog; "
     "if none appears, revoke USB debugging authorisations in its developer options and plug it in again",
@@ -51,14 +80,90 @@ class Android(DeviceKind):
     kind = "android"
 
     @override
-    def find(self) -> list[DeviceInfo]:
-        """What `adb devices -l` lists within `SECONDS`. The call may start adb's server."""
+    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+        """What `adb devices -l` lists within `SECONDS`, and what each phone says of itself. The call may start adb's server."""
         if shutil.which("adb") is None:
             return [DeviceInfo("android", "android", missing=NO_ADB)]
         try:
-            return parse_devices(_listing()) or [DeviceInfo("android", "android", missing=NO_PHONE)]
+            phones = parse_devices(_listing()) or [DeviceInfo("android", "android", missing=NO_PHONE)]
         except DistillError as error:
             return [DeviceInfo("android", "android", missing=str(error))]
+        return [phone if phone.missing or phone.name == "android" else _asked(phone, runners) for phone in phones]
+
+    @override
+    def measure(
+        self,
+        info: DeviceInfo,
+        artifacts: dict[Path, list[ExportArtifact]],
+        settings: ProfileSettings,
+        *,
+        resume: bool,
+        progress: Progress,
+    ) -> dict[Path, list[LatencyProfile]]:
+        from export.devices.parts.measure import measure_phone
+
+        found = find_runners(Phone(info.name), info.abi, settings.runners)
+        return measure_phone(info, found, artifacts, settings, resume=resume, progress=progress)
+
+
+def _asked(phone: DeviceInfo, runners: Sequence[str]) -> DeviceInfo:
+    """The phone with what it says of itself, and whether it can be timed."""
+    handle = Phone(phone.name)
+    try:
+        said = handle.shell(
+            "; ".join(f'echo "$({command} 2>/dev/null)"' for command in PROPERTIES.values()), seconds=SECONDS
+        )
+        facts = dict(zip(PROPERTIES, (line.strip() for line in said.out.splitlines()), strict=False))
+        found = find_runners(handle, facts.get("abi", ""), runners)
+    except UsageError:
+        raise
+    except DistillError as error:
+        return replace(phone, missing=NOT_ASKED.format(why=error))
+    sdk = facts.get("sdk", "")
+    chip = facts.get("soc") or facts.get("hardware") or ""
+    model = facts.get("model") or phone.model
+    known = replace(
+        phone,
+        model=f"{model} ({chip})" if chip and chip != model else model,
+        os=" ".join(filter(None, ["Android", facts.get("release"), facts.get("build")])),
+        abi=facts.get("abi", ""),
+        runtimes={kind.kind.backend: f"{name}, {kind.identity}" for name, kind in found.items()},
+        emulated=facts.get("emulator") == "1" or phone.name.startswith(LOOPBACK),
+    )
+    if sdk.isdigit() and int(sdk) < OLDEST_SDK:
+        return replace(known, missing=TOO_OLD.format(release=facts.get("release"), sdk=sdk))
+    if not found:
+        names = ", ".join(f"{runner.name} ({runner.backend})" for runner in RUNNERS)
+        return replace(known, missing=NO_RUNNER.format(folder=runners_folder(known.abi or "<abi>"), names=names))
+    return replace(known, ready=True)
+
+
+def find_runners(phone: Phone, abi: str, given: Sequence[str]) -> dict[str, FoundRunner]:
+    """Name of a vendor's program -> where it is: as given, in the cache, or on the phone.
+
+    Raises UsageError for a given path that is no file, or whose name tells no runner.
+    """
+    found: dict[str, FoundRunner] = {}
+    for path in map(Path, given):
+        kind = next((runner for runner in RUNNERS if runner.name in path.name), None)
+        if kind is None or not path.expanduser().is_file():
+            names = ", ".join(runner.name for runner in RUNNERS)
+            why = "is no file" if kind else "does not tell by its name which program it is"
+            raise UsageError(f"The runner {str(path)!r} {why}. Its name must hold one of: {names}.")
+        found[kind.name] = FoundRunner(kind, path.expanduser().absolute())
+    for runner in RUNNERS:
+        path = runners_folder(abi or "unknown") / runner.name
+        if runner.name not in found and path.is_file():
+            found[runner.name] = FoundRunner(runner, path)
+    missing = [runner for runner in RUNNERS if runner.name not in found]
+    if missing:
+        names = " ".join(runner.name for runner in missing)
+        there = phone.shell(
+            f'cd {SCRATCH_IN_SHELL} && for f in {names}; do [ -x "$f" ] && echo "$PWD/$f"; done', seconds=SECONDS
+        )
+        on_phone = {line.rpartition("/")[2]: line for line in there.out.split()}
+        found |= {r.name: FoundRunner(r, there=on_phone[r.name]) for r in missing if r.name in on_phone}
+    return found
 
 
 def _listing() -> str:

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -15,7 +16,7 @@ class Apple(DeviceKind):
     kind = "apple"
 
     @override
-    def find(self) -> list[DeviceInfo]:
+    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
         if sys.platform != "darwin":
             return [
                 DeviceInfo(

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from typing_extensions import override
@@ -16,7 +17,7 @@ class Host(DeviceKind):
     kind = "host"
 
     @override
-    def find(self) -> list[DeviceInfo]:
+    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
         return [
             DeviceInfo(
                 name="host",

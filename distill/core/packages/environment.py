@@ -118,16 +118,21 @@ class Environment:
         return Installed(python, found["python"], found["versions"])
 
 
-def environments_folder() -> Path:
-    """$DISTILL_CACHE/environments, else the user's cache folder: $XDG_CACHE_HOME, Library/Caches, LOCALAPPDATA or ~/.cache."""
+def cache_folder() -> Path:
+    """$DISTILL_CACHE, else distill/ in the user's cache folder: $XDG_CACHE_HOME, Library/Caches, LOCALAPPDATA or ~/.cache."""
     own = os.environ.get(CACHE_VARIABLE)
     if own:
-        return Path(own).expanduser().absolute() / "environments"
+        return Path(own).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
     if not cache and sys.platform == "win32":
         cache = os.environ.get("LOCALAPPDATA")
     default = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
-    return (Path(cache) if cache else default) / "distill" / "environments"
+    return (Path(cache) if cache else default) / "distill"
+
+
+def environments_folder() -> Path:
+    """Where environments are made: a folder of the cache."""
+    return cache_folder() / "environments"
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""What measuring on Android phones is made of. Nothing here registers a device."""

@@ -1,0 +1,365 @@
+"""Times exported files on one Android phone: push, wait for a cool phone, run in rounds, compare the output, pull, clean up.
+
+The vendor's runner has a process of its own for each round. What a row needs to be compared later stands in it: the file's
+hash, the runner's, the phone's build, and the phone's state before and after. A finished row is a line of `JOURNAL`, so that a
+cable that was pulled costs the row at work and no other. Left out: which phones there are (export.devices.android).
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.core.arrays import Array
+from distill.core.errors import DistillError
+from distill.core.folders.lock import working_in
+from distill.core.packages.environment import cache_folder
+from distill.core.progress import Progress
+from export.app.golden import TENSORS_FILE
+from export.artifact import ExportArtifact, LatencyProfile
+from export.device import DeviceInfo
+from export.devices.parts.adb import LostPhoneError, Phone
+from export.devices.parts.conditions import Conditions, read_conditions, unfit, wait_until_fit
+from export.devices.parts.etdump import by_kind, read_etdump
+from export.devices.parts.runners import Call, FoundRunner, PhoneRunner, Timing, runner_of
+from export.settings import ProfileSettings
+from export.target import PRECISIONS, TARGETS, get_target
+
+JOURNAL = "measured-on-phones.jsonl"
+OUTPUT_COSINE = {"exact": 0.9999, "half": 0.999, "quantized": 0.98}  # of the phone's embedding to the golden one
+SETTLED = 0.05  # a first call that is slower than the later ones by more than this share still warms up
+ANSWERS = {  # tower -> the golden tensor that it takes, and the one that it should give
+    "image": ("pixels", "image_embeddings"),
+    "text": ("tokens", "text_embeddings"),
+    "classifier": ("pixels", "label_probabilities"),
+}
+INPUT, OUTPUT, TRACE, LOG = "input.bin", "output", "trace.etdump", "log"
+
+
+def measure_phone(
+    info: DeviceInfo,
+    runners: dict[str, FoundRunner],
+    artifacts: dict[Path, list[ExportArtifact]],
+    settings: ProfileSettings,
+    *,
+    resume: bool,
+    progress: Progress,
+) -> dict[Path, list[LatencyProfile]]:
+    """Time every exported folder on the phone `info`; folders that no runner there takes get rows with the reason.
+
+    Args:
+        runners: name of a vendor's program -> where it is.
+        resume: take rows that the journal has, of the same file, runner, system and protocol.
+
+    Raises:
+        DistillError: the phone is too hot, full, gone, or does not run a file. Rows that were finished are in the journal.
+        BusyError: another process times on the same phone.
+    """
+    phone = Phone(info.name)
+    rows: dict[Path, list[LatencyProfile]] = {}
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in info.name)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(working_in(cache_folder() / "phones" / name, "distill profile"))
+        started = False
+        for number, (folder, towers) in enumerate(artifacts.items()):
+            kind = runner_of(towers[0].target)
+            found = runners.get(kind.name) if kind else None
+            if kind is None or found is None:
+                rows[folder] = [_not_timed(info, item, _why_not(kind, towers[0].target)) for item in towers]
+                continue
+            progress(number, len(artifacts), f"{info.name}: {folder.name}")
+            rows[folder] = []
+            for item in towers:
+                work = _Work(phone, info, found, folder, item, settings)
+                row = work.from_journal() if resume else None
+                if row is None:
+                    if not started:
+                        stack.enter_context(phone.working())
+                        started = True
+                    row = work.measure(functools.partial(progress, number, len(artifacts)))
+                    work.to_journal(row)
+                rows[folder].append(row)
+    progress(len(artifacts), len(artifacts), f"{info.name}: done")
+    return rows
+
+
+def steady(times: tuple[float, ...], warmup_runs: int) -> tuple[list[float], bool]:
+    """The calls of the steady state, and whether it was reached.
+
+    At least `warmup_runs` calls are dropped, then those in front that are slower by more than `SETTLED` than the median of all
+    from there on. Where that would drop more than half, nothing more is dropped, and the answer is False.
+    """
+    kept = list(times[warmup_runs:])
+    for start in range(len(kept) // 2 + 1):
+        if kept[start] <= (1 + SETTLED) * float(np.median(kept[start:])):
+            return kept[start:], True
+    return kept, False
+
+
+def summed_up(rounds: list[Timing], settings: ProfileSettings) -> dict[str, Any]:
+    """p50, p90 and p99 over all rounds, each round's p50, and notes, of what a runner printed."""
+    notes: list[str] = []
+    if all(timing.percentiles for timing in rounds):
+        each = [timing.percentiles for timing in rounds if timing.percentiles]
+        p50, p90, p99 = (
+            None
+            if any(value is None for value in column)
+            else float(np.median([value for value in column if value is not None]))
+            for column in zip(*each, strict=True)
+        )
+        medians = [item[0] for item in each]
+        if p90 is None:
+            notes.append("this runner tells no p90 and p99")
+        runs = settings.runs
+    else:
+        kept = [steady(timing.times_ms, settings.warmup_runs) for timing in rounds]
+        calls = [time for times, _ in kept for time in times]
+        p50, p90, p99 = (float(value) for value in np.percentile(calls, [50, 90, 99]))
+        medians = [float(np.median(times)) for times, _ in kept]
+        runs = len(calls)
+        if not all(reached for _, reached in kept):
+            notes.append("no steady state: calls kept getting faster or slower")
+        if all(len(set(timing.times_ms)) == 1 for timing in rounds) and len(rounds[0].times_ms) > 1:
+            notes.append("this runner tells only the sum of its calls, warm-up included: figures are of rounds' means")
+    loads = [timing.load_ms for timing in rounds if timing.load_ms is not None]
+    spread = (max(medians) - min(medians)) / min(medians) if min(medians) > 0 else 0.0
+    return {
+        "p50_ms": round(float(p50 or 0), 4),
+        "p90_ms": None if p90 is None else round(p90, 4),
+        "p99_ms": None if p99 is None else round(p99, 4),
+        "rounds_p50_ms": tuple(round(median, 4) for median in medians),
+        "load_ms": round(float(np.median(loads)), 3) if loads else None,
+        "runs": runs,
+        "notes": [*notes, f"rounds differ by {100 * spread:.0f} %"],
+    }
+
+
+class _Work:
+    """One tower's file on one phone."""
+
+    def __init__(
+        self,
+        phone: Phone,
+        info: DeviceInfo,
+        runner: FoundRunner,
+        folder: Path,
+        item: ExportArtifact,
+        settings: ProfileSettings,
+    ) -> None:
+        self.phone, self.info, self.runner, self.settings = phone, info, runner, settings
+        self.folder, self.item, self.file = folder, item, folder / item.file
+        self.target = get_target(item.target, item.precision)
+        self.seconds = settings.seconds
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a row is of; another file, runner, build of the system or protocol is another row."""
+        protocol = self.settings.model_dump(mode="json", include={"threads", "runs", "warmup_runs", "rounds"})
+        return {
+            "device": self.info.name,
+            "system": self.info.os,
+            "runner": f"{self.runner.kind.name}, {self.runner.identity}",
+            "folder": self.folder.name,
+            "tower": self.item.tower,
+            "file_sha256": self.item.sha256,
+            **protocol,
+        }
+
+    def from_journal(self) -> LatencyProfile | None:
+        """The row, where it has been finished before."""
+        with contextlib.suppress(OSError):
+            for line in (self.folder.parent / JOURNAL).read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that a power cut left half
+                    record = json.loads(line)
+                    if record["key"] == self.key:
+                        return LatencyProfile(**record["row"])
+        return None
+
+    def to_journal(self, row: LatencyProfile) -> None:
+        """Add a finished row."""
+        line = json.dumps({"key": self.key, "row": asdict(row)}) + "\n"
+        with open(self.folder.parent / JOURNAL, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def measure(self, say: Any) -> LatencyProfile:
+        """The whole protocol for this file."""
+        words = f"{self.info.name}: {self.folder.name}, {self.item.tower} tower"
+        say(f"{words}: copying")
+        inputs, expected = _golden(self.folder, self.item)
+        self._prepare(inputs)
+        rounds, states, notes = [], [], []
+        for index in range(self.settings.rounds):
+            states.append(wait_until_fit(lambda: read_conditions(self.phone), self.settings, say))
+            share = self.settings.runs // self.settings.rounds + (index < self.settings.runs % self.settings.rounds)
+            say(f"{words}: round {index + 1} of {self.settings.rounds}")
+            rounds.append(self._round(max(share, 1)))
+            states.append(read_conditions(self.phone))
+            if reason := unfit(states[-1], self.settings):
+                notes.append(f"after round {index + 1} {reason}")
+        cosine = self._check_output(expected)
+        peak = next((timing.peak_mb for timing in rounds if timing.peak_mb is not None), None) or self._peak_mb()
+        operations, missing = self._operations()
+        result = summed_up(rounds, self.settings)
+        notes += result.pop("notes") + ([missing] if missing else [])
+        if states[0] == Conditions():
+            notes.append("the phone tells nothing of its heat, so that throttling cannot be ruled out")
+        if self.info.emulated:
+            notes.insert(0, "host times: the device runs on this computer")
+        return LatencyProfile(
+            device=self.info.name,
+            runtime=f"{self.target.runtime} ({self.key['runner']})",
+            tower=self.item.tower,
+            precision=self.target.precision.name,
+            source="measured (host times)" if self.info.emulated else "measured",
+            threads=self.settings.threads,
+            warmup_runs=self.settings.warmup_runs,
+            rounds=self.settings.rounds,
+            note="; ".join(notes),
+            peak_mb=peak,
+            output_cosine=cosine,
+            conditions={"system": self.info.os, "before": asdict(states[0]), "after": asdict(states[-1])},
+            operations=operations,
+            **result,
+        )
+
+    def _prepare(self, inputs: Array | None) -> None:
+        """The runner, the file and the input lie in the phone's folder, and nothing else of ours."""
+        self.phone.run("rm -f model* input.bin output* trace*", seconds=30)
+        if self.runner.path is not None:
+            there = self.phone.run(f"wc -c < {self.runner.kind.name}", seconds=30)
+            if there.out.strip() != str(self.runner.path.stat().st_size):
+                self.phone.push(self.runner.path, self.runner.kind.name)
+                self.phone.run(f"chmod 755 {self.runner.kind.name}", seconds=30)
+        self.phone.push(self.file, self._model)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / INPUT
+            file.write_bytes(b"" if inputs is None else np.ascontiguousarray(inputs).tobytes())
+            self.phone.push(file, INPUT)
+
+    @property
+    def _model(self) -> str:
+        return f"model{self.target.suffix}"
+
+    def _call(self, runs: int, *, trace: str = "", warmup_runs: int | None = None) -> tuple[Call, str]:
+        warmup = self.settings.warmup_runs if warmup_runs is None else warmup_runs
+        call = Call(self._model, INPUT, self.settings.threads, runs, warmup, OUTPUT, trace)
+        program = self.runner.there or f"./{self.runner.kind.name}"
+        return call, self.runner.kind.command(program, call, self.item.target)
+
+    def _round(self, runs: int) -> Timing:
+        call, command = self._call(runs)
+        return self.runner.kind.parse(self._succeed(command), call)
+
+    def _succeed(self, command: str) -> str:
+        """What a command printed; its process id is left for the watch. Raises DistillError, with the cause, where it failed."""
+        libraries = "LD_LIBRARY_PATH=." if self.item.target == "onnx-qnn" else ""
+        answer = self.phone.run(
+            f"{{ {libraries} {command} >{LOG} 2>&1 & echo $! > pid; wait $!; s=$?; cat {LOG}; (exit $s); }}",
+            seconds=self.seconds,
+        )
+        if answer.status == 0:
+            return answer.out
+        name, last = self.runner.kind.name, answer.said
+        if answer.status == 126 or "not executable" in last or "Exec format" in last:
+            why = f"the phone cannot execute it: it must be built for {self.info.abi or 'its processor'}"
+        elif "CANNOT LINK" in last or "cannot locate symbol" in last:
+            why = f"it was built for a newer Android than {self.info.os}, or lacks a library"
+        elif answer.status == 127:
+            why = "it is not there any more"
+        elif answer.status > 128:
+            signal = answer.status - 128
+            why = f"it was killed by signal {signal}" + (": the phone had too little memory" if signal == 9 else "")
+        else:
+            why = f"it ended with status {answer.status}"
+        raise DistillError(
+            f"{name} does not run {self.folder.name}/{self.item.file} on {self.info.name!r}: {why}. It said: {last}"
+        )
+
+    def _check_output(self, expected: Array | None) -> float | None:
+        """The cosine of the phone's output to the golden one; None where the runner or the folder has none.
+
+        Raises DistillError below the bar: such a time is of a model that does not work.
+        """
+        if not self.runner.kind.checks_output or expected is None:
+            return None
+        call, _ = self._call(1)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "output.bin"
+            self.phone.pull(self.runner.kind.output_file(call), file)
+            got = np.frombuffer(file.read_bytes(), np.float32)
+        place = f"{self.folder.name}/{self.item.file}"
+        if got.shape != expected.shape or not np.isfinite(got).all():
+            odd = (
+                f"{got.size} numbers for an embedding of {expected.size}"
+                if got.size != expected.size
+                else "numbers that are not finite"
+            )
+            raise DistillError(f"{place} gives {odd} on {self.info.name!r}. Its times would say nothing.")
+        cosine = float(got @ expected / max(float(np.linalg.norm(got) * np.linalg.norm(expected)), 1e-12))
+        bar = OUTPUT_COSINE[PRECISIONS[self.target.precision.name].closeness]
+        if cosine < bar:
+            raise DistillError(
+                f"{place} says something else on {self.info.name!r} than here: cosine {cosine:.4f} to the golden embedding, below "
+                f"{bar}. "
+                "Its times would say nothing. Is the runner of the exporter's version?"
+            )
+        return round(cosine, 6)
+
+    def _peak_mb(self) -> float | None:
+        """The largest resident size in a pass of its own, looked at while the runner works; None where /proc does not tell."""
+        _, command = self._call(1, warmup_runs=1)
+        watch = (
+            f"{{ {command} >{LOG} 2>&1 & p=$!; echo $p > pid; m=; "
+            'while n=$(grep VmHWM /proc/$p/status 2>/dev/null); do m=$n; sleep 0.02; done; wait $p; echo "$m"; }'
+        )
+        words = self.phone.run(watch, seconds=self.seconds).out.split()
+        return round(int(words[1]) * 1024 / 1e6, 1) if len(words) == 3 and words[1].isdigit() else None
+
+    def _operations(self) -> tuple[list[dict[str, Any]], str]:
+        """Times per kind of operation, in a pass of its own since tracing slows; or none, and why."""
+        if not self.runner.kind.traces:
+            return [], ""
+        _, command = self._call(3, trace=TRACE, warmup_runs=1)
+        scratch = Path(tempfile.mkdtemp())
+        try:
+            self._succeed(command)
+            file = scratch / TRACE
+            self.phone.pull(TRACE, file)
+            return by_kind(read_etdump(file)), ""
+        except LostPhoneError:
+            raise
+        except DistillError as error:
+            return [], f"no times per operation: {str(error).splitlines()[0][:200]}"
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _golden(folder: Path, item: ExportArtifact) -> tuple[Array | None, Array | None]:
+    """One golden input [1, ...] of the tower and its embedding [D]; None, None where the folder keeps none."""
+    if TENSORS_FILE not in item.beside or not (folder / TENSORS_FILE).exists():
+        return None, None
+    from safetensors.numpy import load_file
+
+    tensors = load_file(folder / TENSORS_FILE)
+    given, made = ANSWERS[item.tower]
+    return (tensors[given][:1], tensors[made][0]) if made in tensors else (None, None)
+
+
+def _why_not(kind: PhoneRunner | None, target: str) -> str:
+    if kind is None:
+        return f"Android runs no files of the target {target}" if target in TARGETS else f"unknown target {target}"
+    return f"no {kind.name} for this phone: {kind.how}"
+
+
+def _not_timed(info: DeviceInfo, item: ExportArtifact, reason: str) -> LatencyProfile:
+    target = get_target(item.target, item.precision)
+    return LatencyProfile(info.name, target.runtime, item.tower, target.precision.name, "not measured", note=reason)
