@@ -52,6 +52,10 @@ class ParityReport:
         probability_difference: of a classifier, the largest absolute difference between a probability of the file and the eager
             model's; None for other towers, and when not checked. `top1_agreement` is then the share of images with the same
             most probable label, or one that the eager model holds for as probable within a hundredth.
+        retrieval_drop, retrieval_drop_low, retrieval_drop_high: points of recall at 1 that are lost with this tower's file beside
+            the eager other tower, and the ends of their 95 % interval, see `export.towers.retrieval`; of prompts of classes, of
+            top-1. None where it is not known which caption belongs to which image.
+        retrieval_pairs: on how many pairs.
         diverges: of a file that agrees poorly, the operation at which its numbers first leave those of fp32; "" else.
         order_cosine_min: the smallest cosine between the file's embeddings and those of the same program where sums are
             added in other orders; None = not measured.
@@ -71,6 +75,10 @@ class ParityReport:
     centred_cosine_mean: float | None = None
     snr_db: float | None = None
     probability_difference: float | None = None
+    retrieval_drop: float | None = None
+    retrieval_drop_low: float | None = None
+    retrieval_drop_high: float | None = None
+    retrieval_pairs: int = 0
     diverges: str = ""
 
     @property

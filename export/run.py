@@ -56,6 +56,7 @@ def export_student(
     classes: Classes | None = None,
     captions: Sequence[str] = (),
     photos: Sequence[bytes] = (),
+    fits: Sequence[int] = (),
     progress: Progress = silent,
 ) -> list[ExportArtifact]:
     """Export the towers of a student to each target and check every file against the student.
@@ -74,6 +75,7 @@ def export_student(
         licence, provenance: carried into every artifact.
         classes: the labels of a zero-shot classifier; None = none is made.
         captions, photos: what `tokens` and `pixels` were made from, for the golden samples; empty = not known.
+        fits: the row of `tokens` that describes each image, -1 = none does; empty = not known, and no retrieval is compared.
         resume: keep folders that answer the same request and whose files still have their hashes.
         progress: called at each step with how many of the targets are done.
 
@@ -100,12 +102,15 @@ def export_student(
             )
     if (captions and len(captions) != len(tokens)) or (photos and len(photos) != len(pixels)):
         raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
+    if fits and (len(fits) != len(pixels) or not all(-1 <= row < len(tokens) for row in fits)):
+        raise UsageError("fits, where given, names a row of tokens (or -1) for each row of pixels.")
     inputs = {
         "student": student_digest(student_dir),
         "pixels": _digest(pixels),
         "tokens": _digest(tokens),
         "classes": None if classes is None else classes.digest,
         "golden": [settings.golden_samples, list(captions), len(photos)],
+        "fits": list(fits),
         "format": FORMAT,
         "torch": importlib.metadata.version("torch"),
     }
@@ -115,7 +120,7 @@ def export_student(
         for target in targets
     ]
     golden = settings.golden_samples
-    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden, classes)
+    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden, classes, fits)
     with working_in(out, "distill export"):
         done = _keep_or_make(jobs, student_dir, given, settings.jobs, resume, progress)
     return [artifact for job in jobs for artifact in done[job.target.folder]]
@@ -168,6 +173,7 @@ def _job(
         centred_bar=settings.min_centred_cosine_quantized if target.precision.closeness == "quantized" else None,
         probability_bar=allowed_difference(target.precision, settings),
         top1_bar=settings.min_top1_agreement,
+        drop_bar=settings.max_retrieval_drop,
         versions=versions,
         licence=licence,
         provenance={**provenance, "export_request": request, STUDENT_KEY: inputs["student"]},
@@ -238,7 +244,7 @@ def _convert_all(
                 try:
                     done[job.target.folder] = accept(job, conversion, reference, work)
                     say(f"{job.target.folder}: done in {time.monotonic() - conversion.started:.0f} s")
-                    if finding := job.fragility(done[job.target.folder]):
+                    for finding in filter(None, (job.fragility(made := done[job.target.folder]), job.few_pairs(made))):
                         say(f"{job.target.folder}: {finding}")
                 except DistillError as error:
                     say(f"{job.target.folder}: failed")

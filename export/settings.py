@@ -89,6 +89,11 @@ class ExportSettings(Strict):
         le=1,
         description="share of pictures whose most probable label must be the eager model's, or as probable within a hundredth",
     )
+    max_retrieval_drop: float = Field(
+        2.0,
+        ge=0,
+        description="points of R@1 that a tower's file may lose, where its 95 % interval excludes 0; judged on 30 pairs and more",
+    )
     parity_samples: int = Field(32, ge=1)
     calibration_samples: int = Field(
         64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"

@@ -134,6 +134,9 @@ class ExportResult:
                 "min cosine": None if row["parity"]["cosine_min"] is None else round(row["parity"]["cosine_min"], 6),
                 "largest difference": row["parity"]["probability_difference"],
                 "top-1 agreement": row["parity"]["top1_agreement"],
+                "R@1 against eager": None
+                if row["parity"].get("retrieval_drop") is None
+                else round(-row["parity"]["retrieval_drop"], 2),
             }
             for row in self.artifacts
         ]

@@ -18,6 +18,7 @@ class Samples:
         tokens: [m, L] int32, for parity.
         calibration: other pixels and tokens, to learn scales from; None = no precision needs them.
         captions, photos: what the first rows of `tokens` and `pixels` were made from; empty = not known.
+        fits: the row of `tokens` that describes each row of `pixels`, -1 = none does; empty = not known.
         golden: how many of the first rows become golden samples.
         classes: the labels of a classifier; None = none is made.
     """
@@ -29,6 +30,7 @@ class Samples:
     photos: Sequence[bytes]
     golden: int
     classes: Classes | None = None
+    fits: Sequence[int] = ()
 
     def lay_golden(self, work: Path, reference: dict[str, Array]) -> None:
         """Lay the golden samples beside the kit in `work`. `reference`: inputs and outputs of all parity samples."""

@@ -30,6 +30,7 @@ from export.artifact import (
 from export.children.conversion import Conversion
 from export.target import INPUT_NAMES, OUTPUT_NAMES, Target
 from export.towers.parity import Reference
+from export.towers.retrieval import ENOUGH_PAIRS
 
 MEANINGS = {
     "embedding": "embedding of unit length; the dot product of an image's and a text's is their cosine",
@@ -50,6 +51,7 @@ class ExportJob:
         licence, provenance: carried into the artifact of every tower.
         probability_bar, top1_bar: of a classifier, the difference that no probability may exceed, and the share of pictures with
             the same most probable label.
+        drop_bar: the points of recall at 1 that may be lost, where the interval of the loss excludes 0.
     """
 
     target: Target
@@ -62,6 +64,7 @@ class ExportJob:
     provenance: dict[str, Any]
     probability_bar: float = 1.0
     top1_bar: float = 0.0
+    drop_bar: float = math.inf
 
     @property
     def folder(self) -> Path:
@@ -109,6 +112,20 @@ class ExportJob:
             "a more precise file."
         )
 
+    def few_pairs(self, artifacts: list[ExportArtifact]) -> str:
+        """A sentence where recall was compared on too few pairs to fail a file for it; "" else."""
+        few = [
+            a.parity
+            for a in artifacts
+            if a.parity.retrieval_drop is not None and a.parity.retrieval_pairs < ENOUGH_PAIRS
+        ]
+        if not few:
+            return ""
+        return (
+            f"R@1 was compared on {few[0].retrieval_pairs} pairs, too few to judge a file by (export.max_retrieval_drop takes "
+            f"{ENOUGH_PAIRS}). Set export.parity_samples higher, or give more data."
+        )
+
     def figure(self, cosine: float | None) -> str:
         """A cosine with enough decimals to be told from the bar."""
         decimals = 5 if self.bar >= 1 else max(5, 1 + round(-math.log10(1 - self.bar)))
@@ -138,6 +155,18 @@ class ExportJob:
             return (
                 f"mean-centred cosine {centred:.3f}, wanted {self.centred_bar:.3f} (export.min_centred_cosine_quantized): little "
                 "is left of what tells inputs apart"
+            )
+        drop, low = parity.retrieval_drop, parity.retrieval_drop_low
+        if (
+            drop is not None
+            and low is not None
+            and parity.retrieval_pairs >= ENOUGH_PAIRS
+            and low > 0
+            and drop > self.drop_bar
+        ):
+            return (
+                f"R@1 falls by {drop:.1f} points (95 % interval {low:.1f} to {parity.retrieval_drop_high:.1f}, "
+                f"{parity.retrieval_pairs} pairs), at most {self.drop_bar:g} are allowed (export.max_retrieval_drop)"
             )
         return ""
 

@@ -14,6 +14,7 @@ from distill.core.arrays import Array
 from export.artifact import ParityReport, Tower
 from export.target import NotCheckedError, Precision, Runner, Target
 from export.towers.probabilities import compare_probabilities
+from export.towers.retrieval import retrieval_drop
 
 if TYPE_CHECKING:  # an environment of a target's own has no pydantic
     from export.settings import ExportSettings
@@ -36,6 +37,7 @@ class Reference:
         image: [n, D] float32, unit length, from `pixels`.
         text: [m, D] float32, unit length, from `tokens`.
         probabilities: [n, k] float32, of a classifier's labels, from `pixels`; None where none is made.
+        fits: [n] int64, the row of `tokens` that describes each image, -1 = none does; None = not known.
     """
 
     pixels: Array
@@ -43,6 +45,7 @@ class Reference:
     image: Array
     text: Array
     probabilities: Array | None = None
+    fits: Array | None = None
 
     def save(self, path: Path) -> None:
         """Write the arrays to the .npz file `path`."""
@@ -110,6 +113,23 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     )
 
 
+def with_retrieval(report: ParityReport, found: Array, tower: Tower, reference: Reference) -> ParityReport:
+    """The report with what the embeddings `found` of a tower cost in retrieval, where pairs are known."""
+    if reference.fits is None:
+        return report
+    pair = (found, reference.text) if tower == "image" else (reference.image, found)
+    drop = retrieval_drop((reference.image, reference.text), pair, reference.tokens, reference.fits)
+    if drop is None:
+        return report
+    return replace(
+        report,
+        retrieval_drop=drop.points,
+        retrieval_drop_low=drop.low,
+        retrieval_drop_high=drop.high,
+        retrieval_pairs=drop.pairs,
+    )
+
+
 def run_all(runner: Runner, inputs: Array, seconds: float | None = None) -> Array:
     """Embeddings [n, D] of the inputs [n, ...], each run alone because exported files have batch 1.
 
@@ -135,7 +155,7 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
     found = run_all(runner, inputs, target.check_seconds)
     if tower == "classifier":
         return compare_probabilities(found, own[: len(found)], target.checked_by)
-    report = compare(found, own[: len(found)], other, target.checked_by)
+    report = with_retrieval(compare(found, own[: len(found)], other, target.checked_by), found, tower, reference)
     few = slice(0, ORDER_SAMPLES)
     orders = [run_all(again, inputs[few], target.check_seconds) for again in target.other_orders(path)]
     nearest = [compare(rows, found[: len(rows)], other, "").cosine_min for rows in orders if len(found) >= len(rows)]

@@ -75,7 +75,8 @@ def write_programs(student_dir: Path, folder: Path, given: Samples) -> dict[Towe
         image_embeddings = torch.cat([student.encode_image(part) for part in torch.split(pixel_tensor, BATCH)])
         text_embeddings = torch.cat([student.encode_text(part.long()) for part in torch.split(token_tensor, BATCH)])
     kit = AppKit.write(student, read_card(student_dir).get("kind", "softmax"), folder, classes)
-    reference = Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy())
+    fits = np.array(given.fits, np.int64) if len(given.fits) else None
+    reference = Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy(), fits=fits)
     modules: dict[Tower, torch.nn.Module] = {"image": image, "text": text}
     if classes is not None:
         labels = label_embeddings(student, classes)

@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImagesAndCaptions:
-    """Encoded images with their keys, and captions; not in pairs.
+    """Encoded images with their keys, and captions.
 
     Attributes:
         images: (key, encoded bytes).
         captions: at least one.
+        fits: the caption's number for each image, -1 = it has none here; empty = not known.
         terms: of the data that they are of, with its name: the first of them are handed on with the files.
     """
 
     images: list[tuple[str, bytes]]
     captions: list[str]
     terms: str
+    fits: tuple[int, ...] = ()
 
     def first(self, n: int) -> "ImagesAndCaptions":
         """The first `n` of both."""
-        return ImagesAndCaptions(self.images[:n], self.captions[:n], self.terms)
+        fits = tuple(row if row < n else -1 for row in self.fits[:n])
+        return ImagesAndCaptions(self.images[:n], self.captions[:n], self.terms, fits)
 
 
 def parity_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCaptions:
@@ -54,11 +57,12 @@ def parity_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCaption
     if data.task is not None and len(data.samples) < 2:
         images = [(f"{data.task.name}-{i}", image) for i, image in enumerate(data.task.images)]
         prompts = [data.task.templates[0].format(name) for name in data.task.class_names]
-        return ImagesAndCaptions(images, prompts, _terms(*sources)).first(n)
+        return ImagesAndCaptions(images, prompts, _terms(*sources), tuple(data.task.labels)).first(n)
     return ImagesAndCaptions(
         [(sample.key, sample.image) for sample in data.samples],
         [sample.captions[0].text for sample in data.samples],
         _terms(source),
+        tuple(range(len(data.samples))),
     ).first(n)
 
 

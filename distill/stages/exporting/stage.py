@@ -62,6 +62,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
                 classes=classes,
                 captions=samples.captions,
                 photos=[photo for _, photo in samples.images],
+                fits=samples.fits,
                 progress=lambda done, total, note: console.say(note),
             )
 
