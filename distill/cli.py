@@ -269,6 +269,7 @@ def export(
     template: Annotated[
         list[str] | None, typer.Option(help='With --classes: a sentence such as "a photo of a {}."; may repeat.')
     ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Inputs that every file takes at a call; 1 unless said.")] = None,
     overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files of any CLIP, parity proven on them."""
@@ -282,6 +283,7 @@ def export(
         max_mb=max_mb,
         classes=classes,
         template=template or (),
+        batch=batch,
         data=data,
         out=out,
         overwrite=overwrite,

@@ -114,8 +114,9 @@ class LatencyProfile:
         precision: of the timed file; "fp32" for the eager student.
         source: "measured" | "measured (host times)" (through adb, on this computer) | "transferred" | "predicted" |
             "uncalibrated" | "not measured".
-        p50_ms, p90_ms, p99_ms: milliseconds per call at batch 1.
+        p50_ms, p90_ms, p99_ms: milliseconds per call.
         threads: intra-op threads of the runtime.
+        batch: inputs at a call.
         runs, warmup_runs, rounds: how it was measured; rounds of the compared runtimes alternate.
         note: what the reader must know ("no phone is attached").
         rounds_p50_ms: of each round: how far they lie apart is how far the figure can be trusted.
@@ -135,6 +136,7 @@ class LatencyProfile:
     p90_ms: float | None = None
     p99_ms: float | None = None
     threads: int | None = None
+    batch: int = 1
     runs: int = 0
     warmup_runs: int = 0
     rounds: int = 0
@@ -155,7 +157,8 @@ class ExportArtifact:
         target, precision, tower: names as of `export.target`; one of `TOWERS`.
         file: path relative to the artifact's folder.
         sha256: of the file (of the sorted content hashes for a package folder, ids made at random left out).
-        inputs: name -> shape and dtype, for example {"image": "float32[1,3,64,64] RGB in [0, 1]"}.
+        inputs: name -> shape and dtype, for example {"pixels": "float32[1,3,64,64] RGB in [0, 1]"}.
+        options: the choices of the target that the file was made with, as `export.target.Target` has them.
         output: name, shape, meaning.
         versions: package -> version that made it.
         licence, provenance: carried from student, teachers and data.
@@ -189,6 +192,7 @@ class ExportArtifact:
     runs_on: str = ""
     operations: Operations = field(default_factory=Operations)
     beside: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     towers: tuple[Tower, ...] = PAIR
 
     def to_json(self) -> dict[str, Any]:

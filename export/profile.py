@@ -37,7 +37,7 @@ def profile(
     resume: bool = False,
     progress: Progress = silent,
 ) -> list[LatencyProfile]:
-    """Time all towers of every exported folder, and the eager student where it is there, at batch 1.
+    """Time all towers of every exported folder, and the eager student where it is there, each at its own batch.
 
     Writes profile-<device>.json into each exported folder: the device, that folder's rows and the eager ones.
 
@@ -115,7 +115,7 @@ def _measure_host(
             rows[folder] = [_not_timed(info.name, target, tower, reason) for tower in towers[0].towers]
         else:
             files = {artifact.tower: artifact.file for artifact in towers}
-            jobs.append((folder, target.folder, {"source": str(folder), "files": files}))
+            jobs.append((folder, target.folder, {"source": str(folder), "files": files, "options": towers[0].options}))
     if not jobs or not artifacts:  # nothing that the eager student would be compared with
         return rows
     scratch = Path(tempfile.mkdtemp(prefix="distill-profile-"))
@@ -137,8 +137,11 @@ def _measure_host(
     finally:
         if not keep:
             shutil.rmtree(scratch, ignore_errors=True)
-    for (source, label, _), runtime in zip(jobs, runtimes, strict=True):
-        rows[source] = [_measured(info.name, label, tower, times, settings) for tower, times in runtime.times.items()]
+    for (source, label, job), runtime in zip(jobs, runtimes, strict=True):
+        batch = int(job.get("batch", job.get("options", {}).get("batch", 1)))
+        rows[source] = [
+            _measured(info.name, label, tower, times, settings, batch) for tower, times in runtime.times.items()
+        ]
     return rows
 
 
@@ -146,8 +149,10 @@ def _eager_job(student_dir: Path, artifacts: dict[Path, list[ExportArtifact]]) -
     """The towers that some folder has; of classifiers, the one with the most labels."""
     made = [item for towers in artifacts.values() for item in towers]
     labels = max((int(item.classes.get("count", 0)) for item in made), default=0)
+    batch = max((int(item.options.get("batch", 1)) for item in made), default=1)
     return {
         "source": str(student_dir),
+        "batch": batch,
         "towers": [t for t in TOWERS if any(t in m.towers for m in made)],
         "labels": labels,
     }
@@ -169,24 +174,19 @@ def _take_turns(runtimes: list[Runtime], settings: ProfileSettings, progress: Pr
 
 
 def timing_inputs(artifacts: list[ExportArtifact]) -> dict[str, Any]:
-    """Inputs of the towers' shapes. Dense towers take the same time whatever the pixels or words are."""
-    shapes = {name: _shape(described) for item in artifacts for name, described in item.inputs.items()}
-    random = np.random.default_rng(0)
-    made: dict[str, Any] = {"pixels": random.random((INPUTS, *shapes["pixels"][1:]), dtype=np.float32)}
-    if "tokens" in shapes:
-        vocabulary = int(artifacts[0].tokenizer["vocabulary_size"])
-        made["tokens"] = random.integers(1, vocabulary - 2, (INPUTS, *shapes["tokens"][1:]), dtype=np.int32)
+    """Inputs of the towers' shapes, pixels as floats. Dense towers take the same time whatever the pixels or words are."""
+    random, facts = np.random.default_rng(0), artifacts[0]
+    made: dict[str, Any] = {"pixels": random.random((INPUTS, 3, *facts.preprocess["size"]), dtype=np.float32)}
+    if "text" in facts.towers:
+        vocabulary, length = (int(facts.tokenizer[key]) for key in ("vocabulary_size", "context_length"))
+        made["tokens"] = random.integers(1, vocabulary - 2, (INPUTS, length), dtype=np.int32)
         made["tokens"][:, -1] = vocabulary - 1
     return made
 
 
-def _shape(described: str) -> tuple[int, ...]:
-    """The sizes in an artifact's input: "float32[1,3,64,64] RGB ..." -> (1, 3, 64, 64)."""
-    inside = described[described.index("[") + 1 : described.index("]")]
-    return tuple(int(size) for size in inside.split(","))
-
-
-def _measured(device: str, label: str, tower: str, times: list[float], settings: ProfileSettings) -> LatencyProfile:
+def _measured(
+    device: str, label: str, tower: str, times: list[float], settings: ProfileSettings, batch: int
+) -> LatencyProfile:
     p50, p90, p99 = (round(float(value), 4) for value in np.percentile(times, [50, 90, 99]))
     return LatencyProfile(
         device=device,
@@ -198,6 +198,7 @@ def _measured(device: str, label: str, tower: str, times: list[float], settings:
         p90_ms=p90,
         p99_ms=p99,
         threads=settings.threads,
+        batch=batch,
         runs=len(times),
         warmup_runs=settings.warmup_runs,
         rounds=settings.rounds,

@@ -26,7 +26,6 @@ from export.app.samples import Samples
 from export.artifact import (
     STUDENT_KEY,
     ExportArtifact,
-    Tower,
     read_if_whole,
     student_digest,
     write_artifacts,
@@ -36,7 +35,7 @@ from export.children.job import ExportJob, accept
 from export.settings import ExportSettings
 from export.target import Target, chosen_targets
 from export.towers.parity import Reference, allowed_difference, required_cosine
-from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, check_inputs, write_programs
+from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, Programs, check_inputs, write_programs
 
 FORMAT = 8  # raise when the same student would give other files for a reason that no version number shows
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
@@ -104,6 +103,8 @@ def export_student(
         raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
     if fits and (len(fits) != len(pixels) or not all(-1 <= row < len(tokens) for row in fits)):
         raise UsageError("fits, where given, names a row of tokens (or -1) for each row of pixels.")
+    if settings.input == "uint8":
+        pixels = np.round(pixels * 255) / np.float32(255)  # what the files are given
     inputs = {
         "student": student_digest(student_dir),
         "pixels": _digest(pixels),
@@ -209,7 +210,7 @@ def _export_all(
     work.mkdir(parents=True)
     try:
         say("preparing the deployable towers")
-        programs = write_programs(student_dir, work, given)
+        programs = write_programs(student_dir, work, given, [job.target.form for job in todo])
         if given.calibration is not None:
             np.savez(work / CALIBRATION_FILE, pixels=given.calibration[0], tokens=given.calibration[1])
         given.lay_golden(work, Reference.load(work / REFERENCE_FILE).golden())
@@ -220,7 +221,7 @@ def _export_all(
 
 def _convert_all(
     todo: list[ExportJob],
-    programs: dict[Tower, str],
+    programs: Programs,
     work: Path,
     side_by_side: int,
     done: dict[str, list[ExportArtifact]],
@@ -236,7 +237,14 @@ def _convert_all(
         while pending or running:
             while pending and len(running) < side_by_side:
                 job = pending.pop(0)
-                running.append((job, Conversion.start(job.target, programs, job.notice, work, job.log_file, threads)))
+                running.append(
+                    (
+                        job,
+                        Conversion.start(
+                            job.target, programs[job.target.form.graph], job.notice, work, job.log_file, threads
+                        ),
+                    )
+                )
                 say(f"{job.target.folder}: converting")
             ended = [pair for pair in running if pair[1].ended]
             for job, conversion in ended:

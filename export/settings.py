@@ -13,10 +13,6 @@ class CoreMlSettings(Strict):
     minimum_ios: Literal[16, 17, 18] = Field(
         17, description="the oldest system that must load them; palettes of 16 values need 18"
     )
-    image_input: bool = Field(
-        False,
-        description="the image tower takes a picture (CVPixelBuffer, CGImage) of 8-bit RGB, not an array of floats",
-    )
 
 
 class OnnxSettings(Strict):
@@ -40,6 +36,11 @@ class ExportSettings(Strict):
     precisions: tuple[str, ...] = Field(
         (), description="for the targets that name none: every one of these; empty = each target's usual one"
     )
+    input: Literal["float", "uint8"] = Field(
+        "float",
+        description="pixels as floats in [0, 1], or as the bytes of a decoded photo; of Core ML, as a picture",
+    )
+    batch: int = Field(1, ge=1, description="inputs that every file takes at a call")
     max_drop: float = Field(
         0.5,
         ge=0,

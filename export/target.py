@@ -16,6 +16,7 @@ from typing_extensions import Self
 from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import Environment
 from distill.core.registry import Registry
+from export.app.form import Form, Layout
 from export.artifact import Operations, Tower
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 INPUT_NAMES: dict[str, str] = {"image": "pixels", "text": "tokens", "classifier": "pixels"}
 OUTPUT_NAMES: dict[str, str] = {"image": "image_embedding", "text": "text_embedding", "classifier": "probabilities"}
 
-# One input with batch 1 (pixels [1, 3, S, S] float32 or tokens [1, L] int32) -> [1, D] float32; D: labels, of a classifier.
+# Inputs as a file takes them (see `export.app.form.Form`: pixels, or int32 tokens [b, L]) -> [b, D] float32; D: labels, of a
+# classifier.
 Runner = Callable[["Array"], "Array"]
 
 
@@ -83,7 +85,7 @@ class Target(ABC):
         precisions: those that it can make, the usual one first; a registered target has that one, `at` gives the others.
         int8: which of them a caller means who says "int8"; None where none comes near.
         precision: of this one's files.
-        options: what a caller chose of this format alone, as plain values; see `configured`.
+        options: what a caller chose, as plain values; see `configured`.
         auto: whether the precision is to be found by measuring; `precision` is then the usual one.
         suffix: of the exported file or package, with the dot.
         requires: module -> what to pip install for it.
@@ -91,6 +93,7 @@ class Target(ABC):
         package: the installed package whose version a latency on this machine belongs to.
         environment: where the packages are that `convert` and `load` import, if that is not this Python; `requires` is
             then empty.
+        eight_bit: the layout in which its files take pixels as bytes.
         check_seconds: how long parity may run each tower's file here, where its runtime is slow; at least one input is run.
     """
 
@@ -102,6 +105,7 @@ class Target(ABC):
     runtime: ClassVar[str]
     package: ClassVar[str]
     environment: ClassVar[Environment | None] = None
+    eight_bit: ClassVar[Layout] = "NCHW"
     check_seconds: ClassVar[float | None] = None
 
     def __init__(self) -> None:
@@ -125,18 +129,44 @@ class Target(ABC):
         return other
 
     def configured(self, settings: "ExportSettings") -> Self:
-        """The same format with the options that settings choose; the same object where a format has none."""
-        return self
+        """The same format with what settings choose; the same object where that is what it does anyway.
+
+        Raises UsageError for an input that its files cannot take.
+        """
+        chosen = self.own_options(settings)
+        if settings.input == "uint8":
+            if reason := self.no_eight_bit:
+                raise UsageError(f"{self.folder} cannot take pixels as bytes (export.input): {reason}.")
+            chosen["input"] = "uint8"
+        if settings.batch > 1:
+            if self.eight_bit == "picture" and settings.input == "uint8":
+                raise UsageError(
+                    f"{self.name} takes a picture at a call, not {settings.batch} (export.batch). Leave export.batch away, or "
+                    'take export.input = "float".'
+                )
+            chosen["batch"] = settings.batch
+        return self.with_options(chosen) if chosen else self
+
+    def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
+        """What settings choose for this format alone, without what is usual."""
+        return {}
+
+    @property
+    def no_eight_bit(self) -> str:
+        """Why its files at this precision cannot take pixels as bytes; "" where they can."""
+        return ""
+
+    @property
+    def form(self) -> Form:
+        """How its files take their inputs."""
+        batch = int(self.options.get("batch", 1))
+        return Form(batch, "uint8", self.eight_bit) if self.options.get("input") == "uint8" else Form(batch)
 
     def with_options(self, options: dict[str, Any]) -> Self:
         """The same format with these options."""
         other = copy.copy(self)
         other.options = options
         return other
-
-    def describe_input(self, tower: Tower, described: str) -> str:
-        """The words of an input in the record; `described`: those of the tower as it is."""
-        return described
 
     @abstractmethod
     def convert(
@@ -145,9 +175,9 @@ class Target(ABC):
         """Write a tower to a file, the same bytes for the same program.
 
         Args:
-            program: the tower at batch 1, with fixed shapes, float32.
+            program: the tower in the form's graph, with fixed shapes, float32 inside.
             path: of the file or package.
-            calibration: [n, ...] real inputs of the tower, not those that parity is measured on; given where the
+            calibration: [n, ...] real inputs of the tower in that form, not those that parity is measured on; given where the
                 precision is calibrated.
 
         Returns what the file is made of.

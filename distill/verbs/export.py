@@ -20,6 +20,7 @@ def export(
     max_mb: float | None = None,
     classes: AnyPath | None = None,
     template: OneOrMore = (),
+    batch: int | None = None,
     data: AnyPath | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
@@ -40,6 +41,7 @@ def export(
         classes: a text file with a label per line: each target then gets a classifier too, a file from a picture to the labels'
             probabilities.
         template: one or several sentences with {} in them, which a label is put into; none = "a photo of a {}.".
+        batch: how many inputs every file takes at a call, always as many; None = the recipe's, usually one.
         data: where the images and captions for parity and calibration lie; None = the run's, or the embedded set.
         out: for another model than a run's: the folder that gets it as student/ and its files as export/; None =
             exports/<name>.
@@ -59,7 +61,7 @@ def export(
     run = run_of(name)
     folder = run or RunFolder(default_out(name) if out is None else out)
     made_by = folder.read_recipe() if recipe is None else recipe
-    flags = {"max_drop": max_drop, "max_mb": max_mb, "classes": classes, "template": template}
+    flags = {"max_drop": max_drop, "max_mb": max_mb, "classes": classes, "template": template, "batch": batch}
     job = recipe_of(made_by, settings, target=target, precision=precision, **flags)
     targets = chosen_targets(job.export.targets, job.export.precisions)
     # Where scales are learned, the data's training part teaches and its evaluation part judges; else all of it may judge.
@@ -74,6 +76,7 @@ def export(
     classes_of(job.export)
     for one in targets:  # before anything is loaded
         one.require_packages()
+        one.configured(job.export)
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
         with ending_well(lambda: exported_in(folder), place=str(folder.export)):
             if run is None:

@@ -22,6 +22,7 @@ _KEYS = {
     "max_drop": "export.max_drop",
     "max_mb": "export.max_mb",
     "classes": "export.classes",
+    "batch": "export.batch",
     "rehearse": "rehearse",
     "verify": "reinforce.verify",
     "calibrate": "reinforce.calibrate",

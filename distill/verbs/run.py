@@ -110,7 +110,8 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     for strategy in (job.student.inherit, job.baseline.inherit):
         check_strategy(strategy)
     caption_policy(job.captions)
-    chosen_targets(job.export.targets, job.export.precisions)
+    for target in chosen_targets(job.export.targets, job.export.precisions):
+        target.configured(job.export)
     classes_of(job.export)
     check_curation(job)
     refuse_unused(job)

@@ -7,11 +7,13 @@ file, which parity does on more samples.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from distill.core.arrays import Array
+from export.app.form import Form, Layout
 
 GOLDEN_FILE, TENSORS_FILE, PHOTO = "golden.json", "golden.safetensors", "golden-photo-"
 LARGEST_PHOTO_BYTES = 2_000_000
@@ -39,6 +41,20 @@ def probabilities(image: Array, text: Array, logit_scale: float, logit_bias: flo
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
     shares = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
+
+
+def golden_as_bytes(folder: Path, form: Form) -> None:
+    """Rewrite golden samples so that their pixels are those of a file that takes bytes; a picture's are in NHWC."""
+    from safetensors.numpy import load_file, save_file
+
+    layout: Layout = "NCHW" if form.layout == "NCHW" else "NHWC"
+    tensors = load_file(folder / TENSORS_FILE)
+    tensors["pixels"] = np.ascontiguousarray(replace(form, layout=layout).given(tensors["pixels"]))
+    save_file(tensors, folder / TENSORS_FILE)
+    record = json.loads((folder / GOLDEN_FILE).read_text(encoding="utf-8"))
+    sizes = "[n, 3, S, S]" if layout == "NCHW" else "[n, S, S, 3]"
+    record["meaning"]["pixels"] = f"{sizes} uint8 RGB from 0 to 255: what the image graph takes, one row at a time"
+    (folder / GOLDEN_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_golden(

@@ -5,15 +5,16 @@ Left out: licences (`export.app.licence`), which also go into the exported files
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core import atomic
 from distill.core.arrays import Array
 from export.app.classes import Classes
-from export.app.golden import probabilities, write_golden
-from export.app.preprocess import preprocess_block
+from export.app.form import Form
+from export.app.golden import GOLDEN_FILE, golden_as_bytes, probabilities, write_golden
+from export.app.preprocess import in_form, preprocess_block
 from export.app.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class AppKit:
         """The kit that `write` left in `work`."""
         return cls(**atomic.read_json(work / RECORD))
 
+    def in_form(self, form: Form) -> "AppKit":
+        """The kit of files that take their pixels in this form."""
+        return replace(self, preprocess=in_form(self.preprocess, form))
+
     def add_golden(
         self,
         work: Path,
@@ -89,10 +94,11 @@ class AppKit:
         write_golden(work / FOLDER, tensors, captions, photos)
 
 
-def lay_out(work: Path, folder: Path) -> dict[str, str]:
-    """Copy the kit's files from work/app into an exported folder. Returns name -> hex SHA-256."""
-    hashes = {}
-    for file in sorted((work / FOLDER).iterdir()):
-        shutil.copyfile(file, folder / file.name)
-        hashes[file.name] = atomic.sha256_file(file)
-    return hashes
+def lay_out(work: Path, folder: Path, form: Form) -> dict[str, str]:
+    """Copy the kit's files from work/app into an exported folder, golden pixels in its form. Returns name -> hex SHA-256."""
+    names = sorted(file.name for file in (work / FOLDER).iterdir())
+    for name in names:
+        shutil.copyfile(work / FOLDER / name, folder / name)
+    if form.pixels == "uint8" and GOLDEN_FILE in names:
+        golden_as_bytes(folder, form)
+    return {name: atomic.sha256_file(folder / name) for name in names}

@@ -5,6 +5,8 @@ Left out: doing it (`distill.evaluation.evalset.pixels` is what the figures were
 
 from typing import Any
 
+from export.app.form import Form
+
 # open_clip's words for the ways to make a square, and the ones that say what is done.
 MODES = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 STEPS = {
@@ -49,4 +51,23 @@ def preprocess_block(image_size: int, resize_mode: str, interpolation: str) -> d
             "Pillow does it",
             "divide by 255; channels first, in the order R, G, B",
         ],
+    }
+
+
+def in_form(block: dict[str, Any], form: Form) -> dict[str, Any]:
+    """The block "preprocess" of files that take their pixels in this form, from that of floats."""
+    if form.pixels == "float":
+        return block
+    last = {
+        "NCHW": "keep the bytes; channels first, in the order R, G, B",
+        "NHWC": "keep the bytes; R, G and B of each pixel together, as a decoded photo has them",
+        "picture": "hand over the picture (CVPixelBuffer, CGImage)",
+    }[form.layout]
+    return {
+        **block,
+        "layout": form.layout,
+        "dtype": "uint8",
+        "value_range": [0, 255],
+        "normalisation": "inside the graph: neither division by 255 nor mean and standard deviation must be applied again",
+        "steps": [*block["steps"][:-1], last],
     }

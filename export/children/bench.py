@@ -5,10 +5,10 @@ has its own and only one of them works at a time. Requests come as JSON lines on
 lines to the original standard output; everything that a runtime prints goes to the log. Left out: rounds and order
 (export.profile).
 
-The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name}
-(of the eager one "towers", and the number of "labels" of a classifier), "threads", "inputs": .npz with pixels and tokens, for
-timing}. A request: {"tower", "runs", "warmup_runs"}, whose answer is {"ms": [...]}; or {"tower", "embed": .npy with inputs, "to":
-.npy}, whose answer {"rows": n} comes when that is written.
+The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name} and "options"
+of the target (of the eager one "towers", "batch" and the number of "labels" of a classifier), "threads", "inputs": .npz with
+pixels and tokens, for timing}. A request: {"tower", "runs", "warmup_runs"}, whose answer is {"ms": [...]}; or {"tower",
+"embed": .npy with inputs, "to": .npy}, whose answer {"rows": n} comes when that is written. Inputs are floats in [0, 1] and tokens.
 """
 
 import json
@@ -22,15 +22,23 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
+from export.app.form import Form, batches
 from export.target import INPUT_NAMES, Runner, get_target
-from export.towers.parity import run_all
+from export.towers.parity import ONE_OF_FLOATS, run_all
+
+
+def form_of(job: dict[str, Any]) -> Form:
+    """How the job's runtime takes its inputs."""
+    if job["runtime"] == "eager":
+        return Form(batch=int(job.get("batch", 1)))
+    return get_target(job["runtime"]).with_options(job.get("options", {})).form
 
 
 def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
-    """tower -> batch-1 callable of the job's runtime."""
+    """tower -> callable of the job's runtime, for inputs in its form."""
     source, threads = Path(job["source"]), int(job["threads"])
     if job["runtime"] != "eager":
-        target = get_target(job["runtime"])
+        target = get_target(job["runtime"]).with_options(job.get("options", {}))
         return {tower: target.load(source / file, threads) for tower, file in job["files"].items()}
     import torch
 
@@ -66,9 +74,9 @@ def _eager(student_dir: Path, labels: int) -> dict[str, Any]:
     return {"image": image, "text": text, "classifier": Classifier(image, rows, 100.0, 0.0, "softmax")}
 
 
-def time_runs(run: Runner, inputs: Array, runs: int, warmup_runs: int) -> list[float]:
-    """Milliseconds of `runs` calls, each on the next input, after `warmup_runs` calls that are not counted."""
-    items = [np.ascontiguousarray(item[None]) for item in inputs]
+def time_runs(run: Runner, inputs: Array, runs: int, warmup_runs: int, form: Form = ONE_OF_FLOATS) -> list[float]:
+    """Milliseconds of `runs` calls, each on the next inputs, after `warmup_runs` calls that are not counted."""
+    items = [np.ascontiguousarray(form.given(rows)) for rows in batches(inputs, form.batch)]
     for index in range(warmup_runs):
         run(items[index % len(items)])
     times = []
@@ -86,7 +94,7 @@ def main() -> None:
     os.dup2(2, 1)  # runtimes print on standard output; the pipe is for answers alone
     warnings.simplefilter("ignore")
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    runners = load_runners(job)
+    runners, form = load_runners(job), form_of(job)
     inputs = {}
     if "inputs" in job:
         with np.load(job["inputs"], allow_pickle=False) as arrays:
@@ -101,11 +109,13 @@ def main() -> None:
         request = json.loads(line)
         tower = request["tower"]
         if "embed" in request:
-            rows = run_all(runners[tower], np.load(request["embed"], allow_pickle=False))
+            rows = run_all(runners[tower], np.load(request["embed"], allow_pickle=False), form=form)
             np.save(request["to"], rows)
             answer({"rows": len(rows)})
             continue
-        answer({"ms": time_runs(runners[tower], inputs[INPUT_NAMES[tower]], request["runs"], request["warmup_runs"])})
+        answer(
+            {"ms": time_runs(runners[tower], inputs[INPUT_NAMES[tower]], request["runs"], request["warmup_runs"], form)}
+        )
     sys.stderr.flush()
     os._exit(0)  # some runtimes crash in their own teardown
 

@@ -89,7 +89,7 @@ def _calibration(job: dict[str, Any], target: Target, tower: Tower) -> Array | N
     if not target.precision.calibrated:
         return None
     with np.load(job["calibration"], allow_pickle=False) as arrays:
-        return np.asarray(arrays[INPUT_NAMES[tower]])
+        return target.form.given(np.asarray(arrays[INPUT_NAMES[tower]]))
 
 
 def main() -> None:

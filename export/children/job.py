@@ -174,8 +174,9 @@ class ExportJob:
 def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: Path) -> list[ExportArtifact]:
     """Put the files of a conversion that has ended in their place, described; raises DistillError where it failed."""
     result = conversion.result()
-    beside = {**lay_out(work, conversion.folder), **job.write_licence(conversion.folder)}
-    kit = asdict(AppKit.read(work))
+    form = job.target.form
+    beside = {**lay_out(work, conversion.folder, form), **job.write_licence(conversion.folder)}
+    kit = asdict(AppKit.read(work).in_form(form))
     shared = {**kit, "beside": beside, "towers": tuple(tower for tower in TOWERS if tower in result)}
     artifacts = [
         job.judged(replace(_describe(job, tower, conversion.folder, result[tower], reference), **shared))
@@ -212,10 +213,10 @@ def _describe(
         file=file.name,
         size_bytes=size_of(file),
         sha256=hash_path(file),
-        inputs={INPUT_NAMES[tower]: job.target.describe_input(tower, _describe_input(tower, reference))},
+        inputs={INPUT_NAMES[tower]: job.target.form.describe(reference.inputs(tower).shape)},
         output={
             "name": OUTPUT_NAMES[tower],
-            "shape": f"float32[1,{reference.outputs(tower).shape[1]}]",
+            "shape": f"float32[{job.target.form.batch},{reference.outputs(tower).shape[1]}]",
             "meaning": MEANINGS["probabilities" if tower == "classifier" else "embedding"],
         },
         seconds=round(result["convert_s"], 2),
@@ -223,13 +224,7 @@ def _describe(
         runs_on=job.target.runs_on,
         parity=ParityReport(**result["parity"]),
         operations=Operations(**result["operations"]),
+        options=job.target.options,
         licence=job.licence,
         provenance=job.provenance,
     )
-
-
-def _describe_input(tower: Tower, reference: Reference) -> str:
-    sizes = ",".join(str(size) for size in (1, *reference.inputs(tower).shape[1:]))
-    if tower != "text":
-        return f"float32[{sizes}] RGB in [0, 1], resized as `preprocess` says; normalisation is inside"
-    return f"int32[{sizes}] token ids as `tokenizer` says: start, pieces, end, padding"

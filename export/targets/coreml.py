@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from export.artifact import Operations, Tower
 from export.mil.coremltools import import_coremltools
@@ -39,6 +39,7 @@ class CoreMl(Target):
     precisions = ("fp16", "fp32", "w8", "p8", "p6", "p4")
     int8 = "w8"
     suffix = ".mlpackage"
+    eight_bit = "picture"  # its arrays hold no bytes, and Vision hands over pictures
     requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
     runtime = "Core ML"
     package = "coremltools"
@@ -54,18 +55,9 @@ class CoreMl(Target):
         return 18 if self.precision.name == "p4" else int(self.options.get("minimum_ios", 17))
 
     @override
-    def configured(self, settings: "ExportSettings") -> Self:
-        chosen = settings.coreml.model_dump()
-        return self if settings.coreml == type(settings.coreml)() else self.with_options(chosen)
-
-    @override
-    def describe_input(self, tower: Tower, described: str) -> str:
-        if tower == "text" or not self.options.get("image_input"):
-            return described
-        shape = described[described.index("[") : described.index("]") + 1]
-        return (
-            f"image{shape} a picture of 8-bit RGB (CVPixelBuffer), resized as `preprocess` says; what follows is inside"
-        )
+    def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
+        usual = type(settings.coreml)().model_dump()
+        return {name: value for name, value in settings.coreml.model_dump().items() if value != usual[name]}
 
     @property
     @override
@@ -93,7 +85,7 @@ class CoreMl(Target):
             model = ct.convert(
                 _without_aliases(program.run_decompositions({})),
                 minimum_deployment_target=getattr(ct.target, f"iOS{self.minimum_ios}"),
-                inputs=_picture(ct, program) if tower != "text" and self.options.get("image_input") else None,
+                inputs=_picture(ct, program) if tower != "text" and self.form.pixels == "uint8" else None,
                 compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
                 # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
                 outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
@@ -140,7 +132,7 @@ class CoreMl(Target):
             model = ct.models.MLModel(str(path))
             description = model.get_spec().description
             given, made = description.input[0].name, description.output[0].name
-            picture = takes_picture(path)
+            picture = description.input[0].type.WhichOneof("Type") == "imageType"
 
             def predict(value: "Array") -> "Array":
                 shown = _as_picture(value) if picture else value
@@ -158,26 +150,18 @@ class CoreMl(Target):
     def first_divergence(self, path: Path, value: "Array") -> str:
         from export.mil.program import MilProgram
 
-        return MilProgram(path).first_divergence((value * 255).round() if takes_picture(path) else value)
+        return MilProgram(path).first_divergence(value)
 
     def _interpreted(self, path: Path) -> "Callable[[int], Runner]":
-        """The program with its sums in so many pieces; a picture is given as the 8-bit values that Core ML would see."""
+        """The program with its sums in so many pieces."""
         from export.mil.program import MilProgram
 
-        program, picture = MilProgram(path), takes_picture(path)
+        program = MilProgram(path)
 
         def runs(blocks: int) -> Runner:
-            return lambda value: program.run((value * 255).round() if picture else value, blocks=blocks)
+            return lambda value: program.run(value, blocks=blocks)
 
         return runs
-
-
-def takes_picture(path: Path) -> bool:
-    """Whether the input of a package is a picture and not an array."""
-    ct = import_coremltools()
-    (file,) = path.glob("Data/*/*.mlmodel")
-    spec = ct.proto.Model_pb2.Model.FromString(file.read_bytes())
-    return bool(spec.description.input[0].type.WhichOneof("Type") == "imageType")
 
 
 def _picture(ct: Any, program: "ExportedProgram") -> list[Any]:
@@ -187,11 +171,11 @@ def _picture(ct: Any, program: "ExportedProgram") -> list[Any]:
 
 
 def _as_picture(value: "Array") -> Any:
-    """[1, 3, S, S] in [0, 1] -> the 8-bit picture."""
+    """8-bit values [1, 3, S, S] -> the picture."""
     import numpy as np
     from PIL import Image
 
-    return Image.fromarray((value[0].transpose(1, 2, 0) * 255).round().astype(np.uint8))
+    return Image.fromarray(value[0].transpose(1, 2, 0).astype(np.uint8))
 
 
 def _count(spec: Any) -> dict[str, int]:

@@ -38,6 +38,13 @@ class ExecutorchCoreMl(ExecuTorch):
 
     @property
     @override
+    def no_eight_bit(self) -> str:
+        return (
+            "Core ML has no arrays of bytes, and ExecuTorch hands over arrays alone. The target coreml takes pictures"
+        )
+
+    @property
+    @override
     def runs_on(self) -> str:
         return "ExecuTorch 1.4 with its Core ML delegate, on iOS 18, macOS 15 and later"
 

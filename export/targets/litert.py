@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from distill.core.packages.environment import Environment
+from export.app.form import batches
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
@@ -30,6 +31,7 @@ class LiteRt(Target):
     precisions = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8", "w8a16")
     int8 = "w8"  # scales found at each call cost FastViT a quarter of its mean-centred cosine, int8 weights a hundredth
     suffix = ".tflite"
+    eight_bit = "NHWC"  # TensorFlow's own layout, in which its image tools and Android's bitmaps are
     requires = {}  # noqa: RUF012
     runtime = "LiteRT"
     package = "ai-edge-litert"
@@ -71,7 +73,8 @@ class LiteRt(Target):
         whole = path.with_name(f"whole-{path.name}")
         try:
             model.export(str(whole))
-            _quantize(whole, path, self.precision.name, tower, calibration)
+            samples = None if calibration is None else list(batches(calibration, len(example)))
+            _quantize(whole, path, self.precision.name, tower, samples)
         finally:
             whole.unlink(missing_ok=True)
         return _operations(path)
@@ -105,7 +108,7 @@ def _operations(path: Path) -> Operations:
     return Operations(dict(Counter(item["op_name"] for item in plain._get_ops_details())))
 
 
-def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibration: "Array | None") -> None:
+def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibration: "list[Array] | None") -> None:
     from ai_edge_quantizer import qtyping, quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
@@ -130,7 +133,7 @@ def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibratio
         for kind in (operation.CONV_2D, operation.DEPTHWISE_CONV_2D, operation.FULLY_CONNECTED):
             bits = {"w8a8": 8, "w8a16": 16}[precision]
             work.add_static_config(".*", kind, activation_num_bits=bits, weight_num_bits=8)
-        learned = _ranges(work, [{INPUT_NAMES[tower]: item[None]} for item in calibration])
+        learned = _ranges(work, [{INPUT_NAMES[tower]: rows} for rows in calibration])
     work.quantize(learned).export_model(str(path), overwrite=True)
 
 

@@ -4,9 +4,9 @@
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, PrecisionName, Runner, Target
@@ -44,9 +44,9 @@ class Onnx(Target):
         return "onnxruntime, CPU"
 
     @override
-    def configured(self, settings: "ExportSettings") -> Self:
+    def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
         chosen = settings.onnx.ir_version
-        return self if chosen == IR_VERSION else self.with_options({"ir_version": chosen})
+        return {} if chosen == IR_VERSION else {"ir_version": chosen}
 
     @override
     def convert(

@@ -5,6 +5,7 @@ A label's embedding is CLIP's: every template's text embedding of unit length, t
 needs neither the text tower nor a tokenizer. Left out: which labels there are (`export.app.classes`).
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from export.app.classes import Classes
+from export.app.form import Form
 
 if TYPE_CHECKING:
+    from export.towers.tower import ImageTower
     from students.student import Student
 
 BATCH = 32
@@ -31,9 +34,9 @@ class Classifier(nn.Module):
         kind: "softmax" over the labels, or "sigmoid" of each alone.
     """
 
-    def __init__(self, image: nn.Module, labels: Tensor, logit_scale: float, logit_bias: float, kind: str) -> None:
+    def __init__(self, image: "ImageTower", labels: Tensor, logit_scale: float, logit_bias: float, kind: str) -> None:
         super().__init__()
-        self.image = image
+        self.image: ImageTower = image
         labels = labels.double()
         if kind == "softmax":
             # What all labels share moves every logit alike, which a softmax does not see. Without it the logits are small,
@@ -45,8 +48,14 @@ class Classifier(nn.Module):
             self.labels.bias = nn.Parameter(torch.full((len(labels),), logit_bias), requires_grad=False)
         self.kind = kind
 
+    def taking(self, form: Form) -> "Classifier":
+        """The same classifier, of the same weights, with pixels in the graph of this form."""
+        made = copy.copy(self)
+        made._modules = {**self._modules, "image": self.image.taking(form)}
+        return made
+
     def forward(self, pixels: Tensor) -> Tensor:
-        """float32 [b, 3, S, S], RGB in [0, 1] -> probabilities [b, k]."""
+        """Pixels as the image tower takes them -> probabilities [b, k]."""
         logits: Tensor = self.labels(self.image(pixels))
         return logits.softmax(-1) if self.kind == "softmax" else logits.sigmoid()
 

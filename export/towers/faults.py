@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.core.errors import DistillError
+from export.app.form import PixelType
 from export.artifact import Tower
 
 if TYPE_CHECKING:
@@ -28,29 +29,34 @@ UNWANTED = {
 }
 
 
-def check_program(program: "ExportedProgram", tower: Tower) -> None:
-    """Raise DistillError that names everything that a deployable graph must not hold."""
-    found = list(_faults(program, tower))
+def check_program(program: "ExportedProgram", tower: Tower, batch: int = 1, pixels: PixelType = "float") -> None:
+    """Raise DistillError that names everything that a deployable graph must not hold.
+
+    Args:
+        batch: inputs at a call.
+        pixels: what the graph of a tower of pixels takes.
+    """
+    found = list(_faults(program, tower, batch, pixels))
     if found:
         raise DistillError(
             f"The {tower} tower cannot be deployed as it is: {'; '.join(found)}. Please report this model."
         )
 
 
-def _faults(program: "ExportedProgram", tower: Tower) -> Iterator[str]:
+def _faults(program: "ExportedProgram", tower: Tower, batch: int, pixels: PixelType) -> Iterator[str]:
     (given,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     (made,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_outputs)
     for name, node in (("input", given), ("output", made)):
         shape = node.meta["val"].shape
         if not all(isinstance(size, int) for size in shape):
             yield f"its {name} has no fixed shape ({list(map(str, shape))}): phones' NPUs take fixed shapes alone"
-        elif shape[0] != 1:
-            yield f"its {name} has batch {shape[0]}, not 1"
-    wanted = torch.int32 if tower == "text" else torch.float32
+        elif shape[0] != batch:
+            yield f"its {name} has batch {shape[0]}, not {batch}"
+    wanted = torch.int32 if tower == "text" else {"float": torch.float32, "uint8": torch.uint8}[pixels]
     if given.meta["val"].dtype != wanted:
         yield f"its input is {given.meta['val'].dtype}, not {wanted}"
     if made.meta["val"].dtype != torch.float32 or made.meta["val"].dim() != 2:
-        yield f"its output is {made.meta['val'].dtype} with {made.meta['val'].dim()} axes, not float32 [1, D]"
+        yield f"its output is {made.meta['val'].dtype} with {made.meta['val'].dim()} axes, not float32 [{batch}, D]"
     for name, value in {**program.state_dict, **program.constants}.items():
         if isinstance(value, Tensor) and value.is_floating_point():
             yield from _number_faults(name, value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.core.arrays import Array
+from export.app.form import Form, batches
 from export.artifact import ParityReport, Tower
 from export.target import NotCheckedError, Precision, Runner, Target
 from export.towers.probabilities import compare_probabilities
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # an environment of a target's own has no pydantic
 # left after the mean is rounding.
 SPREAD = 1e-2
 POOR = 0.999  # below it, the place where a file's numbers go astray is looked for
+ONE_OF_FLOATS = Form()
 ORDER_SAMPLES = 8  # are run again with sums added in other orders, which takes as long as all the rest
 
 
@@ -130,15 +132,15 @@ def with_retrieval(report: ParityReport, found: Array, tower: Tower, reference: 
     )
 
 
-def run_all(runner: Runner, inputs: Array, seconds: float | None = None) -> Array:
-    """Embeddings [n, D] of the inputs [n, ...], each run alone because exported files have batch 1.
+def run_all(runner: Runner, inputs: Array, seconds: float | None = None, form: Form = ONE_OF_FLOATS) -> Array:
+    """Embeddings [n, D] of the inputs [n, ...], given to the file in its form.
 
-    With `seconds`, no further input is begun after that long; the embeddings are then of the first few, one at least.
+    With `seconds`, no further call is begun after that long; the embeddings are then of the first few, of one call at least.
     """
     start = time.monotonic()
     rows = []
-    for item in inputs:
-        rows.append(np.asarray(runner(np.ascontiguousarray(item[None]))))
+    for said in form.run(runner, inputs):
+        rows.append(said)
         if seconds is not None and time.monotonic() - start > seconds:
             break
     return np.concatenate(rows)
@@ -152,17 +154,18 @@ def check_file(target: Target, path: Path, tower: Tower, reference: Reference) -
         return ParityReport(str(reason), None, None, None, 0)
     inputs, own = reference.inputs(tower), reference.outputs(tower)
     other = reference.image if tower == "text" else reference.text
-    found = run_all(runner, inputs, target.check_seconds)
+    found = run_all(runner, inputs, target.check_seconds, target.form)
     if tower == "classifier":
         return compare_probabilities(found, own[: len(found)], target.checked_by)
     report = with_retrieval(compare(found, own[: len(found)], other, target.checked_by), found, tower, reference)
     few = slice(0, ORDER_SAMPLES)
-    orders = [run_all(again, inputs[few], target.check_seconds) for again in target.other_orders(path)]
+    orders = [run_all(again, inputs[few], target.check_seconds, target.form) for again in target.other_orders(path)]
     nearest = [compare(rows, found[: len(rows)], other, "").cosine_min for rows in orders if len(found) >= len(rows)]
     worst = report.cosine_min
     if worst is not None and not worst >= POOR:
         at = int(np.argmin(np.sum(found * own[: len(found)], axis=1)))
-        report = replace(report, diverges=target.first_divergence(path, np.ascontiguousarray(inputs[at][None])))
+        (rows,) = batches(inputs[at : at + 1], target.form.batch)
+        report = replace(report, diverges=target.first_divergence(path, np.ascontiguousarray(target.form.given(rows))))
     return replace(report, order_cosine_min=min((cosine for cosine in nearest if cosine is not None), default=None))
 
 

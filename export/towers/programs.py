@@ -5,16 +5,19 @@ Done once for all targets, so that each converts the very same graph and needs n
 out: anything that one target wants and another does not.
 """
 
+import itertools
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.clip.folder import read_card
 from distill.core.errors import UsageError
+from export.app.form import Form, PixelType, batches
 from export.app.kit import AppKit
 from export.app.samples import Samples
 from export.artifact import Tower
@@ -47,12 +50,12 @@ def _check_fit(student: "Student", pixels: Array, tokens: Array) -> None:
         )
 
 
-def write_programs(student_dir: Path, folder: Path, given: Samples) -> dict[Tower, str]:
-    """Load the student, check its deployable towers against it, and write `folder`/{image,text}.pt2, reference.npz and
-    what an app needs beside the files (`AppKit`); with classes, classifier.pt2 too.
+Programs = dict[str, dict[Tower, str]]  # a form's graph -> tower -> path of its program
 
-    Returns:
-        tower -> path of its program.
+
+def write_programs(student_dir: Path, folder: Path, given: Samples, forms: Iterable[Form] = (Form(),)) -> Programs:
+    """Load the student, check its deployable towers against it, and write a program of each for every form's graph,
+    `folder`/reference.npz and what an app needs beside the files (`AppKit`); with classes, those of a classifier too.
 
     Raises:
         DistillError: for a student that cannot be exported, or towers that differ from it by more than 1e-4.
@@ -62,7 +65,6 @@ def write_programs(student_dir: Path, folder: Path, given: Samples) -> dict[Towe
 
     from export.app.golden import probabilities
     from export.towers.classifier import Classifier, check_classifier, label_embeddings
-    from export.towers.faults import check_program
     from export.towers.tower import check_towers, deployable_towers
     from students.student import load_student
 
@@ -86,13 +88,32 @@ def write_programs(student_dir: Path, folder: Path, given: Samples) -> dict[Towe
         check_classifier(modules["classifier"], pixel_tensor[:4], reference.outputs("classifier")[:4])
     reference.save(folder / REFERENCE_FILE)
     del student
-    paths: dict[Tower, str] = {}
+    made: Programs = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves
-        for tower, module in modules.items():
-            example = torch.from_numpy(reference.inputs(tower)[:1].copy())
-            program = torch.export.export(module, (example,))
-            check_program(program, tower)
-            paths[tower] = str(folder / f"{tower}.pt2")
-            torch.export.save(program, paths[tower])
-    return paths
+        for form in {form.graph: form for form in forms}.values():
+            made[form.graph] = {}
+            for tower, module in modules.items():
+                path = folder / f"{tower}-{form.graph}.pt2"
+                _write(module, tower, form, reference, path)
+                made[form.graph][tower] = str(path)
+    return made
+
+
+def _write(module: Any, tower: Tower, form: Form, reference: Reference, path: Path) -> None:
+    """Save a tower as a program of a form, which is checked against the reference."""
+    import torch
+
+    from export.towers.faults import check_program
+    from export.towers.tower import check_form
+
+    pixels: PixelType = "float" if form.graph == "float" else "uint8"
+    if tower != "text":
+        module = module.taking(form)
+    inside = replace(form, pixels=pixels)  # a picture's graph is that of floats
+    (rows,) = itertools.islice(batches(reference.inputs(tower), form.batch), 1)
+    example = torch.from_numpy(np.ascontiguousarray(inside.given(rows)))
+    check_form(module, example, reference.outputs(tower)[: form.batch], tower)
+    program = torch.export.export(module, (example,))
+    check_program(program, tower, form.batch, pixels)
+    torch.export.save(program, path)

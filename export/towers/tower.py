@@ -6,6 +6,7 @@ normalisation and the L2 norm inside. Left out: resizing (the caller's camera pi
 precision.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from distill.core.arrays import Array
 from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
+from export.app.form import Form
 from export.artifact import Tower
 from export.towers.faults import explain
 from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
@@ -39,10 +42,23 @@ class ImageTower(nn.Module):
         self.register_buffer("scale", (1 / std).reshape(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1))
         self.normalises = bool((mean != 0).any() or (std != 1).any())
+        self.graph = "float"
+
+    def taking(self, form: Form) -> "ImageTower":
+        """The same tower, of the same weights, with pixels in the graph of this form."""
+        if form.graph == "float":
+            return self
+        made = copy.copy(self)
+        made._buffers = {**self._buffers, "scale": self.scale / 255}
+        made.graph, made.normalises = form.graph, True
+        return made
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """float32 [b, 3, S, S], RGB in [0, 1] -> [b, D], unit length."""
-        x = pixels * self.scale + self.shift if self.normalises else pixels
+        """float32 [b, 3, S, S], RGB in [0, 1], or uint8 as the form says -> [b, D], unit length."""
+        x = pixels if self.graph == "float" else pixels.float()
+        if self.graph == "uint8-NHWC":
+            x = x.permute(0, 3, 1, 2)
+        x = x * self.scale + self.shift if self.normalises else x
         features = self.visual(x)
         return unit_length(features[0] if isinstance(features, tuple) else features)  # CoCa's: (pooled, tokens)
 
@@ -99,6 +115,22 @@ def check_towers(student: "Student", image: ImageTower, text: nn.Module, pixels:
             f"{_cause(student, image, text, pixels, tokens)}. Nothing was exported; please report the student's {CONFIG_FILE}."
         )
     return worst
+
+
+@torch.no_grad()
+def check_form(tower: nn.Module, example: Tensor, wanted: Array, name: Tower) -> None:
+    """Raise DistillError where a tower in the form of a file says something else than the student.
+
+    Args:
+        example: the first inputs of the reference, in that form.
+        wanted: what the student says to them; fewer rows than the example has where that was filled up.
+    """
+    difference = float((tower(example)[: len(wanted)] - torch.from_numpy(wanted)).abs().max())
+    if not difference <= TOLERANCE:
+        raise DistillError(
+            f"The {name} that takes {str(example.dtype).removeprefix('torch.')} {list(example.shape)} differs from the model by "
+            f"{difference:.2g}, more than {TOLERANCE:g}. Nothing was exported; please report this model."
+        )
 
 
 def _cause(student: "Student", image: nn.Module, text: nn.Module, pixels: Tensor, tokens: Tensor) -> str:

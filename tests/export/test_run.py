@@ -175,11 +175,11 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
     """The worker is replaced by one that hands over finished files and reports a cosine of 0.9998 for the text tower."""
     finished = exported[0] / "onnx-fp32"
 
-    def programs(student_dir: Path, folder: Path, given: Samples) -> dict[str, str]:
+    def programs(student_dir: Path, folder: Path, given: Samples, forms: Any) -> dict[str, Any]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
         AppKit.write(load_student(student_dir), "softmax", folder)
-        return {}
+        return {"float": {}}
 
     def worker(arguments: list[str], **options: Any) -> Any:
         job = json.loads(Path(arguments[-1]).read_text())
@@ -216,11 +216,11 @@ def test_parity_below_the_bar_fails_and_keeps_the_folder_aside(
 def test_a_worker_that_dies_is_reported_with_its_log(
     student_dir: Path, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(student_dir: Path, folder: Path, given: Samples) -> dict[str, str]:
+    def broken(student_dir: Path, folder: Path, given: Samples, forms: Any) -> dict[str, Any]:
         embeddings = np.zeros((len(pixels), 32), np.float32)
         Reference(pixels, tokens, embeddings, embeddings).save(folder / "reference.npz")
         AppKit.write(load_student(student_dir), "softmax", folder)
-        return {"image": str(folder / "gone.pt2"), "text": str(folder / "gone.pt2")}
+        return {"float": {"image": str(folder / "gone.pt2"), "text": str(folder / "gone.pt2")}}
 
     monkeypatch.setattr("export.run.write_programs", broken)
     with pytest.raises(DistillError, match="Exporting to onnx failed") as caught:

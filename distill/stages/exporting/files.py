@@ -46,7 +46,13 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     block, tokenize = first.preprocess, tokenizer_of(folder, first.tokenizer)
     with tempfile.TemporaryDirectory(prefix="distill-eval-") as name:
         files = {artifact.tower: artifact.file for artifact in artifacts if artifact.tower in PAIR}
-        job = {"runtime": target.folder, "source": str(folder), "files": files, "threads": threads}
+        job = {
+            "runtime": target.folder,
+            "source": str(folder),
+            "files": files,
+            "threads": threads,
+            "options": first.options,
+        }
         with contextlib.closing(Runtime(target.folder, job, Path(name), target.python())) as runtime:
             runtime.answer()  # loaded and ready
             yield Embedder(

@@ -27,6 +27,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
     targets = chosen_targets(settings.targets, settings.precisions)
     for target in targets:  # before anything is loaded
         target.require_packages()
+        target.configured(settings)
     if not targets:
         return
     classes = classes_of(settings)

@@ -22,6 +22,7 @@ from distill.core.errors import DistillError
 from distill.core.folders.lock import working_in
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
+from export.app.form import batches
 from export.app.golden import TENSORS_FILE
 from export.artifact import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
@@ -344,14 +345,18 @@ class _Work:
 
 
 def _golden(folder: Path, item: ExportArtifact) -> tuple[Array | None, Array | None]:
-    """One golden input [1, ...] of the tower and its embedding [D]; None, None where the folder keeps none."""
+    """What one call of the tower takes, of one golden input, and the embeddings that it gives, [b * D]; None, None where the
+    folder keeps none."""
     if TENSORS_FILE not in item.beside or not (folder / TENSORS_FILE).exists():
         return None, None
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / TENSORS_FILE)
     given, made = ANSWERS[item.tower]
-    return (tensors[given][:1], tensors[made][0]) if made in tensors else (None, None)
+    if made not in tensors:
+        return None, None
+    batch = int(item.options.get("batch", 1))
+    return next(batches(tensors[given][:1], batch)), np.tile(tensors[made][0], batch)
 
 
 def _why_not(kind: PhoneRunner | None, target: str) -> str:

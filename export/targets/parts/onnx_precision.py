@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.app.form import batches
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -45,7 +47,7 @@ def at_precision(model: "ModelProto", precision: str, given: str, calibration: "
         quantize_static(
             source,
             made,
-            _Samples(given, calibration),
+            _Samples(model, given, calibration),
             op_types_to_quantize=MULTIPLYING,
             per_channel=True,
             activation_type=QuantType.QInt8,
@@ -73,7 +75,7 @@ def for_hexagon(model: "ModelProto", precision: str, given: str, calibration: "A
         matrices = {node.input[1] for node in _read(source).graph.node if node.op_type == "Gemm"}
         settings = get_qnn_qdq_config(
             source,
-            _Samples(given, calibration),
+            _Samples(model, given, calibration),
             activation_type={"w8a8": QuantType.QUInt8, "w8a16": QuantType.QUInt16}[precision],
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -157,10 +159,11 @@ def _read(path: str) -> "ModelProto":
 
 
 class _Samples:
-    """The calibration inputs, as ONNX Runtime asks for them: one at a time, then None."""
+    """The calibration inputs, as ONNX Runtime asks for them: those of one call at a time, then None."""
 
-    def __init__(self, name: str, values: "Array") -> None:
-        self.left = iter({name: np.ascontiguousarray(value[None])} for value in values)
+    def __init__(self, model: "ModelProto", name: str, values: "Array") -> None:
+        (size,) = (item.type.tensor_type.shape.dim[0].dim_value for item in model.graph.input if item.name == name)
+        self.left = iter({name: np.ascontiguousarray(rows)} for rows in batches(values, size))
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.left, None)

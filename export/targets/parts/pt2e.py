@@ -6,7 +6,10 @@ Left out: which operations are quantized how (the quantizer's), and lowering (th
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.core.errors import DistillError
+from export.app.form import batches
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -20,7 +23,7 @@ def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "
     """`program` with quantize and dequantize operations where `quantizer` wants them.
 
     Args:
-        program: at batch 1, float32.
+        program: with fixed shapes, float32 inside.
         quantizer: a torchao Quantizer.
         samples: [n, ...] real inputs: scales are learned from all of them; scales found at each call need one.
 
@@ -36,8 +39,8 @@ def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "
         warnings.simplefilter("ignore")  # torch and torchao deprecating each other's internals
         # Without guards, which are calls of a module that the quantizers do not know.
         prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
-        for index, sample in enumerate(samples):
-            value = torch.from_numpy(sample[None])
+        for index, rows in enumerate(batches(samples, len(program.example_inputs[0][0]))):
+            value = torch.from_numpy(np.ascontiguousarray(rows))
             made = prepared(value)
             if index == 0:
                 _refuse_changed(made, program.module()(value))

@@ -44,7 +44,7 @@ class App:
 
 
 def pixels_of(photo: Path, block: dict[str, Any]) -> np.ndarray:
-    """[1, 3, S, S] as the block "preprocess" says."""
+    """[1, 3, S, S] or [1, S, S, 3] as the block "preprocess" says."""
     image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
     kernel = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[block["interpolation"]]
     assert block["antialias"]  # Pillow's resize always is
@@ -64,8 +64,14 @@ def pixels_of(photo: Path, block: dict[str, Any]) -> np.ndarray:
         small = image.resize([max(1, round(width * side / longer)) for side in image.size], kernel)
         image = Image.new("RGB", (width, height))
         image.paste(small, ((width - small.width) // 2, (height - small.height) // 2))
-    assert (block["channel_order"], block["layout"], block["value_range"]) == ("RGB", "NCHW", [0.0, 1.0])
-    return (np.asarray(image, np.float32) / 255).transpose(2, 0, 1)[None].copy()
+    assert block["channel_order"] == "RGB"
+    values = np.asarray(image)
+    if block["dtype"] == "float32":
+        assert block["value_range"] == [0.0, 1.0]
+        values = values.astype(np.float32) / 255
+    else:
+        assert (block["dtype"], block["value_range"]) == ("uint8", [0, 255])
+    return {"NCHW": values.transpose(2, 0, 1), "NHWC": values}[block["layout"]][None].copy()
 
 
 class Words:

@@ -16,19 +16,24 @@ from students.student import Student
 
 
 def _settings(**chosen: Any) -> ExportSettings:
-    return ExportSettings.model_validate({"coreml": chosen})
+    return ExportSettings.model_validate(
+        {
+            "coreml": {k: v for k, v in chosen.items() if k == "minimum_ios"},
+            **{k: v for k, v in chosen.items() if k != "minimum_ios"},
+        }
+    )
 
 
 def test_what_the_record_says() -> None:
     plain = get_target("coreml").configured(_settings())
     assert plain.options == {}  # so that exports made before answer the same request
     assert "iOS 17, macOS 14" in plain.runs_on
-    older = get_target("coreml").configured(_settings(minimum_ios=16, image_input=True))
+    older = get_target("coreml").configured(_settings(minimum_ios=16, input="uint8"))
     assert "iOS 16, macOS 13" in older.runs_on
     assert "iOS 18, macOS 15" in get_target("coreml-p4").configured(_settings(minimum_ios=16)).runs_on
-    assert older.describe_input("image", "float32[1,3,8,8] RGB").startswith("image[1,3,8,8] a picture of 8-bit RGB")
-    assert older.describe_input("text", "int32[1,16] ids") == "int32[1,16] ids"
-    assert get_target("onnx").configured(_settings(image_input=True)).options == {}
+    assert older.form.describe((9, 3, 8, 8)).startswith("image[1,3,8,8] a picture of 8-bit RGB")
+    assert older.form.describe((9, 16)).startswith("int32[1,16] token ids")
+    assert get_target("onnx").configured(_settings(minimum_ios=16)).options == {}
 
 
 @pytest.mark.process
@@ -36,7 +41,7 @@ def test_what_the_record_says() -> None:
 def test_a_picture_as_input(ios: int, version: int, student: Student, pixels: np.ndarray, tmp_path: Path) -> None:
     ct = import_coremltools()
     image, _ = deployable_towers(student)
-    target = get_target("coreml").configured(_settings(minimum_ios=ios, image_input=True))
+    target = get_target("coreml").configured(_settings(minimum_ios=ios, input="uint8"))
     path = tmp_path / "image.mlpackage"
     target.convert(torch.export.export(image, (torch.from_numpy(pixels[:1]),)), "image", path)
     spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
@@ -46,8 +51,8 @@ def test_a_picture_as_input(ios: int, version: int, student: Student, pixels: np
     assert given.type.imageType.colorSpace == ct.proto.FeatureTypes_pb2.ImageFeatureType.ColorSpace.RGB
     eight_bits = np.round(pixels * 255) / 255
     wanted = image(torch.from_numpy(eight_bits)).numpy()
-    found = run_all(target.load(path), pixels)
+    found = run_all(target.load(path), pixels, form=target.form)
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1)  # fp16's length is one to three digits
     assert cosine.min() > 0.9999
-    swapped = run_all(target.load(path), np.ascontiguousarray(pixels[:, ::-1]))
+    swapped = run_all(target.load(path), np.ascontiguousarray(pixels[:, ::-1]), form=target.form)
     assert (swapped * wanted).sum(1).min() < 0.99

@@ -1,0 +1,83 @@
+"""Files that take bytes, or several inputs at a call: each says what the model says, and a wrong reading of bytes shows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill.core.errors import DistillError, UsageError
+from export.app.form import Form, batches
+from export.settings import ExportSettings
+from export.target import TARGETS, Target, chosen_targets, get_target
+from export.towers.faults import check_program
+from export.towers.parity import run_all
+from export.towers.tower import check_form, deployable_towers
+from students.student import Student
+
+
+def _target(name: str, **settings: Any) -> Target:
+    return get_target(name).configured(ExportSettings(**settings))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_tower_of_bytes_is_the_tower_of_floats(layout: Any, student: Student, pixels: np.ndarray) -> None:
+    image, _ = deployable_towers(student)
+    form = Form(2, "uint8", layout)
+    made = image.taking(form)
+    given = torch.from_numpy(form.given(pixels).copy())
+    with torch.no_grad():
+        torch.testing.assert_close(made(given), image(torch.from_numpy(pixels)), atol=1e-5, rtol=0)
+        assert image.graph == "float", "the tower of floats is left as it was"
+        wanted = student.encode_image(torch.from_numpy(pixels)).numpy()
+    check_program(torch.export.export(made, (given[:2],)), "image", 2, "uint8")
+    with pytest.raises(DistillError, match="batch 2, not 1"):
+        check_program(torch.export.export(made, (given[:2],)), "image", 1, "uint8")
+    with pytest.raises(DistillError, match=r"input is torch\.uint8, not torch\.float32"):
+        check_program(torch.export.export(made, (given[:2],)), "image", 2)
+    check_form(made, given[:2], wanted[:2], "image")
+    made.scale.mul_(255)  # bytes taken as if they went from 0 to 1
+    with pytest.raises(DistillError, match=r"image that takes uint8 \[2, .*differs from the model"):
+        check_form(made, given[:2], wanted[:2], "image")
+
+
+@pytest.mark.parametrize(  # Core ML's pictures: tests/export/targets/test_coreml_options.py
+    ("name", "chosen"),
+    [
+        ("onnx-w8a8", {"input": "uint8", "batch": 3}),
+        ("executorch-xnnpack", {"input": "uint8", "batch": 3}),
+        ("coreml", {"batch": 3}),
+    ],
+)
+@pytest.mark.process
+def test_files(name: str, chosen: dict[str, Any], student: Student, pixels: np.ndarray, tmp_path: Path) -> None:
+    image, _ = deployable_towers(student)
+    target = _target(name, **chosen)
+    form = target.form
+    assert (form.batch, form.pixels) == (chosen.get("batch", 1), chosen.get("input", "float"))
+    inside = form.given(next(batches(pixels, form.batch))) if form.graph != "float" else pixels[: form.batch]
+    program = torch.export.export(image.taking(form), (torch.from_numpy(inside.copy()),))
+    path = tmp_path / f"image{target.suffix}"
+    target.convert(program, "image", path, calibration=form.given(pixels) if target.precision.calibrated else None)
+    found = run_all(target.load(path), pixels[:5], form=form)
+    with torch.no_grad():
+        wanted = student.encode_image(torch.from_numpy(pixels[:5])).numpy()
+    cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1)
+    assert cosine.min() > {"exact": 0.999999, "half": 0.9999, "quantized": 0.98}[target.precision.closeness]
+
+
+def test_what_a_target_cannot_take_is_refused_with_the_reason() -> None:
+    with pytest.raises(
+        UsageError, match=r"executorch-coreml-fp16 cannot take pixels as bytes \(export.input\): Core ML has no"
+    ):
+        _target("executorch-coreml", input="uint8")
+    with pytest.raises(UsageError, match="coreml takes a picture at a call, not 4"):
+        _target("coreml", input="uint8", batch=4)
+    with pytest.raises(UsageError, match="onnx-qnn-w8a16 cannot take pixels as bytes"):
+        _target("onnx-qnn-w8a16", input="uint8")
+    assert _target("onnx-qnn-fp16", input="uint8").form == Form(1, "uint8")
+    assert _target("litert", input="uint8", batch=2).form == Form(2, "uint8", "NHWC")
+    for target in chosen_targets(name for name, _ in TARGETS.items()):
+        assert target.configured(ExportSettings()) is target
+        assert target.configured(ExportSettings(batch=2)).form == Form(2)
