@@ -146,3 +146,31 @@ def _interpolation(size: int, factor: float, corners: bool, half: bool) -> Tenso
     weights[rows, low] = 1 - share
     weights[rows, (low + 1).clamp(max=size - 1)] += share
     return weights
+
+
+@_op("quantize")
+def _quantize(a: Arguments) -> Tensor:
+    x = a.tensor("input")
+    low, high = {"int8": (-128, 127), "uint8": (0, 255)}[a.constant("output_dtype")]
+    scaled = (x / _along(a, "scale", x)).round()
+    if a.optional("zero_point") is not None:
+        scaled = scaled + _along(a, "zero_point", x)
+    return scaled.clamp(low, high)
+
+
+@_op("dequantize")
+def _dequantize(a: Arguments) -> Tensor:
+    x = a.tensor("input").float()
+    if a.optional("zero_point") is not None:
+        x = x - _along(a, "zero_point", x)
+    return x * _along(a, "scale", x)
+
+
+def _along(a: Arguments, name: str, x: Tensor) -> Tensor:
+    """A scale or zero point: one for all of `x`, or one per index along the operation's axis."""
+    value = a.tensor(name).float()
+    if not value.dim():
+        return value
+    shape = [1] * x.dim()
+    shape[a.constant("axis")] = -1
+    return value.reshape(shape)

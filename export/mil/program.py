@@ -6,6 +6,7 @@ accumulation on the Neural Engine, fallbacks); whether the order matters shows w
 whether the file holds the right program and whether fp16 suffices; it is not Core ML.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,20 @@ class MilProgram:
         self._constants: dict[Any, Any] = {}
 
     @torch.no_grad()
-    def run(self, value: Array, blocks: int = 1) -> Array:
-        """The program's output for one input, float32. `blocks`: in how many pieces sums are added, see `export.mil.sums`."""
+    def run(self, value: Array, blocks: int = 1, see: Callable[[str, Tensor], None] | None = None) -> Array:
+        """The program's output for one input, float32.
+
+        Args:
+            blocks: in how many pieces sums are added, see `export.mil.sums`.
+            see: called with the name and the value of the input and of each operation's result.
+        """
         values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
+        if see is not None:
+            see(self.input.name, values[self.input])
         for op in self.operations:
             self._step(op, values, blocks)
+            for variable in op.outputs if see is not None else ():
+                see(variable.name, values[variable])  # type: ignore[misc]
         return values[self.output].float().numpy()  # type: ignore[no-any-return]
 
     def _step(self, op: Any, values: dict[Any, Any], blocks: int, exact: bool = False) -> None:

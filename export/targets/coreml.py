@@ -1,4 +1,4 @@
-"""Core ML ML Program, as an .mlpackage. Left out: quantized activations, several functions in one package.
+"""Core ML ML Program, as an .mlpackage. Left out: several functions in one package.
 
 Core ML itself runs on Apple systems alone. Elsewhere the saved package is read back and run by `export.mil`.
 """
@@ -36,7 +36,7 @@ class CoreMl(Target):
     """One .mlpackage folder."""
 
     name = "coreml"
-    precisions = ("fp16", "fp32", "w8", "p8", "p6", "p4")
+    precisions = ("fp16", "fp32", "w8", "p8", "p6", "p4", "w8a8")
     int8 = "w8"
     suffix = ".mlpackage"
     eight_bit = "picture"  # its arrays hold no bytes, and Vision hands over pictures
@@ -51,8 +51,8 @@ class CoreMl(Target):
 
     @property
     def minimum_ios(self) -> int:
-        """The oldest system that loads the files: what was chosen, and 18 for palettes of 16 values."""
-        return 18 if self.precision.name == "p4" else int(self.options.get("minimum_ios", 17))
+        """The oldest system that loads the files: what was chosen, 17 for int8 activations, 18 for palettes of 16 values."""
+        return max(int(self.options.get("minimum_ios", 17)), {"p4": 18, "w8a8": 17}.get(self.precision.name, 0))
 
     @override
     def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
@@ -94,6 +94,11 @@ class CoreMl(Target):
             if self.precision.closeness == "quantized":
                 from export.targets.parts.coreml_weights import compress
 
+                if calibration is not None:
+                    from export.targets.parts.coreml_activations import quantize_activations
+
+                    picture = tower != "text" and self.options.get("image_input")
+                    model = quantize_activations(model, (calibration * 255).round() if picture else calibration)
                 model = compress(model, self.precision.name, labels=tower == "classifier")
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {

@@ -2,16 +2,21 @@
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from distill.core.errors import DistillError
+from export.app.licence import Notice
+from export.children.process import spawn
 from export.run import export_student
 from export.settings import ExportSettings
 from export.target import get_target
+from export.towers.parity import Reference
 
 # What packages say of themselves, read with Core AI alone.
 SUMMARY = """
@@ -73,3 +78,36 @@ def test_packages_agree_with_the_student(
         assert system == "27.0"
         floats = ("Float16", "Float32") if artifact.precision == "fp16" else ("Float32", "Float16")
         assert stored[floats[0]] > 30_000 > 10 > stored.get(floats[1], 0)
+
+
+@pytest.mark.process
+def test_learned_scales(tmp_path: Path) -> None:
+    """Layers read int8 and hold int8, by Apple's quantizer, and its own runtime finds the embeddings still."""
+    try:
+        found = get_target("coreai").environment.find()
+    except DistillError as absent:
+        pytest.skip(str(absent))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 4, stride=4), torch.nn.Flatten(), torch.nn.Linear(128, 32)).eval()
+    pixels = torch.rand(8, 3, 8, 8)
+    with torch.no_grad():
+        outputs = net(pixels).numpy()
+    torch.export.save(torch.export.export(net.requires_grad_(False), (pixels[:1],)), tmp_path / "image.pt2")
+    Reference(pixels.numpy(), np.zeros((1, 4), np.int32), outputs, outputs[:1]).save(tmp_path / "reference.npz")
+    np.savez(tmp_path / "calibration.npz", pixels=torch.rand(8, 3, 8, 8).numpy())
+    job = {"target": "coreai-w8a8", "folder": str(tmp_path), "notice": asdict(Notice.of("MIT", {})), "programs": {"image": str(tmp_path / "image.pt2")},
+           "reference": str(tmp_path / "reference.npz"), "calibration": str(tmp_path / "calibration.npz"), "result": str(tmp_path / "result.json")}  # fmt: skip
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = spawn(
+            ["-m", "export.children.convert", str(tmp_path / "job.json")], threads=1, log=file, python=found.python
+        )
+        status = process.wait(120)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert status == 0, log.read_text()
+    made = json.loads((tmp_path / "result.json").read_text())["image"]
+    counts, parity = made["operations"]["counts"], made["parity"]
+    assert (counts["quantize"], counts["dequantize"], counts["blockwise_shift_scale"]) == (2, 2, 2)
+    assert 0.98 < parity["centred_cosine_min"] < 0.99999

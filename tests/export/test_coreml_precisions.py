@@ -48,8 +48,8 @@ def test_few_values_are_kept_as_they_are() -> None:
 
 def test_int8_means_weights_alone() -> None:
     assert get_target("coreml").at("int8").precision.name == "w8"
-    with pytest.raises(UsageError, match="w8a8"):
-        get_target("coreml").at("w8a8")
+    with pytest.raises(UsageError, match="w8a16"):
+        get_target("coreml").at("w8a16")
 
 
 @pytest.mark.process

@@ -49,8 +49,8 @@ def test_a_precision_stands_behind_the_name_or_apart() -> None:
     names = ("coreml", "xnnpack", "executorch-xnnpack-fp32", "coreml-fp16")
     assert [t.folder for t in chosen_targets(names)] == ["coreml-fp16", "executorch-xnnpack-fp32"]
     assert [t.folder for t in chosen_targets(("coreml-fp16", "onnx"), ("fp32",))] == ["coreml-fp16", "onnx-fp32"]
-    with pytest.raises(UsageError, match="'coreml' has no precision 'w8a8'"):
-        chosen_targets(("coreml", "onnx"), ("w8a8",))
+    with pytest.raises(UsageError, match="'coreml' has no precision 'w8a16'"):
+        chosen_targets(("coreml", "onnx"), ("w8a16",))
 
 
 def test_missing_packages_give_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
 
     Args:
         model: an `MLModel` of an ML Program in fp16; for "p4" one for iOS 18.
-        precision: "w8", "p8", "p6" or "p4".
+        precision: "w8", "w8a8" (its weights are those of "w8"), "p8", "p6" or "p4".
         labels: whether it ends in a classifier's labels, one row each. They stay as they are in palettes: they are the smaller
             part of a file, and a palette has few values for what tells one label from another.
     """
@@ -33,7 +33,7 @@ def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
     from coremltools.optimize import coreml as optimize
 
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # a weight that stays as it is, is no news
-    if precision == "w8":
+    if precision in ("w8", "w8a8"):
         config: Any = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
         return optimize.linear_quantize_weights(model, _for_weights(config))
     bits, spared = BITS[precision], _last_weights(model) if labels else None

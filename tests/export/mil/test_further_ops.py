@@ -29,6 +29,7 @@ def ours(name: str, **given: Any) -> np.ndarray:
 BY_COREMLTOOLS: dict[str, dict[str, Any]] = {
     "ceil": {"x": X},
     "cos": {"x": X},
+    "quantize": {"input": X, "scale": np.float32(0.01), "output_dtype": "int8"},
     "elu": {"x": X, "alpha": np.float32(0.5)},
     "floor": {"x": X},
     "floor_div": {"x": X * 7, "y": np.float32(2)},
@@ -55,6 +56,17 @@ def test_against_coremltools(name: str) -> None:
         expected = getattr(mb, name)(**given).val
     assert expected is not None, "coremltools did not evaluate it"
     np.testing.assert_allclose(ours(name, **given), expected, atol=2e-6, rtol=2e-6)
+
+
+def test_dequantize_by_hand() -> None:
+    """coremltools evaluates no dequantize."""
+    data = (X * 20).astype(np.int8)
+    scale, zero = np.array([0.1, 0.2, 0.3], np.float32), np.array([1, -2, 3], np.int8)
+    got = ours("dequantize", input=data, scale=scale, zero_point=zero, axis=1)
+    for channel in range(3):
+        wanted = (data[:, channel].astype(np.float32) - int(zero[channel])) * scale[channel]
+        np.testing.assert_allclose(got[:, channel], wanted, rtol=1e-6)
+    np.testing.assert_allclose(ours("dequantize", input=data, scale=np.float32(0.5)), data * 0.5)
 
 
 def test_places_by_several_indices() -> None:
@@ -146,5 +158,13 @@ def test_the_grid_without_half_pixels() -> None:
 
 
 def test_every_operation_is_tested() -> None:
-    elsewhere = {"cumsum", "gather_nd", "max_pool", "avg_pool", "upsample_bilinear", "upsample_nearest_neighbor"}
+    elsewhere = {
+        "cumsum",
+        "dequantize",
+        "gather_nd",
+        "max_pool",
+        "avg_pool",
+        "upsample_bilinear",
+        "upsample_nearest_neighbor",
+    }
     assert set(FURTHER_OPS) == set(BY_COREMLTOOLS) | elsewhere
