@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distill.recipe import Recipe, load_recipe
     from distill.verbs.compare import compare
     from distill.verbs.curate import curate
+    from distill.verbs.demo import demo
     from distill.verbs.evaluate import evaluate as eval
     from distill.verbs.export import export
     from distill.verbs.listing import list_names as list
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "compare",
     "curate",
+    "demo",
     "devices",
     "doctor",
     "eval",

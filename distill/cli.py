@@ -106,6 +106,10 @@ PrecisionFlag = Annotated[
 DeviceFlag = Annotated[
     list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
 ]
+LanFlag = Annotated[
+    bool, typer.Option("--lan", help="Other devices of this network may open the page, by a one-time address.")
+]
+PortFlag = Annotated[int | None, typer.Option("--port", help="Of the page; any free one by default.")]
 
 FilterFlag = Annotated[
     list[str] | None,
@@ -301,13 +305,29 @@ def profile(
         typer.Option("--runner", help="A vendor's program that times files on phones; distill doctor names them. Repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what a phone has timed before.")] = False,
+    lan: LanFlag = False, port: PortFlag = None,
     sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Latency of the exported files, on this host and on attached phones."""
     from distill.verbs.profile import profile as verb
 
-    result = verb(folder, device=device or (), runner=runner or (), resume=resume, settings=sets or ())
+    result = verb(
+        folder, device=device or (), runner=runner or (), resume=resume, lan=lan, port=port, settings=sets or ()
+    )
     _print(result, as_json, lambda done: print_rows(done.profiles))
+
+
+@app.command()
+def demo(
+    model: Annotated[str, typer.Argument(help="A run (its student beside its teachers), or any CLIP.")],
+    data: DataFlag = None,
+    limit: Annotated[int, typer.Option(help="At most so many photos.")] = 500,
+    lan: LanFlag = False, port: PortFlag = None, sets: SetFlag = None,
+) -> None:  # fmt: skip
+    """Search photos by a sentence, in a page of this computer."""
+    from distill.verbs.demo import demo as verb
+
+    verb(model, data=data, limit=limit, lan=lan, port=port, settings=sets or ())
 
 
 @app.command()

@@ -106,13 +106,25 @@ class Operations:
     why: dict[str, str] = field(default_factory=dict)
 
 
+LatencySource = Literal[
+    "measured",
+    "measured (host times)",
+    "measured (browser)",
+    "transferred",
+    "predicted",
+    "uncalibrated",
+    "not measured",
+]
+
+
 @dataclass(frozen=True)
 class LatencyProfile:
     """One latency, with its source. `measured` carries figures; `not measured` carries none, only the reason.
 
     Attributes:
         precision: of the timed file; "fp32" for the eager student.
-        source: "measured" | "measured (host times)" (through adb, on this computer) | "transferred" | "predicted" |
+        source: "measured" | "measured (host times)" (through adb, on this computer) |
+            "measured (browser)" | "transferred" | "predicted" |
             "uncalibrated" | "not measured".
         p50_ms, p90_ms, p99_ms: milliseconds per call.
         threads: intra-op threads of the runtime.
@@ -131,7 +143,15 @@ class LatencyProfile:
     runtime: str
     tower: str
     precision: str
-    source: Literal["measured", "measured (host times)", "transferred", "predicted", "uncalibrated", "not measured"]
+    source: Literal[
+        "measured",
+        "measured (host times)",
+        "measured (browser)",
+        "transferred",
+        "predicted",
+        "uncalibrated",
+        "not measured",
+    ]
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None

@@ -1,7 +1,6 @@
 """Devices to measure on: their registry, and what is known of each. Left out: the order of measuring (`export.profile`)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -21,13 +20,14 @@ class DeviceInfo:
 
     Attributes:
         name: what `--device` takes.
-        kind: "host", "android" or "apple".
+        kind: "host", "android", "apple" or "web".
         model: processor or phone model, "" when none is attached.
         os: its operating system and version, "" when none is attached.
         runtimes: runtime -> version that can be measured there.
         ready: whether a latency can be measured now.
         missing: what is in the way and what to do about it; "" when ready.
         abi: what programs must be built for ("arm64-v8a"); "" where it is not asked.
+        attended: whether somebody must open a page there, so that it is timed only where it is named.
         emulated: whether it is no phone but runs on this computer, so that its times are this computer's.
     """
 
@@ -39,6 +39,7 @@ class DeviceInfo:
     ready: bool = False
     missing: str = ""
     abi: str = ""
+    attended: bool = False
     emulated: bool = False
 
 
@@ -48,11 +49,11 @@ class DeviceKind(ABC):
     kind: ClassVar[str]
 
     @abstractmethod
-    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+    def find(self, settings: "ProfileSettings | None" = None) -> list[DeviceInfo]:
         """What is attached; at least one entry, which says what is missing when nothing is.
 
         Args:
-            runners: paths of vendors' programs, see `ProfileSettings.runners`; kinds that need none pass over them.
+            settings: where vendors' programs lie, besides the places where they are looked for anyway.
         """
 
     def measure(
@@ -71,7 +72,7 @@ class DeviceKind(ABC):
 DEVICES: Registry[DeviceKind] = Registry("device", ("export.devices",))
 
 
-def list_devices(runners: Sequence[str] = ()) -> list[DeviceInfo]:
-    """Every device of every kind, the host first. `runners`: as of `DeviceKind.find`."""
-    found = [info for _, kind in DEVICES.items() for info in kind.find(runners)]
+def list_devices(settings: "ProfileSettings | None" = None) -> list[DeviceInfo]:
+    """Every device of every kind, the host first. `settings`: as of `DeviceKind.find`."""
+    found = [info for _, kind in DEVICES.items() for info in kind.find(settings)]
     return sorted(found, key=lambda info: info.kind != "host")

@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import Environment
 from export.devices.host import usable_cores
 from export.devices.parts.runners import RUNNERS, PhoneRunner, runners_folder
+from export.devices.web import how_to_get, runtime_folder, runtime_version
 from export.target import TARGETS, Target
 
 FREE_GB, MEMORY_GB = 5.0, 4.0  # what the embedded default needs, with room
@@ -35,7 +36,16 @@ def doctor() -> list[Check]:
     """All checks, the most basic first. One that is not ok need not stop the main job: its `fix` says what for."""
     checks = [_python(), _torch(), _torchvision()]
     checks += [_target(name) for name in TARGETS]
-    return [*checks, _adb(), *(_runner(kind) for kind in RUNNERS), _disk(Path.cwd()), _memory(), _threads(), _gpu()]
+    return [
+        *checks,
+        _adb(),
+        *(_runner(kind) for kind in RUNNERS),
+        _web(),
+        _disk(Path.cwd()),
+        _memory(),
+        _threads(),
+        _gpu(),
+    ]
 
 
 def _version(package: str) -> str | None:
@@ -115,6 +125,16 @@ def _runner(kind: PhoneRunner) -> Check:
     found = (folder / kind.name).is_file()
     fix = f"Only to time {kind.backend} files on phones. Put it into {folder}, or give it by --runner. {kind.how}."
     return Check(f"phone {kind.name}", found, str(folder / kind.name) if found else "not here", "" if found else fix)
+
+
+def _web() -> Check:
+    """onnxruntime-web, which times files in browsers and answers in the demo's page."""
+    try:
+        folder = runtime_folder("")
+    except UsageError:
+        fix = f"Only for browsers: {how_to_get()}  (or give its folder by profile.web_runtime)"
+        return Check("onnxruntime-web", False, "not here", fix)
+    return Check("onnxruntime-web", True, f"{runtime_version(folder)} in {folder}")
 
 
 def _disk(folder: Path) -> Check:

@@ -69,10 +69,10 @@ def _profile(
     resume: bool,
     progress: Progress,
 ) -> list[LatencyProfile]:
-    known = {info.name: info for info in list_devices(settings.runners)}
+    known = {info.name: info for info in list_devices(settings)}
     result: list[LatencyProfile] = []
     rows: _Rows
-    for device in dict.fromkeys(settings.devices or known):
+    for device in dict.fromkeys(settings.devices or [name for name, found in known.items() if not found.attended]):
         info = known.get(device) or _absent_device(device, known)
         if info.kind == "host":
             rows = _measure_host(artifacts, student_dir, info, settings, progress)

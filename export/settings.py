@@ -123,6 +123,11 @@ class ProfileSettings(Strict):
     runners: tuple[str, ...] = Field(
         (), description="paths of vendors' programs that time files on phones; what distill doctor names them"
     )
-    seconds: float = Field(600, gt=0, description="that one call of such a program may take")
+    seconds: float = Field(
+        600, gt=0, description="that one call of such a program may take, or that a browser is waited for"
+    )
+    web_runtime: str = Field("", description="folder of onnxruntime-web; empty = where npm puts it, see distill doctor")
+    lan: bool = Field(False, description="with the device web: other devices of this network may open the page")
+    port: int = Field(0, ge=0, le=65535, description="of that page; 0 = any free one")
     max_celsius: float = Field(35, description="of a phone's battery; above it, timing waits")
     cool_seconds: float = Field(300, ge=0, description="of waiting for a phone to cool down, before it is refused")

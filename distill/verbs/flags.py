@@ -23,6 +23,8 @@ _KEYS = {
     "max_mb": "export.max_mb",
     "classes": "export.classes",
     "batch": "export.batch",
+    "lan": "profile.lan",
+    "port": "profile.port",
     "rehearse": "rehearse",
     "verify": "reinforce.verify",
     "calibrate": "reinforce.calibrate",

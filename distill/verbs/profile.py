@@ -19,6 +19,8 @@ def profile(
     device: OneOrMore = (),
     runner: OneOrMore = (),
     resume: bool = False,
+    lan: bool = False,
+    port: int | None = None,
     settings: Settings = (),
     console: Console | None = None,
 ) -> ProfileResult:
@@ -30,6 +32,8 @@ def profile(
         device: one or several; none = every kind, the absent ones with the reason.
         runner: paths of vendors' programs that time files on phones; the names of `distill doctor`.
         resume: do not time again what a phone has timed before, of the same files by the same protocol.
+        lan: with the device "web", other devices of this network may open the page; else this computer alone.
+        port: of that page; None = any free one.
         settings: as of `distill.run`.
 
     Raises:
@@ -38,7 +42,7 @@ def profile(
     from export.artifact import read_artifacts, student_of
     from export.profile import profile as measure
 
-    job, console = recipe_of(recipe, settings, device=device, runner=runner), console or Console()
+    job, console = recipe_of(recipe, settings, device=device, runner=runner, lan=lan, port=port), console or Console()
     folders, student = _found(Path(folder).expanduser())
     there = all(student_of(read_artifacts(place), student) for place in folders)
     if not there:

@@ -80,7 +80,7 @@ class Android(DeviceKind):
     kind = "android"
 
     @override
-    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+    def find(self, settings: ProfileSettings | None = None) -> list[DeviceInfo]:
         """What `adb devices -l` lists within `SECONDS`, and what each phone says of itself. The call may start adb's server."""
         if shutil.which("adb") is None:
             return [DeviceInfo("android", "android", missing=NO_ADB)]
@@ -88,7 +88,8 @@ class Android(DeviceKind):
             phones = parse_devices(_listing()) or [DeviceInfo("android", "android", missing=NO_PHONE)]
         except DistillError as error:
             return [DeviceInfo("android", "android", missing=str(error))]
-        return [phone if phone.missing or phone.name == "android" else _asked(phone, runners) for phone in phones]
+        given = settings.runners if settings else ()
+        return [phone if phone.missing or phone.name == "android" else _asked(phone, given) for phone in phones]
 
     @override
     def measure(

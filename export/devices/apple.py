@@ -3,11 +3,11 @@
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
 
 from typing_extensions import override
 
 from export.device import DEVICES, DeviceInfo, DeviceKind
+from export.settings import ProfileSettings
 
 
 class Apple(DeviceKind):
@@ -16,7 +16,7 @@ class Apple(DeviceKind):
     kind = "apple"
 
     @override
-    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+    def find(self, settings: ProfileSettings | None = None) -> list[DeviceInfo]:
         if sys.platform != "darwin":
             return [
                 DeviceInfo(

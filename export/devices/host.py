@@ -3,12 +3,12 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 from typing_extensions import override
 
 from export.device import DEVICES, DeviceInfo, DeviceKind
+from export.settings import ProfileSettings
 
 
 class Host(DeviceKind):
@@ -17,7 +17,7 @@ class Host(DeviceKind):
     kind = "host"
 
     @override
-    def find(self, runners: Sequence[str] = ()) -> list[DeviceInfo]:
+    def find(self, settings: ProfileSettings | None = None) -> list[DeviceInfo]:
         return [
             DeviceInfo(
                 name="host",

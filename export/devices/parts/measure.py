@@ -22,13 +22,12 @@ from distill.core.errors import DistillError
 from distill.core.folders.lock import working_in
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
-from export.app.form import batches
-from export.app.golden import TENSORS_FILE
 from export.artifact import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts.adb import LostPhoneError, Phone
 from export.devices.parts.conditions import Conditions, read_conditions, unfit, wait_until_fit
 from export.devices.parts.etdump import by_kind, read_etdump
+from export.devices.parts.golden import golden_sample
 from export.devices.parts.runners import Call, FoundRunner, PhoneRunner, Timing, runner_of
 from export.settings import ProfileSettings
 from export.target import PRECISIONS, TARGETS, get_target
@@ -36,11 +35,6 @@ from export.target import PRECISIONS, TARGETS, get_target
 JOURNAL = "measured-on-phones.jsonl"
 OUTPUT_COSINE = {"exact": 0.9999, "half": 0.999, "quantized": 0.98}  # of the phone's embedding to the golden one
 SETTLED = 0.05  # a first call that is slower than the later ones by more than this share still warms up
-ANSWERS = {  # tower -> the golden tensor that it takes, and the one that it should give
-    "image": ("pixels", "image_embeddings"),
-    "text": ("tokens", "text_embeddings"),
-    "classifier": ("pixels", "label_probabilities"),
-}
 INPUT, OUTPUT, TRACE, LOG = "input.bin", "output", "trace.etdump", "log"
 
 
@@ -195,7 +189,7 @@ class _Work:
         """The whole protocol for this file."""
         words = f"{self.info.name}: {self.folder.name}, {self.item.tower} tower"
         say(f"{words}: copying")
-        inputs, expected = _golden(self.folder, self.item)
+        inputs, expected = golden_sample(self.folder, self.item)
         self._prepare(inputs)
         rounds, states, notes = [], [], []
         for index in range(self.settings.rounds):
@@ -222,6 +216,7 @@ class _Work:
             precision=self.target.precision.name,
             source="measured (host times)" if self.info.emulated else "measured",
             threads=self.settings.threads,
+            batch=int(self.item.options.get("batch", 1)),
             warmup_runs=self.settings.warmup_runs,
             rounds=self.settings.rounds,
             note="; ".join(notes),
@@ -342,21 +337,6 @@ class _Work:
             return [], f"no times per operation: {str(error).splitlines()[0][:200]}"
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _golden(folder: Path, item: ExportArtifact) -> tuple[Array | None, Array | None]:
-    """What one call of the tower takes, of one golden input, and the embeddings that it gives, [b * D]; None, None where the
-    folder keeps none."""
-    if TENSORS_FILE not in item.beside or not (folder / TENSORS_FILE).exists():
-        return None, None
-    from safetensors.numpy import load_file
-
-    tensors = load_file(folder / TENSORS_FILE)
-    given, made = ANSWERS[item.tower]
-    if made not in tensors:
-        return None, None
-    batch = int(item.options.get("batch", 1))
-    return next(batches(tensors[given][:1], batch)), np.tile(tensors[made][0], batch)
 
 
 def _why_not(kind: PhoneRunner | None, target: str) -> str:

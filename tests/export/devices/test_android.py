@@ -70,7 +70,7 @@ def test_a_phone_is_listed_timed_and_left_clean(
     if ETDUMP.exists():
         shutil.copy(ETDUMP, tmp_path / "standin.etdump")
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -W ignore {standin} {tmp_path}/standin.etdump "$@"\n')
-    (info,) = [info for info in list_devices([str(script)]) if info.name == phone.serial]
+    (info,) = [info for info in list_devices(ProfileSettings(runners=(str(script),))) if info.name == phone.serial]
     assert (info.ready, info.emulated, info.model, info.abi) == (True, True, "Stand-in 8 (SX1)", "arm64-v8a")
     assert info.os == "Android 15 stand/in/8:15/AB1/77:user"
     assert set(info.runtimes) == {"ExecuTorch"}
@@ -121,7 +121,7 @@ def test_two_phones_are_told_apart(plug_in: Callable[..., StandIn], exports: Pat
         plug_in(**{"ro.product.model": "Other 9", "ro.build.version.sdk": "22", "ro.build.version.release": "5.1"}),
     )
     runner = str(_runner(tmp_path / "r", exports))
-    known = {info.name: info for info in list_devices([runner])}
+    known = {info.name: info for info in list_devices(ProfileSettings(runners=(runner,)))}
     assert known[first.serial].ready
     assert not known[second.serial].ready
     assert "Android 5.1 (API 22)" in known[second.serial].missing
@@ -270,7 +270,7 @@ def test_runners_are_found_where_they_lie(plug_in: Callable[..., StandIn], expor
     phone = plug_in()
 
     def runtimes(*given: str) -> dict[str, str]:
-        return next(info for info in list_devices(given) if info.name == phone.serial).runtimes
+        return next(info for info in list_devices(ProfileSettings(runners=given)) if info.name == phone.serial).runtimes
 
     assert runtimes() == {}
     missing = next(info for info in list_devices() if info.name == phone.serial).missing
@@ -286,4 +286,4 @@ def test_runners_are_found_where_they_lie(plug_in: Callable[..., StandIn], expor
     assert "sha256" in runtimes(str(_runner(tmp_path / "r", exports)))["ExecuTorch"]
     for wrong in (str(tmp_path / "nowhere" / "executor_runner"), str(known / "other")):
         with pytest.raises(UsageError, match="Its name must hold one of"):
-            list_devices([wrong])
+            list_devices(ProfileSettings(runners=(wrong,)))
