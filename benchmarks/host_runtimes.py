@@ -27,7 +27,7 @@ from distill.reporting.terminal import cell
 from export.artifact import TOWERS, ExportArtifact, read_artifacts
 from export.children.timing import Runtime
 from export.devices.host import cpu_model, usable_cores
-from export.profile import EAGER, timing_inputs
+from export.latency.measure import EAGER, timing_inputs
 from export.target import get_target
 
 TARGETS = ("onnx-fp32", "onnx-int8", "executorch-xnnpack-fp32", "executorch-xnnpack-int8", "litert-fp32", "litert-int8")

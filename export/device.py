@@ -1,4 +1,4 @@
-"""Devices to measure on: their registry, and what is known of each. Left out: the order of measuring (`export.profile`)."""
+"""Devices to measure on: their registry, and what is known of each. Left out: the order of measuring (`export.latency.measure`)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field

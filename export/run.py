@@ -1,6 +1,6 @@
 """`export_student`: one student folder to files proven equal to it, one process per target.
 
-Left out: converting (export.targets), comparing (export.towers.parity), timing (export.profile).
+Left out: converting (export.targets), comparing (export.towers.parity), timing (export.latency.measure).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Milliseconds per call of eager PyTorch models on this host, batch 1, the models' rounds interleaved in one process.
 
-Only torch runs here: exported files are timed by `export.profile`, each runtime in a process of its own.
+Only torch runs here: exported files are timed by `export.latency.measure`, each runtime in a process of its own.
 """
 
 import time

@@ -19,7 +19,7 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
     from distill.evaluation.eager_latency import eager_latency
     from export.artifact import read_artifacts
     from export.device import list_devices
-    from export.profile import profile
+    from export.latency.measure import profile
 
     settings, target = recipe.profile, run.profile
     if not settings.enabled:

@@ -21,8 +21,8 @@ def doctor(*, install: OneOrMore = (), console: Console | None = None) -> Rows:
         DistillError: an environment could not be made.
     """
     from distill.core.packages.siblings import intruders
-    from export.doctor import Check
-    from export.doctor import doctor as checks
+    from export.targets.parts.doctor import Check
+    from export.targets.parts.doctor import doctor as checks
 
     _install([install] if isinstance(install, str | os.PathLike) else list(install), console or Console())
     found = intruders()

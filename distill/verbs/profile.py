@@ -40,7 +40,7 @@ def profile(
         UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student.
     """
     from export.artifact import read_artifacts, student_of
-    from export.profile import profile as measure
+    from export.latency.measure import profile as measure
 
     job, console = recipe_of(recipe, settings, device=device, runner=runner, lan=lan, port=port), console or Console()
     folders, student = _found(Path(folder).expanduser())

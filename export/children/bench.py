@@ -3,7 +3,7 @@
 Eager torch, ONNX Runtime and ExecuTorch bring thread pools that crash or slow each other inside one process, so each
 has its own and only one of them works at a time. Requests come as JSON lines on standard input, answers go as JSON
 lines to the original standard output; everything that a runtime prints goes to the log. Left out: rounds and order
-(export.profile).
+(export.latency.measure).
 
 The job: {"runtime": "eager" or a target's name, "source": student folder or exported folder, "files": {tower: name} and "options"
 of the target (of the eager one "towers", "batch" and the number of "labels" of a classifier), "threads", "inputs": .npz with

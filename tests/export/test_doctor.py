@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from export import doctor as module
-from export.doctor import doctor
 from export.target import TARGETS
+from export.targets.parts import doctor as module
+from export.targets.parts.doctor import doctor
 
 
 def test_here() -> None:
@@ -22,7 +22,9 @@ def test_here() -> None:
 
 @pytest.mark.process
 def test_it_imports_nothing_heavy(run_python: Callable[[str], str]) -> None:
-    loaded = run_python("import sys; from export.doctor import doctor; doctor(); print(*sys.modules)").split()
+    loaded = run_python(
+        "import sys; from export.targets.parts.doctor import doctor; doctor(); print(*sys.modules)"
+    ).split()
     assert not set(loaded) & {"torch", "coremltools", "executorch", "onnx", "onnxruntime", "numpy"}
 
 

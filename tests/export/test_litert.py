@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distill.core.errors import DistillError
-from export.profile import profile
+from export.latency.measure import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 from export.target import get_target

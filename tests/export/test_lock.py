@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill.core.folders.lock import BusyError, working_in
-from export.profile import profile
+from export.latency.measure import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 
@@ -37,7 +37,7 @@ def test_a_second_export_says_who_is_at_work_and_touches_nothing(
 @pytest.mark.process
 def test_a_profile_waits_for_no_export(exported: tuple[Path, list[Any]], student_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "export"
-    shutil.copytree(exported[0] / "onnx-fp32", out / "onnx-fp32")
+    shutil.copytree(exported[0] / "onnx-fp32", out / "onnx-fp32", ignore=shutil.ignore_patterns("profile-*"))
     with working_in(out, "distill export"), pytest.raises(BusyError, match="distill export is at work"):
         profile([out / "onnx-fp32"], student_dir, ProfileSettings(runs=1, warmup_runs=1, rounds=1))
     assert not list(out.rglob("profile-*"))

@@ -16,7 +16,7 @@ from distill.core.errors import DistillError, UsageError
 from export.artifact import ExportArtifact
 from export.device import list_devices
 from export.devices.parts.measure import JOURNAL
-from export.profile import profile
+from export.latency.measure import profile
 from export.settings import ProfileSettings
 from tests.export.devices.conftest import StandIn
 

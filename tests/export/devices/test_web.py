@@ -17,7 +17,7 @@ from export.device import list_devices
 from export.devices.parts.browser import browser_name, checked
 from export.devices.parts.page_server import PageServer, Refusal, qr_code
 from export.devices.web import runtime_folder, runtime_version
-from export.profile import profile
+from export.latency.measure import profile
 from export.settings import ProfileSettings
 
 

@@ -15,7 +15,7 @@ import distill
 from distill.core.errors import DistillError, UsageError
 from export.app.classes import Classes
 from export.artifact import ExportArtifact, examine_alone
-from export.profile import profile
+from export.latency.measure import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 from export.target import get_target

@@ -14,7 +14,7 @@ from distill.core.strict import parse
 from export.artifact import ExportArtifact, read_artifacts
 from export.children.bench import time_runs
 from export.device import list_devices
-from export.profile import INPUTS, profile, timing_inputs
+from export.latency.measure import INPUTS, profile, timing_inputs
 from export.settings import ProfileSettings
 
 
@@ -95,7 +95,7 @@ class _FakeRuntime:
 def test_rounds_alternate_and_percentiles(
     exported: tuple[Path, Any], student_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.profile.Runtime", _FakeRuntime)
+    monkeypatch.setattr("export.latency.measure.Runtime", _FakeRuntime)
     _FakeRuntime.record.clear()
     told: list[tuple[int, int, str]] = []
     rows = profile(
@@ -133,7 +133,7 @@ def test_a_copied_folder_is_timed_without_the_student(
     exported: tuple[Path, Any], student_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Of one folder, of a copied export/, and of one beside which another student happens to lie."""
-    monkeypatch.setattr("export.profile.Runtime", _FakeRuntime)
+    monkeypatch.setattr("export.latency.measure.Runtime", _FakeRuntime)
     settings = {"profile.runs": 3, "profile.rounds": 1}
     one, other = tmp_path / "phone" / "onnx-fp32", tmp_path / "other" / "export" / "onnx-fp32"
     for place in (one, other):

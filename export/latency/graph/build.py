@@ -1,0 +1,184 @@
+"""From a `ModelKey` to its operations: the tower is built without weights and traced once.
+
+Left out: towers that somebody has at hand (give them to `export.latency.graph.trace` as they are).
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.core.clip.model import build_clip
+from distill.core.errors import UsageError
+from export.latency.graph.modules import MixedTextTower, TextTower
+from export.latency.graph.names import ModelKey, clip_config
+from export.latency.graph.trace import Op, compact, trace
+
+META = torch.device("meta")
+# transformers' architectures, by their published sizes: configuration and model class, and what differs from its defaults.
+TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert-mlm": ("BertConfig", "BertForMaskedLM", {}),
+    "distilbert-mlm": ("DistilBertConfig", "DistilBertForMaskedLM", {}),
+    "distilbert": ("DistilBertConfig", "DistilBertModel", {}),
+    "albert-mlm": (
+        "AlbertConfig",
+        "AlbertForMaskedLM",
+        {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu"},
+    ),
+    "mobilebert-mlm": ("MobileBertConfig", "MobileBertForMaskedLM", {}),
+    "mobilebert-qa": ("MobileBertConfig", "MobileBertForQuestionAnswering", {}),
+    "electra": (
+        "ElectraConfig",
+        "ElectraForPreTraining",
+        {"embedding_size": 768, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    ),
+}
+
+
+def operations(key: ModelKey) -> dict[Op, int]:
+    """Each distinct operation of the tower -> how often it occurs. Takes a second or so; no weights, no network.
+
+    Raises:
+        UsageError: it cannot be built, or does not take inputs of that size; the library's own words say why.
+    """
+    if key.tower == "both":
+        text = key._replace(
+            tower="text", size=int(clip_config(key.library, key.name)["text_cfg"].get("context_length", 77))
+        )
+        return dict(Counter(operations(key._replace(tower="image"))) + Counter(operations(text)))
+    try:
+        with _quiet():
+            model, inputs = _built(key)
+            return compact(trace(model.eval(), inputs))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a library raises about a size or a part that it lacks
+        raise UsageError(f"{key} cannot be built to count its operations: {_one_line(error)}") from error
+
+
+def _built(key: ModelKey) -> tuple[nn.Module, Tensor]:
+    tokens = torch.zeros(1, key.size, dtype=torch.long, device=META)
+    pixels = torch.empty(1, 3, key.size, key.size, device=META)
+    if key.library == "timm":
+        return _timm(key.name, key.size), pixels
+    if key.library == "tv":
+        return _torchvision(key.name), pixels
+    if key.library in ("clip", "student"):
+        return (_clip_image(key), pixels) if key.tower == "image" else (_clip_text(key), tokens)
+    with META:
+        if key.library == "mct":
+            return MixedTextTower(context=key.size), tokens
+        if key.library == "text":
+            sizes, vocabulary, pool = key.name.split(":")
+            layers, width = map(int, sizes.split("x"))
+            heads = max(1, width // 64)
+            full = pool == "full"
+            return TextTower(layers, width, heads, key.size, int(vocabulary), min(width, 512), causal=not full), tokens
+        if key.name == "nomic":  # rotary, gated MLP; the same products as this
+            return TextTower(12, 768, 12, key.size, 30528, 768, mlp=6.0, causal=False), tokens
+        return _transformers(key.name, key.size), tokens
+
+
+def _timm(name: str, size: int) -> nn.Module:
+    import timm
+
+    options: dict[str, Any] = {"num_classes": 512} if "mci" in name else {}
+    model = None
+    for extra in ({"img_size": size}, {}):  # only those with position embeddings take a size
+        try:
+            with META:
+                model = timm.create_model(name, pretrained=False, **options, **extra)
+            break
+        except TypeError:
+            continue
+    if model is None:
+        raise UsageError(f"timm cannot build {name!r}.")
+    return _folded(model.eval(), lambda: timm.create_model(name, pretrained=False, **options))
+
+
+def _folded(model: nn.Module, on_cpu: Any) -> nn.Module:
+    from timm.utils.model import reparameterize_model
+
+    try:
+        folded: nn.Module = reparameterize_model(model, inplace=True)
+    except Exception:  # some fold with arithmetic that the meta device lacks
+        folded = reparameterize_model(on_cpu().eval(), inplace=True).to(META)
+    return folded
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision import models
+
+    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with META:
+        return models.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
+
+
+def _clip_image(key: ModelKey) -> nn.Module:
+    config: dict[str, Any] = clip_config(key.library, key.name)
+    vision = {**config["vision_cfg"], "image_size": key.size}
+    small = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}  # not asked for
+    plain = {name: value for name, value in config.items() if name in ("embed_dim", "quick_gelu")}
+    clip = build_clip({**plain, "vision_cfg": vision, "text_cfg": small}, seed=0, device="meta").eval()
+    if "timm_model_name" in vision:
+        return _folded(clip, lambda: build_clip({**plain, "vision_cfg": vision, "text_cfg": small}, seed=0)).visual  # type: ignore[return-value]
+    return clip.visual  # type: ignore[return-value]
+
+
+def _clip_text(key: ModelKey) -> nn.Module:
+    config: dict[str, Any] = clip_config(key.library, key.name)
+    text = config["text_cfg"]
+    if "hf_model_name" in text:
+        raise UsageError(
+            f"The text tower of {key.name} is {text['hf_model_name']}, which only the Hugging Face Hub describes. "
+            "Give its sizes instead, such as '12x768'."
+        )
+    width = int(text.get("width", 512))
+    with META:
+        return TextTower(
+            int(text.get("layers", 12)),
+            width,
+            int(text.get("heads", width // 64)),
+            key.size,
+            int(text.get("vocab_size", 49408)),
+            int(config["embed_dim"]),
+            mlp=float(text.get("mlp_ratio", 4.0)),
+            causal=not text.get("no_causal_mask", False),
+        )
+
+
+def _transformers(name: str, size: int) -> nn.Module:
+    import transformers
+
+    config_class, model_class, changes = TRANSFORMERS[name]
+    config = getattr(transformers, config_class)(**changes)
+    config._attn_implementation = "eager"
+    config.max_position_embeddings = max(size, config.max_position_embeddings)
+    return getattr(transformers, model_class)(config)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """timm decides at building whether attention is one opaque call; written out, its parts can be counted."""
+    import warnings
+
+    from distill.core.torch_compat import ensure_torchvision
+
+    ensure_torchvision()
+    from timm.layers import config as layers
+
+    before = layers.use_fused_attn()
+    layers.set_fused_attn(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        layers.set_fused_attn(before)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

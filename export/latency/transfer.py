@@ -1,0 +1,66 @@
+"""A latency from one that was measured on a relative: the same model on another device, runtime or precision, times the ratio
+of what other models took on both.
+
+The ratio is the median over models that were measured on both sides; how much they differ is the uncertainty. The most
+certain relative is taken. Left out: models that were measured nowhere (`export.latency.predictor` falls back to the roofline).
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from export.latency.rows import Group, Row
+
+ANCHORS = 3  # models on both sides below which a ratio means nothing
+NOISE = 0.08  # spread of one measurement around another of the same thing
+LARGEST = 0.35  # spread of the ratios from which on a roofline says more
+SCALE = 1.4826  # of a median absolute deviation, to a standard deviation
+
+
+class Transferred(NamedTuple):
+    """A latency in milliseconds, the standard deviation of its logarithm, where from, and over how many anchors."""
+
+    ms: float
+    spread: float
+    of: Group
+    anchors: int
+
+
+Table = Mapping[Group, Mapping[str, float]]
+
+
+def table_of(rows: Iterable[Row]) -> dict[Group, dict[str, float]]:
+    """Group -> identity of a model -> its median latency there in ms; runtimes' current releases alone."""
+    found: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.ms and row.chip and row.current and "ablation" not in row.source and "sparse" not in row.precision:
+            found[row.group][row.identity].append(row.ms)
+    return {
+        group: {model: statistics.median(values) for model, values in models.items()} for group, models in found.items()
+    }
+
+
+def transfer(table: Table, group: Group, model: str, without: Iterable[str] = ()) -> Transferred | None:
+    """The latency of `model` in `group` from the most certain relative; None where none is certain enough.
+
+    Args:
+        model: identity of a model that was measured in other groups.
+        without: identities that are no anchors, beside the model itself.
+    """
+    there = table.get(group, {})
+    barred = {model, *without}
+    best: Transferred | None = None
+    for other, models in table.items():
+        if other == group or model not in models:
+            continue
+        ratios = [math.log(there[name] / models[name]) for name in models if name in there and name not in barred]
+        if len(ratios) < ANCHORS:
+            continue
+        middle = statistics.median(ratios)
+        deviation = SCALE * statistics.median(abs(ratio - middle) for ratio in ratios)
+        spread = math.hypot(max(deviation, NOISE), deviation / math.sqrt(len(ratios))) * (1 + 2 / len(ratios))
+        if spread < (LARGEST if best is None else best.spread):
+            best = Transferred(models[model] * math.exp(middle), spread, other, len(ratios))
+    return best
