@@ -1,5 +1,6 @@
 """The run folder: the names of every file and folder in it, and the recipe that it was made by."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -77,6 +78,10 @@ class RunFolder:
     def eval_of(self, name: str) -> Path:
         """The figures of "student", of "plain" or of the teacher called `name`."""
         return self.eval / f"{name.replace('/', '_').replace(':', '_')}.json"
+
+    def picture(self, key: str) -> Path:
+        """The small picture of an evaluation sample that the report shows."""
+        return self.eval / "pictures" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jpg"
 
     def exported(self) -> list[Path]:
         """Folders of finished exports, sorted."""

@@ -10,6 +10,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
+from distill.evaluation.examples import example_searches
 from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.sample import RawSample, ZeroShotTask
@@ -178,17 +179,19 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         batch_size: images, or captions, per forward.
 
     Returns:
-        "model" (its name), "retrieval" and "zero_shot" with the figures of `distill.evaluation.metrics`; None where the
-        data allows no such figure.
+        "model" (its name), "retrieval" and "zero_shot" with the figures of `distill.evaluation.metrics`, None where the
+        data allows no such figure; "examples", see `distill.evaluation.examples`.
     """
-    result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None}
+    result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None, "examples": []}
     samples = data.retrieval_samples()
     if len(samples) >= 2:
         image = _embed_images(model, [(sample.key, sample.image) for sample in samples], batch_size)
         texts = [caption.text for sample in samples for caption in sample.captions]
         owner = np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])
         _, caption = np.unique(texts, return_inverse=True)
-        result["retrieval"] = retrieval(image, _embed_texts(model, texts, batch_size), owner, caption)
+        text = _embed_texts(model, texts, batch_size)
+        result["retrieval"] = retrieval(image, text, owner, caption)
+        result["examples"] = example_searches(image, text, owner, [sample.key for sample in samples], texts)
     if data.task is not None:
         task = data.task
         image = _embed_images(model, [(f"{task.name}-{i}", data) for i, data in enumerate(task.images)], batch_size)

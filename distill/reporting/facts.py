@@ -116,7 +116,7 @@ def _model_row(item: dict[str, Any], eager: dict[str, Any], exports: list[dict[s
 
 
 def _exports(run: RunFolder, profile: dict[str, Any]) -> list[dict[str, Any]]:
-    measured = [item for item in profile["exported"] if item["source"] == "measured"]
+    measured = [item for item in profile["exported"] if item["source"] == "measured" and item["device"] == "host"]
     rows = []
     for folder in run.exported():
         for artifact in read_artifacts(folder):
@@ -176,7 +176,20 @@ def _fragile(run: RunFolder) -> list[str]:
 
 def _phones(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
     """A line per phone asked for, or per kind of phone: its figures, or that it was not measured and why."""
-    asked = {p["device"]: p for p in profiles if p["device"] != "host" and p["source"] == "not measured"}
-    if asked:
-        return [{"phone": name, "result": f"not measured: {p['note']}"} for name, p in asked.items()]
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for profile in profiles:
+        if profile["device"] != "host":
+            asked.setdefault(profile["device"], []).append(profile)
+    lines = []
+    for phone, rows in asked.items():
+        timed = [row for row in rows if row["source"].startswith("measured")]
+        for row in timed:
+            figures = f"{row['p50_ms']:.2f} ms, {row['source']}; {row['note']}"
+            lines.append(
+                {"phone": phone, "result": f"{row['runtime']}, {row['tower']} tower, {row['precision']}: {figures}"}
+            )
+        if not timed:
+            lines.append({"phone": phone, "result": f"not measured: {rows[0]['note']}"})
+    if lines:
+        return lines
     return [{"phone": "phones", "result": "not measured: none was asked for (--device)"}]

@@ -58,17 +58,51 @@ def pareto(table: list[dict[str, Any]]) -> str:
     figure, axes = _axes()
     for row in points:
         axes.scatter(row["size_mb"], row[key], color=COLOURS[row["role"]], s=50)
-        axes.annotate(row["role"], (row["size_mb"], row[key]), xytext=(6, 4), textcoords="offset points")
-    axes.set_xscale("log")
-    axes.set_xlabel("size, MB of fp32 weights")
+        words = f"{row['role']}: {row[key]:.1f} at {row['size_mb']:.3g} MB"
+        axes.annotate(words, (row["size_mb"], row[key]), xytext=(6, 4), textcoords="offset points")
+    _megabytes(axes, [row["size_mb"] for row in points])
     axes.set_ylabel("zero-shot top-1, %" if key == "zero_shot_top1" else "text-to-image R@1, %")
     axes.set_ylim(bottom=0)
     return _svg(figure)
 
 
+def _megabytes(axes: Any, sizes: list[float]) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade, and room for the words at its right."""
+    import math
+
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log")
+    low, high = min(sizes) / 1.5, max(sizes) * 3
+    ticks = [
+        m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
+    ]
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("size, MB of fp32 weights (logarithmic)")
+
+
+def operations(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Per traced file: a bar per kind of operation, in another colour where the delegate left it to the CPU's own kernels."""
+    found = []
+    for item in profiles:
+        rows = item.get("operations", [])[:12]
+        if not rows:
+            continue
+        figure, axes = _axes(height=0.6 + 0.3 * len(rows))
+        colours = [COLOURS["student" if row["delegated"] else "plain student"] for row in rows]
+        axes.barh([f"{row['name']} ({row['count']})" for row in rows], [row["ms"] for row in rows], color=colours)
+        axes.invert_yaxis()
+        axes.set_xlabel("ms, traced (blue: delegated; orange: left to the runtime's own kernels)")
+        found.append({"title": f"{item['device']}, {item['runtime']}, {item['tower']} tower", "svg": _svg(figure)})
+    return found
+
+
 def latency_bars(profiles: list[dict[str, Any]]) -> str:
     """p50 on this host per runtime and tower, with a whisker to p90; measured ones only."""
-    measured = [item for item in profiles if item["source"] == "measured"]
+    measured = [item for item in profiles if item["source"] == "measured" and item["device"] == "host"]
     if not measured:
         return ""
     figure, axes = _axes(height=0.5 + 0.35 * len(measured))

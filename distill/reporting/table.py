@@ -26,6 +26,97 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     return result
 
 
+RETRIEVAL = ("model", "T2I R@1", "T2I R@5", "T2I R@10", "I2T R@1", "I2T R@5", "I2T R@10")
+ZERO_SHOT = ("model", "top-1", "top-5")
+EXPORTS = (
+    "file",
+    "MB",
+    "parity",
+    "top-1 agreement",
+    "R@1 against eager, points",
+    "host p50 / p90 / p99 ms",
+    "checked by",
+)
+
+
+def retrieval_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row per judged model, in the order of `RETRIEVAL`; with 95 % bootstrap intervals at R@1."""
+    keys = [f"{way}_r{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
+    return [
+        (item["model"], *(_with_interval(item["retrieval"], key, key.endswith("r1")) for key in keys))
+        for item in facts["evals"]
+        if item["retrieval"]
+    ]
+
+
+def zero_shot_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row per judged model, in the order of `ZERO_SHOT`."""
+    return [
+        (item["model"], _with_interval(item["zero_shot"], "top1", True), percent(item["zero_shot"]["top5"]))
+        for item in facts["evals"]
+        if item["zero_shot"]
+    ]
+
+
+def _with_interval(figures: dict[str, Any], key: str, shown: bool) -> str:
+    low, high = figures[f"{key}_ci95"]
+    return f"{percent(figures[key])} [{percent(low)}, {percent(high)}]" if shown else percent(figures[key])
+
+
+def retrieval_note(facts: dict[str, Any]) -> str:
+    """On what retrieval was judged, and what chance gives."""
+    found = next((item["retrieval"] for item in facts["evals"] if item["retrieval"]), None)
+    if found is None:
+        return ""
+    images, captions = found["images"], found["captions"]
+    return (
+        f"{images} images, {captions} captions; 95 % bootstrap interval in brackets; chance R@1 is {100 / images:.2f}."
+    )
+
+
+def zero_shot_note(facts: dict[str, Any]) -> str:
+    """On what zero-shot was judged, and what chance gives."""
+    found = next((item["zero_shot"] for item in facts["evals"] if item["zero_shot"]), None)
+    if found is None:
+        return ""
+    return f"{found['task']}: {found['images']} images, {found['classes']} classes; chance is {100 / found['classes']:.1f}."
+
+
+def export_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row per good exported file, in the order of `EXPORTS`."""
+    return [
+        (
+            f"{row['file']} ({row['precision']})",
+            f"{row['size_mb']:.2f}",
+            _parity(row),
+            "-" if row["top1_agreement"] is None else f"{row['top1_agreement']:.3f}",
+            _drop(row),
+            "not measured"
+            if row["p50_ms"] is None
+            else " / ".join(f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")),
+            f"{row['checked_by']} ({row['samples']} samples)",
+        )
+        for row in facts["exports"]
+    ]
+
+
+def _parity(row: dict[str, Any]) -> str:
+    if row["probability_difference"] is not None:
+        return f"probabilities at most {row['probability_difference']:.4f} apart"
+    return (
+        "not checked"
+        if row["cosine_min"] is None
+        else f"cosine {row['cosine_min']:.6f} (mean {row['cosine_mean']:.6f})"
+    )
+
+
+def _drop(row: dict[str, Any]) -> str:
+    if row["retrieval_drop"] is None:
+        return "-"
+    low, high = -row["retrieval_drop_high"], -row["retrieval_drop_low"]
+    return f"{-row['retrieval_drop']:+.1f} ({low:+.1f} to {high:+.1f}; {row['retrieval_pairs']} pairs)"
+
+
 def show(facts: dict[str, Any]) -> None:
     """Print the table, a line per phone, and where the reports lie."""
     title = facts["mark"] or f"{facts['out']}: all in percent, batch 1, {facts['host']}"

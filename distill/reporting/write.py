@@ -5,6 +5,8 @@ from typing import Any
 
 from distill.core import atomic
 from distill.reporting import arms, plots, table
+from distill.reporting.searches import searches
+from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
 
 
@@ -22,11 +24,21 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     templates.filters["percent"] = table.percent
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
     shown |= {"arm_columns": arms.COLUMNS, "arm_rows": arms.rows(facts), "arm_note": arms.note(facts)}
+    shown |= {"summary": summary(facts), "searches": searches(run, facts)}
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),
         "pareto_svg": plots.pareto(facts["table"]),
         "latency_svg": plots.latency_bars(facts["profiles"]),
+        "operations": plots.operations(facts["profiles"]),
+        "retrieval_columns": table.RETRIEVAL,
+        "retrieval_rows": table.retrieval_rows(facts),
+        "retrieval_note": table.retrieval_note(facts),
+        "zero_shot_columns": table.ZERO_SHOT,
+        "zero_shot_rows": table.zero_shot_rows(facts),
+        "zero_shot_note": table.zero_shot_note(facts),
+        "export_columns": table.EXPORTS,
+        "export_rows": table.export_rows(facts),
     }
     atomic.write_text(run.report_html, templates.get_template("report.html").render({**shown, **drawn}))

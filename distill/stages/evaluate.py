@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
 from distill.core import atomic
@@ -181,8 +181,20 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
                 result["rejected"] = data.rejected
             if recipe.rehearse:
                 result["rehearsal"] = MARK
+            _keep_pictures(result["examples"], data, run)
             atomic.write_json(eval_file(run, model), result)
             model.rest()
+
+
+def _keep_pictures(examples: list[dict[str, Any]], data: "EvalSet", run: RunFolder) -> None:
+    """Small pictures of what the examples name: the report shows them when the data is no longer there."""
+    from distill.evaluation.examples import thumbnail
+
+    photos = {sample.key: sample.image for sample in data.samples}
+    for key in {key for example in examples for key in (example["own"], *example["hits"])}:
+        if not run.picture(key).exists():
+            run.picture(key).parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(run.picture(key), thumbnail(photos[key], key))
 
 
 def eval_file(run: RunFolder, model: Judged) -> Path:

@@ -79,4 +79,5 @@ def _judge(
     told = {role: told_how_read(f"{role} data", place, source, console) for role, place, source in opened}
     console.say(f"{model.name} is judged on {where}.")
     with console.stage("evaluate"):
-        return EvalResult(**evaluate_model(model, open_evalset(job), job.eval.batch_size), read_as=told)
+        found = evaluate_model(model, open_evalset(job), job.eval.batch_size)
+    return EvalResult(found["model"], found["retrieval"], found["zero_shot"], told)

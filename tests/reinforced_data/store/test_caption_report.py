@@ -159,12 +159,20 @@ def test_the_reports_of_a_run_show_a_row_per_source(data):
         text = (Path(distill.__file__).parent / "templates" / name).read_text(encoding="utf-8")
         start = text.index("{% if caption_rows %}")
         part = text[start : text.index("{% endif %}", text.index("Captions", start)) + len("{% endif %}")]
-        made = jinja2.Template(part, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
-            shown
+        macros = (
+            text[text.find("{% macro") : text.rfind("{% endmacro %}") + len("{% endmacro %}")]
+            if "{% macro" in text
+            else ""
         )
+        made = jinja2.Template(
+            macros + part, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        ).render(shown)
         for source in ("real", "synthetic:coca", "synthetic:b"):
             assert (
-                sum(line.startswith(("| " + source + " ", "<tr><td>" + source + "<")) for line in made.splitlines())
+                sum(
+                    line.startswith(("| " + source + " ", '<tr><td data-name="source">' + source + "<"))
+                    for line in made.splitlines()
+                )
                 == 1
             )
         assert "25 of 25 images" in made
