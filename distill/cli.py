@@ -265,7 +265,7 @@ def _show_exported(done: Any) -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A run, or any CLIP: a folder, open_clip:MODEL/TAG or @CHECKPOINT, a teacher.")],
+    model: Annotated[str, typer.Argument(help="A run, any CLIP (a folder, open_clip:MODEL/TAG, a teacher...), timm:NAME@WEIGHTS.")],
     target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
     max_drop: Annotated[float | None, typer.Option(help="With --precision auto: points that a file may lose.")] = None,
     max_mb: Annotated[float | None, typer.Option(help="With --precision auto: megabytes of both towers.")] = None,

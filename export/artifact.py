@@ -21,7 +21,9 @@ ARTIFACT_FILE = "artifact.json"
 LOGS = "logs"
 FAILED_PARITY = ".failed-parity"  # appended to the folder's name
 STUDENT_KEY = "student_sha256"  # of an artifact's provenance, see `student_digest`
-STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, MERGES_FILE, TOKENIZER_FILE)  # what decides a student's embeddings
+IMAGE_MODEL_FILE = "config.json"  # of a timm model alone, in place of CONFIG_FILE
+# What decides a student's embeddings.
+STUDENT_FILES = (WEIGHTS_FILE, CONFIG_FILE, IMAGE_MODEL_FILE, MERGES_FILE, TOKENIZER_FILE)
 
 
 def tower_file(tower: Tower, suffix: str) -> str:

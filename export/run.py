@@ -38,6 +38,7 @@ from export.towers.parity import Reference, allowed_difference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, Programs, check_inputs, write_programs
 
 FORMAT = 8  # raise when the same student would give other files for a reason that no version number shows
+NO_TOKENS = np.zeros((0, 0), np.int32)
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
 
@@ -47,8 +48,8 @@ def export_student(
     settings: ExportSettings,
     *,
     pixels: Array,
-    tokens: Array,
-    calibration: tuple[Array, Array] | None = None,
+    tokens: Array | None,
+    calibration: tuple[Array, Array | None] | None = None,
     licence: str,
     provenance: dict[str, Any],
     resume: bool,
@@ -69,7 +70,7 @@ def export_student(
         settings: targets, precisions, and the cosine that every sample must reach. How many samples there are is the
             caller's: all of `pixels` and `tokens` are run.
         pixels: [n, 3, S, S] float32, RGB in [0, 1]: real images for the parity check.
-        tokens: [m, L] int32: real captions, tokenized.
+        tokens: [m, L] int32: real captions, tokenized; None of a model without text tower.
         calibration: pixels and tokens of the same shapes, other samples, for precisions that learn scales from them.
         licence, provenance: carried into every artifact.
         classes: the labels of a zero-shot classifier; None = none is made.
@@ -99,6 +100,10 @@ def export_student(
             raise UsageError(
                 f"{target.folder} learns its scales from real inputs, and none were given to calibrate on."
             )
+    tokens = NO_TOKENS if tokens is None else tokens
+    learned_from = (
+        None if calibration is None else (calibration[0], NO_TOKENS if calibration[1] is None else calibration[1])
+    )
     if (captions and len(captions) != len(tokens)) or (photos and len(photos) != len(pixels)):
         raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
     if fits and (len(fits) != len(pixels) or not all(-1 <= row < len(tokens) for row in fits)):
@@ -115,13 +120,13 @@ def export_student(
         "format": FORMAT,
         "torch": importlib.metadata.version("torch"),
     }
-    learned = {} if calibration is None else {"calibration": [_digest(array) for array in calibration]}
+    learned = {} if learned_from is None else {"calibration": [_digest(array) for array in learned_from]}
     jobs = [
         _job(target, out, inputs | (learned if target.precision.calibrated else {}), settings, licence, provenance)
         for target in targets
     ]
     golden = settings.golden_samples
-    given = Samples(pixels, tokens, calibration, captions[:golden], photos[:golden], golden, classes, fits)
+    given = Samples(pixels, tokens, learned_from, captions[:golden], photos[:golden], golden, classes, fits)
     with working_in(out, "distill export"):
         done = _keep_or_make(jobs, student_dir, given, settings.jobs, resume, progress)
     return [artifact for job in jobs for artifact in done[job.target.folder]]

@@ -118,7 +118,11 @@ def load_evalset(source: Source, zero_shot_source: Source | None = None) -> Eval
 
 
 def pixels(
-    images: list[tuple[str, bytes]], size: int, resize_mode: str = "shortest", interpolation: str = "bicubic"
+    images: list[tuple[str, bytes]],
+    size: int,
+    resize_mode: str = "shortest",
+    interpolation: str = "bicubic",
+    resize_to: int | None = None,
 ) -> Array:
     """(key, encoded image) pairs -> float32 [n, 3, size, size] in [0, 1], as open_clip prepares images for a model.
 
@@ -126,17 +130,18 @@ def pixels(
         resize_mode: "shortest" resizes the shorter side to `size` and crops the centre; "squash" resizes both sides, whatever
             the shape was; "longest" resizes the longer side and fills up with black.
         interpolation: "bicubic" or "bilinear".
+        resize_to: with "shortest", what the shorter side is resized to instead of `size`.
 
     Raises UsageError for another resize mode.
     """
     result = np.empty((len(images), 3, size, size), np.float32)
     for row, (key, data) in enumerate(images):
-        square = _square(decode_rgb(data, key), size, resize_mode, interpolation)
+        square = _square(decode_rgb(data, key), size, resize_mode, interpolation, resize_to or size)
         result[row] = np.asarray(square).transpose(2, 0, 1).astype(np.float32) / 255
     return result
 
 
-def _square(image: "Image", size: int, resize_mode: str, interpolation: str) -> "Image":
+def _square(image: "Image", size: int, resize_mode: str, interpolation: str, shorter: int) -> "Image":
     from PIL import Image as Pillow
 
     # As open_clip has it, whatever is not bilinear is bicubic.
@@ -147,7 +152,7 @@ def _square(image: "Image", size: int, resize_mode: str, interpolation: str) -> 
         raise UsageError(f"Unknown resize mode {resize_mode!r} of a model. Known: longest, shortest, squash.")
     # torchvision's Resize, which crops, cuts fractions of a pixel; timm's ResizeKeepRatio, which fills up, rounds.
     if resize_mode == "shortest":
-        width, height = (int(size * side / min(image.size)) for side in image.size)
+        width, height = (int(shorter * side / min(image.size)) for side in image.size)
     else:
         width, height = (round(size * side / max(image.size)) for side in image.size)
     left, top = (_margin(side, size) for side in (width, height))

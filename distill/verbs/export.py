@@ -31,7 +31,8 @@ def export(
 
     Args:
         model: a run (or the student/ inside it), whose files go into run/export; or any other CLIP: an open_clip folder
-            ("local-dir:" before it or not), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", a registered teacher.
+            ("local-dir:" before it or not), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", a registered teacher; or a
+            timm image model alone: "timm:NAME@WEIGHTS", "timm:FOLDER".
         recipe: its data, eval and export tables are read; None = the run's own, or the default's.
         target: one or several, with a precision behind ("onnx-w8a8") or without; none = the recipe's.
         precision: one or several, for the targets that name none; none = each one's usual one; "auto" = the smallest that

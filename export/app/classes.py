@@ -22,7 +22,8 @@ class Classes:
 
     Attributes:
         labels: in the order of the classifier's probabilities.
-        templates: sentences with `PLACE` in them; a label's embedding is the mean over all of them.
+        templates: sentences with `PLACE` in them; a label's embedding is the mean over all of them. None where a model has
+            learned the labels themselves.
     """
 
     labels: tuple[str, ...]
@@ -88,7 +89,7 @@ class Classes:
         return {
             "labels": LABELS_FILE,
             "count": len(self.labels),
-            "templates": list(self.templates),
+            **({"templates": list(self.templates)} if self.templates else {}),
             "probabilities": f"in the order of {LABELS_FILE}; {said}, inside the graph",
         }
 

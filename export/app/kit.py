@@ -31,7 +31,7 @@ class AppKit:
         preprocess: how a photo becomes pixels, see `export.app.preprocess`.
         tokenizer: how a caption becomes tokens, see `export.app.tokenizer`.
         kind: how cosines become probabilities: "softmax" over an image's captions, or "sigmoid" of each alone.
-        logit_scale: what a cosine is multiplied by, already exponentiated.
+        logit_scale: what a cosine is multiplied by, already exponentiated; with the bias None of a model without text tower.
         logit_bias: what is added then; 0.0 for a softmax.
         classes: of a classifier, its labels, see `export.app.classes`; empty where there is none.
     """
@@ -39,8 +39,8 @@ class AppKit:
     preprocess: dict[str, Any]
     tokenizer: dict[str, Any]
     kind: str
-    logit_scale: float
-    logit_bias: float
+    logit_scale: float | None
+    logit_bias: float | None
     classes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -61,6 +61,33 @@ class AppKit:
         return kit
 
     @classmethod
+    def write_alone(cls, preprocess: dict[str, Any], labels: tuple[str, ...], count: int, work: Path) -> "AppKit":
+        """The kit of an image model alone.
+
+        Args:
+            preprocess: the block of that name.
+            labels: what its classifier tells apart, which are written to work/app; empty where that is not known.
+            count: how many they are; 0 of a model without classifier.
+        """
+        folder = work / FOLDER
+        folder.mkdir()
+        classes: dict[str, Any] = {}
+        if labels:
+            classes = Classes(labels, ()).write(folder, "softmax")
+        elif count:
+            classes = {"count": count, "probabilities": "in the model's own order; its folder names no labels"}
+        kit = cls(
+            preprocess=preprocess,
+            tokenizer={},
+            kind="softmax",
+            logit_scale=None,
+            logit_bias=None,
+            classes=classes,
+        )
+        atomic.write_json(work / RECORD, asdict(kit))
+        return kit
+
+    @classmethod
     def read(cls, work: Path) -> "AppKit":
         """The kit that `write` left in `work`."""
         return cls(**atomic.read_json(work / RECORD))
@@ -74,9 +101,9 @@ class AppKit:
         work: Path,
         *,
         pixels: Array,
-        tokens: Array,
-        image: Array,
-        text: Array,
+        tokens: Array | None = None,
+        image: Array | None = None,
+        text: Array | None = None,
         label_probabilities: Array | None = None,
         captions: Sequence[str],
         photos: Sequence[bytes],
@@ -87,11 +114,11 @@ class AppKit:
             "tokens": tokens,
             "image_embeddings": image,
             "text_embeddings": text,
-            "probabilities": probabilities(image, text, self.logit_scale, self.logit_bias, self.kind),
+            "label_probabilities": label_probabilities,
         }
-        if label_probabilities is not None:
-            tensors["label_probabilities"] = label_probabilities
-        write_golden(work / FOLDER, tensors, captions, photos)
+        if image is not None and text is not None and self.logit_scale is not None:
+            tensors["probabilities"] = probabilities(image, text, self.logit_scale, self.logit_bias or 0.0, self.kind)
+        write_golden(work / FOLDER, {name: t for name, t in tensors.items() if t is not None}, captions, photos)
 
 
 def lay_out(work: Path, folder: Path, form: Form) -> dict[str, str]:

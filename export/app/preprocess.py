@@ -11,7 +11,7 @@ from export.app.form import Form
 MODES = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 STEPS = {
     "crop": (
-        "resize so that the shorter side is {size} pixels; the longer one becomes int({size} * longer / shorter)",
+        "resize so that the shorter side is {shorter} pixels; the longer one becomes int({shorter} * longer / shorter)",
         "crop the middle {size} x {size} pixels: left = round((width - {size}) / 2), top likewise, halves to even",
     ),
     "squash": ("resize to {size} x {size} pixels, whatever the shape was",),
@@ -23,18 +23,22 @@ STEPS = {
 }
 
 
-def preprocess_block(image_size: int, resize_mode: str, interpolation: str) -> dict[str, Any]:
+def preprocess_block(
+    image_size: int, resize_mode: str, interpolation: str, resize_to: int | None = None
+) -> dict[str, Any]:
     """The block "preprocess" of an artifact.
 
     Args:
         image_size: pixels, of the square.
         resize_mode: "shortest", "squash" or "longest", in open_clip's words.
         interpolation: "bicubic" or "bilinear"; whatever is not bilinear is bicubic, as in open_clip.
+        resize_to: pixels of the shorter side before the square is cut out of it; None = those of the square.
     """
     mode = MODES[resize_mode]
     kernel = "bilinear" if interpolation == "bilinear" else "bicubic"
     return {
         "size": [image_size, image_size],
+        **({"shorter_side": resize_to or image_size} if mode == "crop" else {}),
         "resize_mode": mode,
         "open_clip_resize_mode": resize_mode,
         "interpolation": kernel,
@@ -46,7 +50,7 @@ def preprocess_block(image_size: int, resize_mode: str, interpolation: str) -> d
         "normalisation": "inside the graph: mean and standard deviation must not be applied again",
         "steps": [
             "decode to 8-bit RGB in sRGB, turned upright as its EXIF orientation says, white under transparent pixels",
-            *(step.format(size=image_size) for step in STEPS[mode]),
+            *(step.format(size=image_size, shorter=resize_to or image_size) for step in STEPS[mode]),
             f"the resize is {kernel} with antialiasing (a kernel as wide as the reduction), rounded to 8 bits, as "
             "Pillow does it",
             "divide by 255; channels first, in the order R, G, B",

@@ -64,9 +64,13 @@ def _eager(student_dir: Path, labels: int) -> dict[str, Any]:
     import torch
 
     from export.towers.classifier import Classifier
+    from export.towers.image_model import deployable_image_model, is_image_model, load_image_model
     from export.towers.tower import deployable_towers
     from students.student import load_student
 
+    if is_image_model(student_dir):
+        model = load_image_model(student_dir)
+        return {model.towers[0]: deployable_image_model(model)}
     student = load_student(student_dir)
     image, text = deployable_towers(student)
     width = int(image(torch.zeros(1, 3, student.image_size, student.image_size)).shape[1])

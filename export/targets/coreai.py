@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from distill.core.packages.environment import Environment
+from export.app.form import batches
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
@@ -172,8 +173,8 @@ def _calibrated(program: "ExportedProgram", samples: "Array") -> "ExportedProgra
     quantizer = Quantizer(program.module(check_guards=False), QuantizerConfig(global_config=plain))
     prepared = quantizer.prepare((example,))
     with torch.no_grad(), quantizer.calibration_mode():
-        for sample in samples:
-            prepared(torch.from_numpy(sample[None].copy()))
+        for rows in batches(samples, len(example)):
+            prepared(torch.from_numpy(rows.copy()))
     made = quantizer.finalize(backend=ExportBackend.CoreAI)
     result: ExportedProgram = torch.export.export(made, (example,))
     return result

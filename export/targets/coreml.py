@@ -97,8 +97,7 @@ class CoreMl(Target):
                 if calibration is not None:
                     from export.targets.parts.coreml_activations import quantize_activations
 
-                    picture = tower != "text" and self.options.get("image_input")
-                    model = quantize_activations(model, (calibration * 255).round() if picture else calibration)
+                    model = quantize_activations(model, calibration)
                 model = compress(model, self.precision.name, labels=tower == "classifier")
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {

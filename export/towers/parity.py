@@ -37,7 +37,7 @@ class Reference:
         pixels: [n, 3, S, S] float32, RGB in [0, 1].
         tokens: [m, L] int32.
         image: [n, D] float32, unit length, from `pixels`.
-        text: [m, D] float32, unit length, from `tokens`.
+        text: [m, D] float32, unit length, from `tokens`; no rows, of both, where a model has no text tower.
         probabilities: [n, k] float32, of a classifier's labels, from `pixels`; None where none is made.
         fits: [n] int64, the row of `tokens` that describes each image, -1 = none does; None = not known.
     """
@@ -54,9 +54,11 @@ class Reference:
         np.savez(path, **{name: value for name, value in vars(self).items() if value is not None})
 
     def golden(self) -> dict[str, Array]:
-        """The arrays by the names that golden samples have."""
-        named = {"pixels": self.pixels, "tokens": self.tokens, "image": self.image, "text": self.text}
-        return named if self.probabilities is None else {**named, "label_probabilities": self.probabilities}
+        """The arrays by the names that golden samples have; a model without text tower has pixels and what it says to them."""
+        said = {} if self.probabilities is None else {"label_probabilities": self.probabilities}
+        if not len(self.text):
+            return {"pixels": self.pixels, **(said or {"image": self.image})}
+        return {"pixels": self.pixels, "tokens": self.tokens, "image": self.image, "text": self.text, **said}
 
     def inputs(self, tower: Tower) -> Array:
         """What a tower is given."""
@@ -81,7 +83,8 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     Args:
         exported: [n, D], from the exported file.
         eager: [n, D], from the student, same inputs.
-        other: [m, D], the student's embeddings of the other tower, for top-1 agreement.
+        other: [m, D], the student's embeddings of the other tower, for top-1 agreement; [0, D] of a model without one: the
+            nearest among the other inputs then has to be the same.
         checked_by: how `exported` was computed.
     """
     exported, eager, other = (value.astype(np.float64) for value in (exported, eager, other))
@@ -91,7 +94,11 @@ def compare(exported: Array, eager: Array, other: Array, checked_by: str) -> Par
     cosine = np.sum(exported * eager, axis=1) / np.where(lengths > 0, lengths, np.inf)
     # 1 - d^2 / 2 is the cosine of unit vectors; it also notices a length that is not 1 (a lost L2 norm).
     cosine = np.minimum(cosine, 1 - np.square(exported - eager).sum(axis=1) / 2)
-    same = np.argmax(exported @ other.T, axis=1) == np.argmax(eager @ other.T, axis=1)
+    found, wanted = exported @ (other if len(other) else eager).T, eager @ (other if len(other) else eager).T
+    if not len(other):  # no input is its own neighbour
+        np.fill_diagonal(found, -np.inf)
+        np.fill_diagonal(wanted, -np.inf)
+    same = np.argmax(found, axis=1) == np.argmax(wanted, axis=1)
     report = ParityReport(
         checked_by=checked_by,
         cosine_min=float(cosine.min()),

@@ -7,7 +7,7 @@ out: anything that one target wants and another does not.
 
 import itertools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from distill.core.clip.folder import read_card
 from distill.core.errors import UsageError
 from export.app.form import Form, PixelType, batches
 from export.app.kit import AppKit
+from export.app.preprocess import preprocess_block
 from export.app.samples import Samples
 from export.artifact import Tower
 from export.towers.parity import Reference
@@ -31,13 +32,17 @@ CALIBRATION_FILE = "calibration.npz"  # name of an input -> [n, ...]
 BATCH = 16
 
 
-def check_inputs(pixels: Array, tokens: Array) -> None:
-    """Raise UsageError where the parity inputs are not real batch inputs of the documented kind."""
+def check_inputs(pixels: Array, tokens: Array | None) -> None:
+    """Raise UsageError where the parity inputs are not real batch inputs of the documented kind.
+
+    Args:
+        tokens: None of a model without text tower.
+    """
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.float32 or not len(pixels):
         raise UsageError(f"Parity pixels must be float32 [n, 3, S, S]; these are {pixels.dtype} {list(pixels.shape)}.")
     if not (pixels.min() >= 0 and pixels.max() <= 1):
         raise UsageError(f"Parity pixels must lie in [0, 1]; these lie in [{pixels.min():.3g}, {pixels.max():.3g}].")
-    if tokens.ndim != 2 or tokens.dtype != np.int32 or not len(tokens):
+    if tokens is not None and (tokens.ndim != 2 or tokens.dtype != np.int32 or not len(tokens)):
         raise UsageError(f"Parity tokens must be int32 [m, L]; these are {tokens.dtype} {list(tokens.shape)}.")
 
 
@@ -65,9 +70,23 @@ def write_programs(student_dir: Path, folder: Path, given: Samples, forms: Itera
 
     from export.app.golden import probabilities
     from export.towers.classifier import Classifier, check_classifier, label_embeddings
+    from export.towers.image_model import image_model_towers, is_image_model, load_image_model
     from export.towers.tower import check_towers, deployable_towers
     from students.student import load_student
 
+    if is_image_model(student_dir):
+        model = load_image_model(student_dir)
+        if given.classes is not None:
+            raise UsageError(f"{model.name} has no text tower, which labels are embedded with. Leave the labels away.")
+        if given.pixels.shape[2:] != (model.image_size, model.image_size):
+            raise UsageError(
+                f"The parity inputs do not fit {model.name}, which takes squares of {model.image_size} pixels."
+            )
+        alone, reference = image_model_towers(model, given)
+        block = preprocess_block(model.image_size, model.resize_mode, model.interpolation, model.resize_to)
+        AppKit.write_alone(block, model.labels, model.classes, folder)
+        reference.save(folder / REFERENCE_FILE)
+        return _write_all(alone, reference, forms, folder)
     student, pixels, tokens, classes = load_student(student_dir), given.pixels, given.tokens, given.classes
     _check_fit(student, pixels, tokens)
     image, text = deployable_towers(student)
@@ -82,12 +101,16 @@ def write_programs(student_dir: Path, folder: Path, given: Samples, forms: Itera
     modules: dict[Tower, torch.nn.Module] = {"image": image, "text": text}
     if classes is not None:
         labels = label_embeddings(student, classes)
-        said = (kit.logit_scale, kit.logit_bias, kit.kind)
+        said = (float(student.logit_scale.detach()), kit.logit_bias or 0.0, kit.kind)
         modules["classifier"] = Classifier(image, labels, *said).eval()
         reference = replace(reference, probabilities=probabilities(reference.image, labels.numpy(), *said))
         check_classifier(modules["classifier"], pixel_tensor[:4], reference.outputs("classifier")[:4])
     reference.save(folder / REFERENCE_FILE)
     del student
+    return _write_all(modules, reference, forms, folder)
+
+
+def _write_all(modules: "Mapping[Tower, Any]", reference: Reference, forms: Iterable[Form], folder: Path) -> Programs:
     made: Programs = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecating its own internals while it exports and saves

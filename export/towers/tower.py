@@ -60,7 +60,11 @@ class ImageTower(nn.Module):
             x = x.permute(0, 3, 1, 2)
         x = x * self.scale + self.shift if self.normalises else x
         features = self.visual(x)
-        return unit_length(features[0] if isinstance(features, tuple) else features)  # CoCa's: (pooled, tokens)
+        return self.finish(features[0] if isinstance(features, tuple) else features)  # CoCa's: (pooled, tokens)
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Features [b, D] -> [b, D], unit length."""
+        return unit_length(features)
 
 
 def deployable_towers(student: "Student") -> tuple[ImageTower, nn.Module]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from distill.core.clip.folder import is_clip_folder, read_card
 from distill.core.errors import OutputExistsError, UsageError
 from distill.run_folder import RunFolder
+from distill.stages.exporting.timm_model import PREFIX, is_timm, take_in_timm
+from export.towers.image_model import is_image_model
 from students.spec import StudentSpec
 
 if TYPE_CHECKING:
@@ -31,14 +33,19 @@ def model_name(model: str) -> str:
 def run_of(model: str) -> RunFolder | None:
     """The run whose student is meant by its folder, or by the student/ inside it; None for every other model."""
     path = Path(model)
-    if is_clip_folder(path) and path.name == RunFolder(path.parent).student.name:
+
+    def holds(folder: Path) -> bool:
+        return is_clip_folder(folder) or is_image_model(folder)
+
+    if holds(path) and path.name == RunFolder(path.parent).student.name:
         return RunFolder(path.parent)
-    return RunFolder(path) if is_clip_folder(RunFolder(path).student) else None
+    return RunFolder(path) if holds(RunFolder(path).student) else None
 
 
 def default_out(model: str) -> Path:
     """exports/<name>, the name made of what tells a model: folder, architecture and weights, or registered name."""
     name, at, checkpoint = model.partition("@")
+    name = name.removeprefix(PREFIX)
     told = Path(name).name if Path(name).exists() else name.partition(":")[2] or name
     told += f"-{Path(checkpoint).stem}" if at else ""
     return Path("exports") / (re.sub(r"[^\w.+-]+", "-", told).strip("-.") or "model")
@@ -48,7 +55,7 @@ def take_in(model: str, run: RunFolder, *, overwrite: bool) -> None:
     """Write a model from elsewhere as the student of `run`; nothing is done where it lies there already.
 
     Args:
-        model: as of `teachers.load`.
+        model: as of `teachers.load`, or of `take_in_timm`.
         overwrite: put it in the place of another model that lies there.
 
     Raises:
@@ -56,6 +63,9 @@ def take_in(model: str, run: RunFolder, *, overwrite: bool) -> None:
         OutputExistsError: another model lies there.
         DistillError: its weights or tokenizer are missing or do not fit.
     """
+    if is_timm(model):
+        take_in_timm(model, run, overwrite=overwrite)
+        return
     import torch
 
     from students.student import Student

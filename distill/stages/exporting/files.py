@@ -41,6 +41,8 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     first, changed = artifacts[0], changed_files(folder, artifacts)
     if changed:
         raise UsageError(f"{str(folder)!r} is not judged: {changed[0]} is missing or not the file that was checked.")
+    if not set(PAIR) <= set(first.towers):
+        raise UsageError(f"{str(folder)!r} is not judged: it has no text tower, which retrieval and zero-shot need.")
     target = get_target(first.target, first.precision)
     target.require_packages()
     block, tokenize = first.preprocess, tokenizer_of(folder, first.tokenizer)

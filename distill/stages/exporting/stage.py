@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.console import Console
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.exporting.auto import choose
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from distill.core.arrays import Array
     from export.app.classes import Classes
     from export.settings import ExportSettings
+    from export.target import Target
+    from export.towers.image_model import ImageModel
     from students.student import Student
 
 
@@ -21,7 +24,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
     from distill.core.clip.folder import read_card
     from export.run import export_student
     from export.target import chosen_targets
-    from students.student import load_student
+    from export.towers.image_model import ImageModel
 
     settings = recipe.export
     targets = chosen_targets(settings.targets, settings.precisions)
@@ -32,8 +35,10 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         return
     classes = classes_of(settings)
     with console.stage("export and check parity"):
-        student, card = load_student(run.student), read_card(run.student)
-        if classes is not None:
+        student, card = _loaded(run.student), read_card(run.student)
+        if isinstance(student, ImageModel):
+            _refuse_text(student, classes, targets)
+        elif classes is not None:
             classes.check_fit(student.tokenizer, student.context_length)
         samples = parity_samples(recipe, settings.parity_samples, console)
         calibration, learned_from = None, None
@@ -61,9 +66,9 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
                 provenance=provenance,
                 resume=resume,
                 classes=classes,
-                captions=samples.captions,
+                captions=() if tokens is None else samples.captions,
                 photos=[photo for _, photo in samples.images],
-                fits=samples.fits,
+                fits=() if tokens is None else samples.fits,
                 progress=lambda done, total, note: console.say(note),
             )
 
@@ -82,9 +87,34 @@ def classes_of(settings: "ExportSettings") -> "Classes | None":
     return None if settings.classes is None else Classes.read(Path(settings.classes).expanduser(), settings.templates)
 
 
-def _inputs(student: "Student", samples: ImagesAndCaptions) -> "tuple[Array, Array]":
-    """Pixels [n, 3, S, S] float32 and tokens [m, L] int32, as the student wants both."""
+def _loaded(folder: Path) -> "Student | ImageModel":
+    from export.towers.image_model import is_image_model, load_image_model
+    from students.student import load_student
+
+    return load_image_model(folder) if is_image_model(folder) else load_student(folder)
+
+
+def _refuse_text(model: "ImageModel", classes: "Classes | None", targets: "list[Target]") -> None:
+    """Raise UsageError for what needs a text tower."""
+    if classes is not None:
+        raise UsageError(
+            f"{model.name} has no text tower, which labels are embedded with (export.classes). Leave --classes away, or export an "
+            "image-text model."
+        )
+    if any(target.auto for target in targets):
+        raise UsageError(
+            f'The precision "auto" judges files by retrieval and zero-shot, and {model.name} has no text tower. Name a precision.'
+        )
+
+
+def _inputs(student: "Student | ImageModel", samples: ImagesAndCaptions) -> "tuple[Array, Array | None]":
+    """Pixels [n, 3, S, S] float32 and tokens [m, L] int32, as the model wants both; no tokens without a text tower."""
     from distill.evaluation.evalset import pixels
+    from export.towers.image_model import ImageModel
+
+    if isinstance(student, ImageModel):
+        shape = (student.image_size, student.resize_mode, student.interpolation, student.resize_to)
+        return pixels(samples.images, *shape), None
 
     how = (student.image_size, student.spec.resize_mode, student.spec.interpolation)
     return pixels(samples.images, *how), student.tokenize(samples.captions).numpy().astype("int32")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.app.form import batches
 from export.mil.coremltools import import_coremltools
 from export.mil.program import MilProgram
 
@@ -64,6 +65,6 @@ def ranges(program: MilProgram, samples: "Array") -> dict[str, dict[str, float]]
             seen = found.setdefault(name, {"rmin": low, "rmax": high})
             seen["rmin"], seen["rmax"] = min(seen["rmin"], low), max(seen["rmax"], high)
 
-    for sample in samples:
-        program.run(np.ascontiguousarray(sample[None]), see=see)
+    for rows in batches(samples, int(program.input.shape[0])):
+        program.run(np.ascontiguousarray(rows), see=see)
     return found
