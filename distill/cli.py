@@ -298,7 +298,7 @@ def export(
 
 @app.command()
 def profile(
-    folder: Annotated[Path, typer.Argument(help="A run folder, or one export folder inside it.")],
+    folder: Annotated[Path, typer.Argument(help="A run folder, or one export folder inside it; for a phone's name, any model.")],
     device: DeviceFlag = None,
     runner: Annotated[
         list[Path] | None,
@@ -308,13 +308,13 @@ def profile(
     lan: LanFlag = False, port: PortFlag = None,
     sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
-    """Latency of the exported files, on this host and on attached phones."""
+    """Latency of the exported files here and on attached phones; predicted for a phone by name (--device iphone-15)."""
     from distill.verbs.profile import profile as verb
 
     result = verb(
         folder, device=device or (), runner=runner or (), resume=resume, lan=lan, port=port, settings=sets or ()
     )
-    _print(result, as_json, lambda done: print_rows(done.profiles))
+    _print(result, as_json, lambda done: print_rows(done.shown))
 
 
 @app.command()

@@ -112,7 +112,9 @@ LatencySource = Literal[
     "measured",
     "measured (host times)",
     "measured (browser)",
+    "measured (published)",
     "transferred",
+    "measured anchors",
     "predicted",
     "uncalibrated",
     "not measured",
@@ -126,9 +128,11 @@ class LatencyProfile:
     Attributes:
         precision: of the timed file; "fp32" for the eager student.
         source: "measured" | "measured (host times)" (through adb, on this computer) |
-            "measured (browser)" | "transferred" | "predicted" |
-            "uncalibrated" | "not measured".
+            "measured (browser)" | "measured (published)" (by others, of the same architecture) | "transferred" | "measured anchors"
+            (predicted for a device calibrated here) | "predicted" | "uncalibrated" | "not measured".
         p50_ms, p90_ms, p99_ms: milliseconds per call.
+        predicted_ms, low_ms, high_ms: of a latency that was not measured here, and the ends of its 90 % interval; never beside
+            the measured ones.
         threads: intra-op threads of the runtime.
         batch: inputs at a call.
         runs, warmup_runs, rounds: how it was measured; rounds of the compared runtimes alternate.
@@ -145,18 +149,13 @@ class LatencyProfile:
     runtime: str
     tower: str
     precision: str
-    source: Literal[
-        "measured",
-        "measured (host times)",
-        "measured (browser)",
-        "transferred",
-        "predicted",
-        "uncalibrated",
-        "not measured",
-    ]
+    source: LatencySource
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    predicted_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
     threads: int | None = None
     batch: int = 1
     runs: int = 0

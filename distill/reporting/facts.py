@@ -25,7 +25,8 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
-    exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones, arms (see `reporting.arms`), judged_on,
+    exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
+    predicted (a row per phone and tower), arms (see `reporting.arms`), judged_on,
     curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
@@ -60,6 +61,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "fragile": _fragile(run),
         "profiles": profile["exported"],
         "phones": _phones(profile["exported"]),
+        "predicted": profile.get("phones", []),
         "judged_on": evals[0].get("data"),
         "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
         "stops": _stops(run),

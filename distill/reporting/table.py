@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from distill.reporting import phones
 from distill.reporting.terminal import print_table
 
 COLUMNS = ("model", "zero-shot top-1", "text-to-image R@1", "image-to-text R@1", "size MB (fp32)",
@@ -121,6 +122,8 @@ def show(facts: dict[str, Any]) -> None:
     """Print the table, a line per phone, and where the reports lie."""
     title = facts["mark"] or f"{facts['out']}: all in percent, batch 1, {facts['host']}"
     print_table(COLUMNS, rows(facts), title=title, figures=True)
+    if predicted := phones.rows(facts["predicted"]):
+        print_table(phones.COLUMNS, predicted, title=phones.TITLE)
     for phone in facts["phones"]:
         print(f"{phone['phone']}: {phone['result']}")
     print(f"Report: {facts['out']}/report.md and report.html")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
-from distill.reporting import arms, plots, table
+from distill.reporting import arms, phones, plots, table
 from distill.reporting.searches import searches
 from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
@@ -25,6 +25,11 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
     shown |= {"arm_columns": arms.COLUMNS, "arm_rows": arms.rows(facts), "arm_note": arms.note(facts)}
     shown |= {"summary": summary(facts), "searches": searches(run, facts)}
+    shown |= {
+        "phone_columns": phones.COLUMNS,
+        "phone_rows": phones.rows(facts["predicted"]),
+        "phone_notes": phones.notes(facts["predicted"]),
+    }
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {

@@ -1,4 +1,4 @@
-"""Latency of a run's exported files on each device, and of its models side by side on this host."""
+"""Latency of a run's exported files on each device, of its models side by side on this host, and predicted for current phones."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,16 +9,18 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import Judged
+from distill.stages.phones import predicted
 
 
 def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
-    """Write profile.json: the exported files on each device, and eager models side by side on this host.
+    """Write profile.json: the exported files on each device, eager models side by side on this host, phones by prediction.
 
     It is made anew when the files or the settings are others than it was made of, as after a resume with more targets.
     """
     from distill.evaluation.eager_latency import eager_latency
     from export.artifact import read_artifacts
     from export.device import list_devices
+    from export.latency.devices import REPORTED
     from export.latency.measure import profile
 
     settings, target = recipe.profile, run.profile
@@ -48,6 +50,7 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
             "host": host,
             "exported": [asdict(item) for item in exported],
             "eager": eager,
+            "phones": [asdict(item) for item in predicted(str(run.path), REPORTED)],
         }
         if recipe.rehearse:
             result["rehearsal"] = MARK

@@ -100,8 +100,14 @@ def _targets() -> list[dict[str, Any]]:
 
 def _devices() -> list[dict[str, Any]]:
     from export.device import DEVICES
+    from export.latency.devices import CHIPS
+    from export.latency.rows import calibration
 
-    return [{"name": name, "what": _first_line(device)} for name, device in DEVICES.items()]
+    found = [{"name": name, "what": _first_line(device), "latency": "measured"} for name, device in DEVICES.items()]
+    for chip in CHIPS.values():
+        what = ", ".join([f"{chip.unit} of the {chip.name}", *chip.phones])
+        found.append({"name": (chip.phones or (chip.name,))[0], "what": what, "latency": calibration(chip)})
+    return found
 
 
 def _sources() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`distill profile`: latency of exported files on this host and on attached phones."""
+"""`distill profile`: latency of exported files here and on attached phones, and of any model on phones that are not here."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +24,15 @@ def profile(
     settings: Settings = (),
     console: Console | None = None,
 ) -> ProfileResult:
-    """Measure every exported file of a run folder (or one export folder); each profile has its source.
+    """Measure every exported file of a run folder (or one export folder), or predict both towers of any model for phones by name.
 
     Args:
-        folder: a run folder, or one run/export/<target>-<precision> folder, or a copy of one or of all of them.
+        folder: a run folder, or one run/export/<target>-<precision> folder, or a copy of one or of all of them. For phones that
+            are not attached, also what `export` takes (an open_clip folder, "open_clip:MODEL/TAG", a registered teacher or
+            student), or an architecture ("fastvit_mci2", "12x512@77").
         recipe: its profile table is read.
-        device: one or several; none = every kind, the absent ones with the reason.
+        device: one or several; none = every kind, the absent ones with the reason. A phone's or chip's name ("iphone-15",
+            "galaxy-s24") of `distill list devices` gives predictions from published figures, each with interval and source.
         runner: paths of vendors' programs that time files on phones; the names of `distill doctor`.
         resume: do not time again what a phone has timed before, of the same files by the same protocol.
         lan: with the device "web", other devices of this network may open the page; else this computer alone.
@@ -37,12 +40,17 @@ def profile(
         settings: as of `distill.run`.
 
     Raises:
-        UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student.
+        UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student; no such device.
     """
+    from distill.stages.phones import predicted, split_devices
     from export.artifact import read_artifacts, student_of
     from export.latency.measure import profile as measure
 
     job, console = recipe_of(recipe, settings, device=device, runner=runner, lan=lan, port=port), console or Console()
+    here, phones = split_devices(job.profile)
+    rows = [asdict(row) for row in predicted(str(folder), phones)] if phones else []
+    if phones and not here:
+        return ProfileResult(rows)
     folders, student = _found(Path(folder).expanduser())
     there = all(student_of(read_artifacts(place), student) for place in folders)
     if not there:
@@ -53,11 +61,11 @@ def profile(
         found = measure(
             folders,
             student if there else None,
-            job.profile,
+            job.profile.model_copy(update={"devices": tuple(here)}),
             resume=resume,
             progress=lambda done, total, note: console.say(note),
         )
-    return ProfileResult([asdict(item) for item in found])
+    return ProfileResult([asdict(item) for item in found] + rows)
 
 
 def _found(path: Path) -> tuple[list[Path], Path]:

@@ -152,6 +152,12 @@ class ProfileResult:
 
     profiles: list[Row]
 
+    @property
+    def shown(self) -> list[Row]:
+        """The rows without what none of them has."""
+        said = {key for row in self.profiles for key, value in row.items() if value}
+        return [{key: value for key, value in row.items() if key in said} for row in self.profiles]
+
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"profiles": self.profiles}

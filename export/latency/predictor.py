@@ -28,7 +28,7 @@ NORMAL_90 = 1.645  # half of a 90 % interval in standard deviations
 WIDER = 2.0  # a scaled profile's interval, in logarithms, over a fitted one's
 ENOUGH = 3  # rows of its own that make a chip's profile a fitted one
 
-Source = Literal["measured", "transferred", "predicted", "uncalibrated"]
+Source = Literal["measured", "transferred", "measured anchors", "predicted", "uncalibrated"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.core.errors import UsageError
-from export.latency.devices import find_chip
+from export.latency.devices import CHIPS, Chip, find_chip
 from export.latency.graph.names import squash
 
 PUBLISHED = Path(__file__).parent / "data" / "published.csv"
@@ -180,3 +180,20 @@ def fitting_rows(rows: Iterable[Row]) -> list[Row]:
         and row.group.precision in ("fp32", "fp16", "w8a16", "w8a8") and "ablation" not in row.source
         and "mixed" not in row.precision and "sparse" not in row.precision
     ]  # fmt: skip
+
+
+@functools.cache
+def _learned_from() -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in fitting_rows(published_rows()):
+        if row.unit == CHIPS[row.chip].unit:
+            counts[row.chip] = counts.get(row.chip, 0) + 1
+    return counts
+
+
+def calibration(chip: Chip) -> str:
+    """How far a chip's latency profile is calibrated, in words."""
+    count = _learned_from().get(chip.name, 0)
+    if count >= 3:
+        return f"predicted from {count} published latencies" + (f" ({chip.note})" if chip.note else "")
+    return f"uncalibrated: {chip.note}" if chip.note else f"uncalibrated: {count} published latencies"

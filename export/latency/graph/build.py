@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.clip.model import build_clip
-from distill.core.errors import UsageError
+from distill.core.errors import DistillError, UsageError
 from export.latency.graph.modules import MixedTextTower, TextTower
-from export.latency.graph.names import ModelKey, clip_config
+from export.latency.graph.names import DEFAULT_PIXELS, DEFAULT_TOKENS, ModelKey, clip_config
 from export.latency.graph.trace import Op, compact, trace
 
 META = torch.device("meta")
@@ -49,14 +49,9 @@ def operations(key: ModelKey) -> dict[Op, int]:
             tower="text", size=int(clip_config(key.library, key.name)["text_cfg"].get("context_length", 77))
         )
         return dict(Counter(operations(key._replace(tower="image"))) + Counter(operations(text)))
-    try:
-        with _quiet():
-            model, inputs = _built(key)
-            return compact(trace(model.eval(), inputs))
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a library raises about a size or a part that it lacks
-        raise UsageError(f"{key} cannot be built to count its operations: {_one_line(error)}") from error
+    with _tracing(str(key)):
+        model, inputs = _built(key)
+        return compact(trace(model.eval(), inputs))
 
 
 def _built(key: ModelKey) -> tuple[nn.Module, Tensor]:
@@ -67,7 +62,7 @@ def _built(key: ModelKey) -> tuple[nn.Module, Tensor]:
     if key.library == "tv":
         return _torchvision(key.name), pixels
     if key.library in ("clip", "student"):
-        return (_clip_image(key), pixels) if key.tower == "image" else (_clip_text(key), tokens)
+        return (clip_image if key.tower == "image" else clip_text)(clip_config(key.library, key.name), key.size)
     with META:
         if key.library == "mct":
             return MixedTextTower(context=key.size), tokens
@@ -117,37 +112,52 @@ def _torchvision(name: str) -> nn.Module:
         return models.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
 
 
-def _clip_image(key: ModelKey) -> nn.Module:
-    config: dict[str, Any] = clip_config(key.library, key.name)
-    vision = {**config["vision_cfg"], "image_size": key.size}
+def clip_image(config: dict[str, Any], size: int | None = None) -> tuple[nn.Module, Tensor]:
+    """The image tower of an open_clip configuration, and an input; both on the meta device."""
+    given = config["vision_cfg"]
+    pixels = size or given.get("image_size") or DEFAULT_PIXELS
+    pixels = max(pixels) if isinstance(pixels, (list, tuple)) else int(pixels)
+    vision = {**given, "image_size": pixels}
     small = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}  # not asked for
     plain = {name: value for name, value in config.items() if name in ("embed_dim", "quick_gelu")}
-    clip = build_clip({**plain, "vision_cfg": vision, "text_cfg": small}, seed=0, device="meta").eval()
+    whole = {**plain, "vision_cfg": vision, "text_cfg": small}
+    clip = build_clip(whole, seed=0, device="meta").eval()
     if "timm_model_name" in vision:
-        return _folded(clip, lambda: build_clip({**plain, "vision_cfg": vision, "text_cfg": small}, seed=0)).visual  # type: ignore[return-value]
-    return clip.visual  # type: ignore[return-value]
+        clip = _folded(clip, lambda: build_clip(whole, seed=0))
+    return clip.get_submodule("visual"), torch.empty(1, 3, pixels, pixels, device=META)
 
 
-def _clip_text(key: ModelKey) -> nn.Module:
-    config: dict[str, Any] = clip_config(key.library, key.name)
+def clip_text(config: dict[str, Any], length: int | None = None) -> tuple[nn.Module, Tensor]:
+    """The text tower of an open_clip configuration, and an input; both on the meta device.
+
+    Raises UsageError where the configuration names a tower of the Hugging Face Hub, whose sizes it does not hold.
+    """
     text = config["text_cfg"]
     if "hf_model_name" in text:
         raise UsageError(
-            f"The text tower of {key.name} is {text['hf_model_name']}, which only the Hugging Face Hub describes. "
-            "Give its sizes instead, such as '12x768'."
+            f"The text tower is {text['hf_model_name']}, which only the Hugging Face Hub describes. Give its sizes instead, such "
+            "as '12x768'."
         )
-    width = int(text.get("width", 512))
+    width, tokens = int(text.get("width", 512)), length or int(text.get("context_length", DEFAULT_TOKENS))
     with META:
-        return TextTower(
+        tower = TextTower(
             int(text.get("layers", 12)),
             width,
             int(text.get("heads", width // 64)),
-            key.size,
+            tokens,
             int(text.get("vocab_size", 49408)),
             int(config["embed_dim"]),
             mlp=float(text.get("mlp_ratio", 4.0)),
             causal=not text.get("no_causal_mask", False),
         )
+    return tower, torch.zeros(1, tokens, dtype=torch.long, device=META)
+
+
+def clip_operations(config: dict[str, Any], tower: str) -> dict[Op, int]:
+    """`operations` of the "image" or the "text" tower of an open_clip configuration. Raises UsageError as that does."""
+    with _tracing(f"The {tower} tower"):
+        model, inputs = (clip_image if tower == "image" else clip_text)(config)
+        return compact(trace(model.eval(), inputs))
 
 
 def _transformers(name: str, size: int) -> nn.Module:
@@ -161,8 +171,8 @@ def _transformers(name: str, size: int) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """timm decides at building whether attention is one opaque call; written out, its parts can be counted."""
+def _tracing(what: str) -> Iterator[None]:
+    """Attention written out, since timm decides at building whether it is one opaque call; a library's errors in a user's words."""
     import warnings
 
     from distill.core.torch_compat import ensure_torchvision
@@ -176,9 +186,10 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except DistillError:
+        raise
+    except Exception as error:  # whatever a library raises about a size or a part that it lacks
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UsageError(f"{what} cannot be built to count its operations: {said}") from error
     finally:
         layers.set_fused_attn(before)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
