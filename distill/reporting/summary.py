@@ -17,6 +17,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
     if plain is not None:
         sentences.append(_gained(facts))
     sentences.append(_files(facts["exports"]))
+    sentences.append(_phone(facts.get("predicted", [])))
     sentences += _terms(facts["licence"])
     return [sentence for sentence in sentences if sentence]
 
@@ -80,6 +81,19 @@ def _files(exports: list[dict[str, Any]]) -> str:
     smallest = min(folders, key=lambda name: folders[name])
     both = f"{folders[smallest]:.1f} MB for both towers"
     return f"{len(folders)} exports passed parity; the smallest is {smallest}, {both}."
+
+
+def _phone(predicted: list[dict[str, Any]]) -> str:
+    """What it costs on the first phone of the table, where both towers have a figure."""
+    towers = {item["tower"]: item for item in predicted if item["device"] == predicted[0]["device"]}
+    if any(towers.get(tower, {}).get("predicted_ms") is None for tower in ("image", "text")):
+        return ""
+    shown = [
+        f"{towers[tower]['predicted_ms']:.3g} ms for {what} ({towers[tower]['low_ms']:.2g} to {towers[tower]['high_ms']:.2g})"
+        for tower, what in (("image", "a picture"), ("text", "a sentence"))
+    ]
+    source = towers["image"]["source"]
+    return f"Not measured but {source} for the {predicted[0]['device']}: {_listed(shown)}; the other phones are below."
 
 
 def _terms(licence: str) -> list[str]:
