@@ -195,6 +195,20 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
     result = distill.compare([out, out])
     assert len(result.table) == 6
     assert result.warnings == []
+    other = tmp_path / "other"
+    shutil.copytree(out, other)
+    resolved = atomic.read_json(other / "resolved.json")
+    resolved["versions"]["torch"] = "2.12.0"
+    resolved["recipe"]["profile"]["threads"] = 4
+    atomic.write_json(other / "resolved.json", resolved)
+    unlike = distill.compare([out, other])
+    (warning,) = unlike.warnings
+    assert "torch's version: " in warning
+    assert f"2.12.0 ({other})" in warning
+    assert "profile.threads: 1 (" in warning
+    assert "host" not in warning.partition("alike. ")[2]
+    assert {row["image_p50_ms"] for row in unlike.table} == {None}
+    assert {row["image_p50_ms"] for row in result.table} != {None}
     again = distill.eval(out, data="rendered:train=192,eval=40")
     assert again.retrieval["t2i_r1"] == facts["table"][1]["t2i_r1"]
     assert distill.report(out).table == facts["table"]
