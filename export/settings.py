@@ -123,6 +123,9 @@ class ProfileSettings(Strict):
     runners: tuple[str, ...] = Field(
         (), description="paths of vendors' programs that time files on phones; what distill doctor names them"
     )
+    apple_team: str = Field(
+        "", description="your Apple developer team, which signs coremltools' model runner for an iPhone"
+    )
     seconds: float = Field(
         600, gt=0, description="that one call of such a program may take, or that a browser is waited for"
     )
