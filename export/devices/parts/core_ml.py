@@ -70,8 +70,8 @@ def _in_words(info: DeviceInfo) -> Iterator[None]:
     except Exception as error:  # of coremltools, Xcode and the phone: of many classes, which have no other base
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
         raise DistillError(
-            f"Timing on {info.model or info.name} failed: {words}. Keep the phone unlocked, open Xcode's Devices window once, and see "
-            "that the team in profile.apple_team may sign for it."
+            f"Timing on {info.model or info.name} failed: {words}. Keep the phone unlocked, open Xcode's Devices window once, and "
+            "see that the team in profile.apple_team may sign for it."
         ) from error
 
 
