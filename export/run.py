@@ -26,6 +26,7 @@ from export.app.samples import Samples
 from export.artifact import (
     STUDENT_KEY,
     ExportArtifact,
+    Tower,
     read_if_whole,
     student_digest,
     write_artifacts,
@@ -37,7 +38,7 @@ from export.target import Target, chosen_targets
 from export.towers.parity import Reference, allowed_difference, required_cosine
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE, Programs, check_inputs, write_programs
 
-FORMAT = 8  # raise when the same student would give other files for a reason that no version number shows
+FORMAT = 9  # raise when the same student would give other files for a reason that no version number shows
 NO_TOKENS = np.zeros((0, 0), np.int32)
 SLOWEST = "executorch-xnnpack"  # started first, so that the other targets fill the second place beside it
 
@@ -57,6 +58,7 @@ def export_student(
     captions: Sequence[str] = (),
     photos: Sequence[bytes] = (),
     fits: Sequence[int] = (),
+    kept: dict[Tower, list[str]] | None = None,
     progress: Progress = silent,
 ) -> list[ExportArtifact]:
     """Export the towers of a student to each target and check every file against the student.
@@ -76,6 +78,7 @@ def export_student(
         classes: the labels of a zero-shot classifier; None = none is made.
         captions, photos: what `tokens` and `pixels` were made from, for the golden samples; empty = not known.
         fits: the row of `tokens` that describes each image, -1 = none does; empty = not known, and no retrieval is compared.
+        kept: tower -> names of weights, as in its program, that stay floats in quantized files of targets that can mix.
         resume: keep folders that answer the same request and whose files still have their hashes.
         progress: called at each step with how many of the targets are done.
 
@@ -90,6 +93,8 @@ def export_student(
             <target>-<precision>.failed-parity).
     """
     targets = [target.configured(settings) for target in chosen_targets(settings.targets, settings.precisions)]
+    if kept:
+        targets = [target.keeping(kept) for target in targets]
     for target in targets:
         target.require_packages()
     check_inputs(pixels, tokens)

@@ -84,6 +84,7 @@ class Target(ABC):
         name: public name, "coreml".
         precisions: those that it can make, the usual one first; a registered target has that one, `at` gives the others.
         int8: which of them a caller means who says "int8"; None where none comes near.
+        mixes: which of them can leave chosen layers in floats (the option "kept": tower -> names of weights).
         precision: of this one's files.
         options: what a caller chose, as plain values; see `configured`.
         auto: whether the precision is to be found by measuring; `precision` is then the usual one.
@@ -100,6 +101,7 @@ class Target(ABC):
     name: ClassVar[str]
     precisions: ClassVar[tuple[PrecisionName, ...]]
     int8: ClassVar[PrecisionName | None] = None
+    mixes: ClassVar[tuple[PrecisionName, ...]] = ()
     suffix: ClassVar[str]
     requires: ClassVar[dict[str, str]]
     runtime: ClassVar[str]
@@ -161,6 +163,13 @@ class Target(ABC):
         """How its files take their inputs."""
         batch = int(self.options.get("batch", 1))
         return Form(batch, "uint8", self.eight_bit) if self.options.get("input") == "uint8" else Form(batch)
+
+    def keeping(self, kept: "dict[Tower, list[str]]") -> Self:
+        """The same format with chosen layers in floats (tower -> names of weights). Raises UsageError where it cannot."""
+        if self.precision.name not in self.mixes:
+            able = ", ".join(self.mixes) or "none of its precisions"
+            raise UsageError(f"{self.folder} cannot keep single layers in floats; {self.name!r} can in {able}.")
+        return self.with_options({**self.options, "kept": kept})
 
     def with_options(self, options: dict[str, Any]) -> Self:
         """The same format with these options."""

@@ -1,4 +1,4 @@
-"""Exact folding of a trained model into the one that runs: branches into one kernel, BatchNorms into their neighbours.
+"""Exact folding of a trained model into the one that runs: branches into one kernel, norms and layer scales into neighbours.
 
 `reparameterize` returns a copy; the model in training is never touched, and the copy refuses to be trained. timm's function of the
 same name merges the branches and leaves the BatchNorms that stand alone; here each goes into the convolution or linear layer
@@ -112,6 +112,8 @@ def fold_norms(module: nn.Module) -> Folding:
                     folding.left[prefix + node.target] = why
                 else:
                     folding.folded.append(prefix + node.target)
+            elif node.op == "call_module" and type(root.get_submodule(node.target)).__name__ == "LayerScale2d":
+                graph_of.fold_scale(node)
     for name, part in module.named_modules():
         if isinstance(part, _BatchNorm) and name not in folding.left:
             folding.left[name] = "how its module uses it cannot be traced"
@@ -168,7 +170,17 @@ class _Graph:
         behind = self._into_readers(node, norm)
         return behind and f"{before}, and {behind}"
 
-    def _into_source(self, node: fx.Node, norm: Any) -> str:
+    def fold_scale(self, node: fx.Node) -> None:
+        """Fold timm's layer scale that `node` calls into the convolution before it, where it alone reads that."""
+        scale: Any = self.root.get_submodule(str(node.target))
+        gain = scale.gamma.detach().reshape(-1)
+        if self._own(str(node.target)):
+            self._into_source(node, scale, (gain, torch.zeros_like(gain)), of=(nn.Conv2d,))
+
+    def _into_source(
+        self, node: fx.Node, norm: Any, values: tuple[Tensor, Tensor] | None = None, of: tuple[type, ...] = WEIGHTED
+    ) -> str:
+        """Fold `norm`, or the scale and shift `values` that it stands for, into the layer before it; else return why not."""
         source = node.args[0]
         while isinstance(source, fx.Node) and self._is_idle(source) and len(_users(source)) == 1:
             source = source.args[0]
@@ -177,7 +189,9 @@ class _Graph:
         if len(_users(source)) > 1:
             return "others read what it normalises too"
         layer: Any = self.root.get_submodule(str(source.target))
-        self._replace(str(source.target), _ahead(layer, *_scale_and_shift(norm)))
+        if type(layer) not in of:
+            return "another kind of layer stands before it"
+        self._replace(str(source.target), _ahead(layer, *(values or _scale_and_shift(norm))))
         self._replace(str(node.target), after_norm(norm))
         return ""
 

@@ -136,7 +136,7 @@ class ExportResult:
                 "top-1 agreement": row["parity"]["top1_agreement"],
                 "R@1 against eager": None
                 if row["parity"].get("retrieval_drop") is None
-                else round(-row["parity"]["retrieval_drop"], 2),
+                else round(0.0 - row["parity"]["retrieval_drop"], 2),
             }
             for row in self.artifacts
         ]

@@ -17,6 +17,7 @@ from typing_extensions import override
 from export.artifact import Operations, Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
+from export.targets.parts.kept import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class CoreMl(Target):
 
     name = "coreml"
     precisions = ("fp16", "fp32", "w8", "p8", "p6", "p4", "w8a8")
+    mixes = ("w8", "p8", "p6", "p4", "w8a8")
     int8 = "w8"
     suffix = ".mlpackage"
     eight_bit = "picture"  # its arrays hold no bytes, and Vision hands over pictures
@@ -92,13 +94,16 @@ class CoreMl(Target):
                 skip_model_load=True,
             )
             if self.precision.closeness == "quantized":
-                from export.targets.parts.coreml_weights import compress
+                from export.targets.parts.coreml_weights import compress, readers
 
+                kept = Kept.of(program, self.options, tower)
+                spared = readers(model, kept)
+                kept.check("Core ML's converter")
                 if calibration is not None:
                     from export.targets.parts.coreml_activations import quantize_activations
 
-                    model = quantize_activations(model, calibration)
-                model = compress(model, self.precision.name, labels=tower == "classifier")
+                    model = quantize_activations(model, calibration, spared)
+                model = compress(model, self.precision.name, labels=tower == "classifier", spared=spared)
             spec = model.get_spec()
             spec.description.input[0].shortDescription = {
                 "image": "RGB, resized as artifact.json says; normalisation is inside",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from export.artifact import Tower
 from export.target import TARGETS, Runner
 from export.targets.parts.executorch import ExecuTorch
 
@@ -25,6 +26,7 @@ class ExecutorchXnnpack(ExecuTorch):
 
     name = "executorch-xnnpack"
     precisions = ("fp32", "w8a8-dynamic", "w8a8")
+    mixes = ("w8a8-dynamic", "w8a8")
     int8 = "w8a8-dynamic"  # of linear layers, whose weights are most of a ViT; learned scales may wreck it
     runtime = "ExecuTorch XNNPACK"
     reasons = {  # noqa: RUF012
@@ -49,8 +51,10 @@ class ExecutorchXnnpack(ExecuTorch):
         return XnnpackPartitioner()
 
     @override
-    def prepared(self, program: "ExportedProgram", calibration: "Array | None") -> "ExportedProgram":
-        return program if self.precision.name == "fp32" else _quantized(program, calibration)
+    def prepared(self, program: "ExportedProgram", tower: Tower, calibration: "Array | None") -> "ExportedProgram":
+        if self.precision.name == "fp32":
+            return program
+        return _quantized(program, calibration, frozenset(self.options.get("kept", {}).get(tower, ())))
 
     @override
     def passes(self) -> list[Any]:
@@ -77,7 +81,9 @@ class ExecutorchXnnpack(ExecuTorch):
         return run
 
 
-def _quantized(program: "ExportedProgram", calibration: "Array | None") -> "ExportedProgram":
+def _quantized(
+    program: "ExportedProgram", calibration: "Array | None", kept: frozenset[str] = frozenset()
+) -> "ExportedProgram":
     """Linear layers with int8 weights, a scale per channel: activations by scales found at each call, or learned ones.
 
     With `calibration`, convolutions too. Sums, products and the L2 norm stay in floats: quantized as well, which is what the
@@ -103,7 +109,7 @@ def _quantized(program: "ExportedProgram", calibration: "Array | None") -> "Expo
     for layer in layers:
         quantizer.set_operator_type(layer, config)
     samples = program.example_inputs[0][0].numpy() if calibration is None else calibration
-    return quantized(program, quantizer, samples)
+    return quantized(program, quantizer, samples, kept)
 
 
 def _drop_idle_expands() -> Any:

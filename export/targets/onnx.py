@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, PrecisionName, Runner, Target
+from export.targets.parts.kept import Kept
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,6 +34,7 @@ class Onnx(Target):
     int8: ClassVar[PrecisionName | None] = (
         "w8a8-dynamic"  # needs no calibration and spares convolutions and ViTs, which learned scales may wreck
     )
+    mixes: ClassVar[tuple[PrecisionName, ...]] = ("w8", "w8a8-dynamic", "w8a8")
     suffix = ".onnx"
     requires = {"onnx": "onnx>=1.18", "onnxscript": "onnxscript>=0.5", "onnxruntime": "onnxruntime>=1.20"}  # noqa: RUF012
     runtime = "ONNX Runtime"
@@ -77,17 +79,19 @@ class Onnx(Target):
         for item in (*model.graph.input, *model.graph.output, *model.functions):
             item.ClearField("metadata_props")
             item.ClearField("doc_string")
-        model = self.lower(model, tower, calibration)
+        kept = Kept.of(program, self.options, tower)
+        model = self.lower(model, tower, calibration, kept)
+        kept.check("ONNX Runtime's quantizer")
         path.write_bytes(model.SerializeToString(deterministic=True))
         return Operations(dict(Counter(node.op_type for node in model.graph.node)))
 
-    def lower(self, model: "ModelProto", tower: Tower, calibration: "Array | None") -> "ModelProto":
-        """The float32 model at this precision; `calibration` as of `convert`."""
+    def lower(self, model: "ModelProto", tower: Tower, calibration: "Array | None", kept: Kept) -> "ModelProto":
+        """The float32 model at this precision; `calibration` as of `convert`, `kept`: what stays floats."""
         if self.precision.name == "fp32":
             return model
         from export.targets.parts.onnx_precision import at_precision
 
-        return at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration)
+        return at_precision(model, self.precision.name, INPUT_NAMES[tower], calibration, kept)
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:

@@ -22,6 +22,7 @@ from distill.core.packages.environment import Environment
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, TARGETS, NotCheckedError, Runner
 from export.targets.onnx import Onnx
+from export.targets.parts.kept import Kept
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -39,6 +40,7 @@ class OnnxQnn(Onnx):
     """One self-contained .onnx file that the NPU takes whole; the interface is float32 and int32 at every precision."""
 
     name = "onnx-qnn"
+    mixes = ()
     precisions = ("fp16", "w8a16", "w8a8")
     int8 = "w8a16"  # as w8a8 in size, and nearer: the trained default 0.9998 for 0.9994
     requires = {}  # noqa: RUF012
@@ -78,9 +80,9 @@ class OnnxQnn(Onnx):
         return "Qualcomm's emulator is for checking numbers: neither its time nor its cycle counts are an NPU's"
 
     @override
-    def lower(self, model: "ModelProto", tower: Tower, calibration: "Array | None") -> "ModelProto":
+    def lower(self, model: "ModelProto", tower: Tower, calibration: "Array | None", kept: Kept) -> "ModelProto":
         if self.precision.name == "fp16":
-            return super().lower(model, tower, calibration)
+            return super().lower(model, tower, calibration, kept)
         from export.targets.parts.onnx_precision import for_hexagon
 
         assert calibration is not None

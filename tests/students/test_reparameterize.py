@@ -157,6 +157,8 @@ def test_no_batch_norm_is_left_of_published_towers(name: str, options: dict[str,
     norms = [part for part in folded.modules() if isinstance(part, nn.BatchNorm2d)]
     assert not norms
     assert not folding.left
+    scales = [name for name, part in folded.named_modules() if type(part).__name__ == "LayerScale2d"]
+    assert all(name.endswith("layer_scale_1") for name in scales)  # behind attention, whose output is reshaped
     timms = reparameterize_model(model)
     assert sum(isinstance(part, nn.BatchNorm2d) for part in timms.modules()) == len(folding.folded) == left
     with torch.no_grad():

@@ -9,10 +9,12 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.exporting.auto import choose
 from distill.stages.exporting.samples import ImagesAndCaptions, calibration_samples, parity_samples
+from distill.stages.exporting.sensitivity import measure
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
     from export.app.classes import Classes
+    from export.artifact import Tower
     from export.settings import ExportSettings
     from export.target import Target
     from export.towers.image_model import ImageModel
@@ -54,7 +56,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
             provenance["rehearsal"] = True
         pixels, tokens = _inputs(student, samples)
 
-        def make(names: tuple[str, ...], out: Path, resume: bool) -> None:
+        def make(names: tuple[str, ...], out: Path, resume: bool, kept: "dict[Tower, list[str]] | None" = None) -> None:
             export_student(
                 run.student,
                 out,
@@ -69,6 +71,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
                 captions=() if tokens is None else samples.captions,
                 photos=[photo for _, photo in samples.images],
                 fits=() if tokens is None else samples.fits,
+                kept=kept,
                 progress=lambda done, total, note: console.say(note),
             )
 
@@ -77,7 +80,14 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
             make(named, run.export, not again)
         for target in targets:
             if target.auto:
-                choose(recipe, run, target, lambda name, out: make((name,), out, True), console)
+                choose(
+                    recipe,
+                    run,
+                    target,
+                    lambda name, out, kept=None: make((name,), out, True, kept),
+                    console,
+                    lambda precision: measure(run.student, precision, (pixels, tokens), calibration),
+                )
 
 
 def classes_of(settings: "ExportSettings") -> "Classes | None":

@@ -13,6 +13,7 @@ from export.mil.coremltools import import_coremltools
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
+    from export.targets.parts.kept import Kept
 
 GROUP = 16  # output channels that share a palette of 16 values
 BITS = {"p8": 8, "p6": 6, "p4": 4}
@@ -20,7 +21,7 @@ WEIGHTS_OF = ("conv", "linear", "matmul", "gather")  # operations whose constant
 STEPS = 100  # of k-means at most; it ends when no value changes its palette entry
 
 
-def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
+def compress(model: Any, precision: str, *, labels: bool = False, spared: frozenset[str] = frozenset()) -> Any:
     """A Core ML model with its weights in fewer bits, the same for the same model.
 
     Args:
@@ -28,6 +29,7 @@ def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
         precision: "w8", "w8a8" (its weights are those of "w8"), "p8", "p6" or "p4".
         labels: whether it ends in a classifier's labels, one row each. They stay as they are in palettes: they are the smaller
             part of a file, and a palette has few values for what tells one label from another.
+        spared: names of operations whose weights stay as they are.
     """
     import_coremltools()
     from coremltools.optimize import coreml as optimize
@@ -35,8 +37,9 @@ def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # a weight that stays as it is, is no news
     if precision in ("w8", "w8a8"):
         config: Any = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
-        return optimize.linear_quantize_weights(model, _for_weights(config))
-    bits, spared = BITS[precision], _last_weights(model) if labels else None
+        return optimize.linear_quantize_weights(model, _for_weights(config, spared))
+    bits = BITS[precision]
+    spared = spared | {_last_weights(model)} if labels else spared
 
     def palette_of(values: "Array") -> "tuple[Array, Array]":
         return palette(values, bits)
@@ -52,11 +55,26 @@ def compress(model: Any, precision: str, *, labels: bool = False) -> Any:
     return optimize.palettize_weights(first, _for_weights(whole, spared))
 
 
-def _for_weights(config: Any, spared: str | None = None) -> Any:
+def readers(model: Any, kept: "Kept") -> frozenset[str]:
+    """Names of the operations that read a weight which is kept."""
+    names = set()
+    for op in model._mil_program.functions["main"].operations if kept.names else ():
+        if op.op_type in WEIGHTS_OF:
+            constants = [value.val for value in op.inputs.values() if getattr(value, "val", None) is not None]
+            if any(
+                isinstance(value, np.ndarray) and value.dtype.kind == "f" and kept.holds(value) for value in constants
+            ):
+                names.add(op.name)
+    return frozenset(names)
+
+
+def _for_weights(config: Any, spared: frozenset[str]) -> Any:
     from coremltools.optimize.coreml import OptimizationConfig
 
-    none = {} if spared is None else {spared: None}
-    return OptimizationConfig(op_type_configs=dict.fromkeys(WEIGHTS_OF, config), op_name_configs=none)
+    # An operation's own configuration stands before that of its type.
+    return OptimizationConfig(
+        op_type_configs=dict.fromkeys(WEIGHTS_OF, config), op_name_configs=dict.fromkeys(sorted(spared))
+    )
 
 
 def _last_weights(model: Any) -> str:

@@ -38,7 +38,7 @@ class ExecuTorch(Target):
     def partitioner(self) -> Any:
         """The delegate's partitioner. Imports of executorch are made by then."""
 
-    def prepared(self, program: "ExportedProgram", calibration: "Array | None") -> "ExportedProgram":
+    def prepared(self, program: "ExportedProgram", tower: Tower, calibration: "Array | None") -> "ExportedProgram":
         """The program that is lowered; the tower as it is where nothing is quantized beforehand."""
         return program
 
@@ -56,7 +56,9 @@ class ExecuTorch(Target):
             from executorch.exir import to_edge_transform_and_lower
 
             lowered = to_edge_transform_and_lower(
-                self.prepared(program, calibration), transform_passes=self.passes(), partitioner=[self.partitioner()]
+                self.prepared(program, tower, calibration),
+                transform_passes=self.passes(),
+                partitioner=[self.partitioner()],
             )
             found = get_delegation_info(lowered.exported_program().graph_module)
             path.write_bytes(lowered.to_executorch().buffer)

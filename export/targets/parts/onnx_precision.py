@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from distill.core.arrays import Array
+    from export.targets.parts.kept import Kept
 
 SMALLEST = 1024  # numbers in a weight that is worth a scale of its own
 # Where the integer kernels are and where most multiplications are done; the rest stays in floats.
@@ -22,12 +23,15 @@ MULTIPLYING = ["Conv", "MatMul", "Gemm"]
 CHANNELS = {("Conv", 1): 0, ("MatMul", 1): 1, ("Gather", 0): 0}
 
 
-def at_precision(model: "ModelProto", precision: str, given: str, calibration: "Array | None") -> "ModelProto":
+def at_precision(
+    model: "ModelProto", precision: str, given: str, calibration: "Array | None", kept: "Kept | None" = None
+) -> "ModelProto":
     """`model` at "fp16", "w8", "w8a8-dynamic" or "w8a8".
 
     Args:
         given: name of its input.
         calibration: [n, ...] inputs, for "w8a8".
+        kept: the weights that stay floats, and what multiplies with them.
     """
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -35,14 +39,20 @@ def at_precision(model: "ModelProto", precision: str, given: str, calibration: "
         half: ModelProto = convert_float_to_float16(model, keep_io_types=True)
         return half
     if precision == "w8":
-        return weights_as_int8(model)
+        return weights_as_int8(model, kept)
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     with _prepared(model) as (source, made):
         if precision == "w8a8-dynamic":
             # A table of embeddings is not multiplied: its rows are taken, each by a scale of its own.
-            quantize_dynamic(source, made, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
-            return weights_as_int8(_read(made))
+            quantize_dynamic(
+                source,
+                made,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                nodes_to_exclude=_readers(_read(source), kept),
+            )
+            return weights_as_int8(_read(made), kept)
         assert calibration is not None
         quantize_static(
             source,
@@ -50,11 +60,26 @@ def at_precision(model: "ModelProto", precision: str, given: str, calibration: "
             _Samples(model, given, calibration),
             op_types_to_quantize=MULTIPLYING,
             per_channel=True,
+            nodes_to_exclude=_readers(_read(source), kept),
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             extra_options={"ActivationSymmetric": False},
         )
-        return weights_as_int8(_read(made))
+        return weights_as_int8(_read(made), kept)
+
+
+def _readers(model: "ModelProto", kept: "Kept | None") -> list[str]:
+    """Names of the nodes that read a weight which is kept."""
+    import onnx
+
+    if kept is None:
+        return []
+    held = {item.name for item in model.graph.initializer if kept.holds(onnx.numpy_helper.to_array(item))}
+    names = [node.name for node in model.graph.node if held & set(node.input)]
+    return [
+        *names,
+        *(f"{name}_MatMul" for name in names),
+    ]  # quantize_dynamic makes a MatMul and an Add of each Gemm first
 
 
 def for_hexagon(model: "ModelProto", precision: str, given: str, calibration: "Array") -> "ModelProto":
@@ -86,11 +111,11 @@ def for_hexagon(model: "ModelProto", precision: str, given: str, calibration: "A
         return _read(made)
 
 
-def weights_as_int8(model: "ModelProto") -> "ModelProto":
+def weights_as_int8(model: "ModelProto", kept_floats: "Kept | None" = None) -> "ModelProto":
     """Store large weights as int8 with a scale per output channel, and restore them in the graph.
 
     Symmetric, to the nearest, the largest magnitude of a channel at 127: w = scale[channel] * q. Weights that several
-    nodes use, or that are stored otherwise than float32, stay as they are.
+    nodes use, or that are stored otherwise than float32, stay as they are; so do those of `kept_floats`.
     """
     import onnx
 
@@ -106,6 +131,9 @@ def weights_as_int8(model: "ModelProto") -> "ModelProto":
             kept.append(weight)
             continue
         values = onnx.numpy_helper.to_array(weight)
+        if kept_floats is not None and kept_floats.holds(values):
+            kept.append(weight)
+            continue
         others = tuple(i for i in range(values.ndim) if i != axis)
         scale = np.maximum(np.abs(values).max(axis=others), 1e-12).astype(np.float32) / 127
         shape = [-1 if i == axis else 1 for i in range(values.ndim)]

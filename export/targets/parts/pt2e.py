@@ -19,18 +19,21 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # largest difference that preparing may make, before anything is quantized
 
 
-def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "ExportedProgram":
+def quantized(
+    program: "ExportedProgram", quantizer: Any, samples: "Array", kept: frozenset[str] = frozenset()
+) -> "ExportedProgram":
     """`program` with quantize and dequantize operations where `quantizer` wants them.
 
     Args:
         program: with fixed shapes, float32 inside.
         quantizer: a torchao Quantizer.
+        kept: names of weights in the program's state; what multiplies with them stays as it is.
         samples: [n, ...] real inputs: scales are learned from all of them; scales found at each call need one.
 
     Raises:
-        DistillError: preparing changed what the graph computes before anything was quantized. torchao folds a BatchNorm into
-            the convolution before it although that output has a second user (FastViT's attention blocks); towers are
-            rewritten so that none is left, and this finds a rewrite that was forgotten.
+        DistillError: a weight to keep is not there; or preparing changed what the graph computes before anything was quantized.
+            torchao folds a BatchNorm into the convolution before it although that output has a second user (FastViT's attention
+            blocks); towers are rewritten so that none is left, and this finds a rewrite that was forgotten.
     """
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -38,7 +41,7 @@ def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch and torchao deprecating each other's internals
         # Without guards, which are calls of a module that the quantizers do not know.
-        prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
+        prepared = prepare_pt2e(program.module(check_guards=False), _sparing(quantizer, kept))
         for index, rows in enumerate(batches(samples, len(program.example_inputs[0][0]))):
             value = torch.from_numpy(np.ascontiguousarray(rows))
             made = prepared(value)
@@ -46,6 +49,26 @@ def quantized(program: "ExportedProgram", quantizer: Any, samples: "Array") -> "
                 _refuse_changed(made, program.module()(value))
         converted = convert_pt2e(prepared)
         return torch.export.export(converted, program.example_inputs[0])
+
+
+def _sparing(quantizer: Any, kept: frozenset[str]) -> Any:
+    """`quantizer`, which leaves alone what reads one of the weights `kept`."""
+    if not kept:
+        return quantizer
+    annotate = quantizer.annotate
+
+    def sparing(model: Any) -> Any:
+        annotated = annotate(model)
+        found = {str(node.target): node for node in annotated.graph.nodes if node.op == "get_attr"}
+        for name in kept:
+            if name not in found:
+                raise DistillError(f"The layer {name!r}, which is to stay in floats, is not in this model.")
+            for reader in (found[name], *found[name].users):
+                reader.meta.pop("quantization_annotation", None)
+        return annotated
+
+    quantizer.annotate = sparing
+    return quantizer
 
 
 def _refuse_changed(prepared: Any, plain: Any) -> None:
