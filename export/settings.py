@@ -1,6 +1,6 @@
 """What a caller can choose about exporting and timing: the tables `export` and `profile` of a recipe. Imports nothing heavy."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ class CoreMlSettings(Strict):
 
     minimum_ios: Literal[16, 17, 18] = Field(
         17, description="the oldest system that must load them; palettes of 16 values need 18"
+    )
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="several numbers of inputs that one file takes at a call, for example [1, 4, 16]"
     )
 
 

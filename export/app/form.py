@@ -4,8 +4,8 @@ Left out: how a photo becomes a square (`export.app.preprocess`).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -23,16 +23,24 @@ class Form:
         batch: inputs at a call, always so many.
         pixels: "float", RGB in [0, 1], or "uint8", RGB from 0 to 255; what follows is in the graph.
         layout: of the pixels; other than "NCHW" for "uint8" alone.
+        further: other numbers of inputs that the same file takes at a call.
     """
 
     batch: int = 1
     pixels: PixelType = "float"
     layout: Layout = "NCHW"
+    further: tuple[int, ...] = ()
+
+    @property
+    def each(self) -> "tuple[Form, ...]":
+        """A form for each number of inputs that the file takes."""
+        return tuple(replace(self, batch=size, further=()) for size in (self.batch, *self.further))
 
     @property
     def graph(self) -> str:
         """Which graph a file of this form is made from. A picture's is that of floats, behind Core ML's own conversion."""
-        return "float" if self.pixels == "float" or self.layout == "picture" else f"uint8-{self.layout}"
+        kind = "float" if self.pixels == "float" or self.layout == "picture" else f"uint8-{self.layout}"
+        return f"{kind}-any" if self.further else kind
 
     def given(self, value: "Array") -> "Array":
         """Inputs as a file takes them.
@@ -68,7 +76,7 @@ class Form:
         Args:
             shape: [n, 3, S, S] or [n, L], of the inputs in the form of floats.
         """
-        sizes = [self.batch, *shape[1:]]
+        sizes: list[Any] = ["|".join(str(form.batch) for form in self.each), *shape[1:]]
         if len(shape) == 2:
             return f"int32{_plain(sizes)} token ids as `tokenizer` says: start, pieces, end, padding"
         if self.pixels == "float":
@@ -89,5 +97,5 @@ def batches(values: "Array", size: int) -> "Iterator[Array]":
         yield rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def _plain(sizes: list[int]) -> str:
+def _plain(sizes: list[Any]) -> str:
     return f"[{','.join(map(str, sizes))}]"

@@ -216,7 +216,7 @@ def _describe(
         inputs={INPUT_NAMES[tower]: job.target.form.describe(reference.inputs(tower).shape)},
         output={
             "name": OUTPUT_NAMES[tower],
-            "shape": f"float32[{job.target.form.batch},{reference.outputs(tower).shape[1]}]",
+            "shape": f"float32[{'|'.join(str(one.batch) for one in job.target.form.each)},{reference.outputs(tower).shape[1]}]",
             "meaning": MEANINGS["probabilities" if tower == "classifier" else "embedding"],
         },
         seconds=round(result["convert_s"], 2),

@@ -23,6 +23,7 @@ FURTHER_OPS: dict[str, Callable[[Arguments], Tensor]] = {
     "log": lambda a: torch.log(a.tensor("x") + a.constant("epsilon", 1e-45)),
     "mod": lambda a: torch.remainder(a.tensor("x"), a.tensor("y")),
     "prelu": lambda a: F.prelu(a.tensor("x"), a.tensor("alpha")),
+    "shape": lambda a: torch.tensor(a.tensor("x").shape, dtype=torch.int32),
     "relu6": lambda a: F.relu6(a.tensor("x")),
     "reverse": lambda a: a.tensor("x").flip(a.constant("axes", list(range(a.tensor("x").dim())))),
     "sigmoid_hard": lambda a: (a.constant("alpha", 0.2) * a.tensor("x") + a.constant("beta", 0.5)).clamp(0, 1),

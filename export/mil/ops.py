@@ -254,7 +254,10 @@ def _split(a: Arguments) -> Result:
 
 @_op("concat")
 def _concat(a: Arguments) -> Tensor:
-    return torch.cat(a.tensors("values"), a.constant("axis"))
+    # Sizes that are put together to a shape are scalars.
+    return torch.cat(
+        [value.reshape(1) if value.dim() == 0 else value for value in a.tensors("values")], a.constant("axis")
+    )
 
 
 @_op("stack")
@@ -280,7 +283,7 @@ def _gather(a: Arguments) -> Tensor:
     axis %= x.dim()
     indices = torch.where(indices < 0, indices + x.shape[axis], indices)
     picked = x.index_select(axis, indices.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return picked.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 @_op("slice_by_index")

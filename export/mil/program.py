@@ -50,6 +50,8 @@ class MilProgram:
         self._compressed = {op.outputs[0]: op for op in known if op.op_type in EXPANSIONS}
         (self.input,) = function.inputs.values()
         (self.output,) = function.outputs
+        size = self.input.shape[0] if self.input.shape else 1
+        self.batch = int(size) if str(size).isdigit() else 1  # the smallest where it takes several numbers of inputs
         self._constants: dict[Any, Any] = {}
 
     @torch.no_grad()

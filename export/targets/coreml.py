@@ -9,11 +9,14 @@ import sys
 import uuid
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from distill.core.errors import UsageError
+from export.app.form import Form
 from export.artifact import Operations, Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
@@ -59,7 +62,22 @@ class CoreMl(Target):
     @override
     def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
         usual = type(settings.coreml)().model_dump()
-        return {name: value for name, value in settings.coreml.model_dump().items() if value != usual[name]}
+        chosen = {name: value for name, value in settings.coreml.model_dump().items() if value != usual[name]}
+        sizes = sorted({*chosen.pop("batches", ())})
+        if sizes and (settings.input == "uint8" or settings.batch > 1):
+            other = 'export.input = "uint8", since a call takes one picture' if settings.batch == 1 else "export.batch"
+            raise UsageError(
+                f"export.coreml.batches goes with floats alone, and not with {other}. Leave one of them away."
+            )
+        return chosen | (
+            {"batches": sizes} if len(sizes) > 1 else {"batch": sizes[0]} if sizes != [1] and sizes else {}
+        )
+
+    @property
+    @override
+    def form(self) -> Form:
+        first, *further = self.options.get("batches") or [super().form.batch]
+        return replace(super().form, batch=first, further=tuple(further))
 
     @property
     @override
@@ -87,7 +105,7 @@ class CoreMl(Target):
             model = ct.convert(
                 _without_aliases(program.run_decompositions({})),
                 minimum_deployment_target=getattr(ct.target, f"iOS{self.minimum_ios}"),
-                inputs=_picture(ct, program) if tower != "text" and self.form.pixels == "uint8" else None,
+                inputs=self._inputs(ct, program, tower),
                 compute_precision=ct.precision.FLOAT32 if self.precision.name == "fp32" else ct.precision.FLOAT16,
                 # float32 outside, whatever is inside: Swift reads a float32 array without conversion code.
                 outputs=[ct.TensorType(name=OUTPUT_NAMES[tower], dtype=np.float32)],
@@ -120,6 +138,22 @@ class CoreMl(Target):
             ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         _settle_package(path, spec.SerializeToString(deterministic=True))
         return Operations(_count(spec))
+
+    def _inputs(self, ct: Any, program: "ExportedProgram", tower: Tower) -> "list[Any] | None":
+        """What coremltools is told of the input; None = what the program says of it."""
+        example, form = program.example_inputs[0][0], self.form
+        if tower != "text" and form.pixels == "uint8":
+            # A picture, whose 8-bit values Core ML divides by 255.
+            layout, name = ct.colorlayout.RGB, INPUT_NAMES[tower]
+            return [ct.ImageType(name=name, shape=tuple(example.shape), scale=1 / 255, color_layout=layout)]
+        if not form.further:
+            return None
+        import numpy as np
+
+        shapes = [[one.batch, *example.shape[1:]] for one in form.each]
+        dtype = np.int32 if tower == "text" else np.float32
+        shape = ct.EnumeratedShapes(shapes=shapes, default=shapes[0])
+        return [ct.TensorType(name=INPUT_NAMES[tower], shape=shape, dtype=dtype)]
 
     @override
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:
@@ -171,12 +205,6 @@ class CoreMl(Target):
             return lambda value: program.run(value, blocks=blocks)
 
         return runs
-
-
-def _picture(ct: Any, program: "ExportedProgram") -> list[Any]:
-    """The input as a picture whose 8-bit values the program divides by 255."""
-    shape = tuple(program.example_inputs[0][0].shape)
-    return [ct.ImageType(name=INPUT_NAMES["image"], shape=shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)]
 
 
 def _as_picture(value: "Array") -> Any:

@@ -29,11 +29,11 @@ UNWANTED = {
 }
 
 
-def check_program(program: "ExportedProgram", tower: Tower, batch: int = 1, pixels: PixelType = "float") -> None:
+def check_program(program: "ExportedProgram", tower: Tower, batch: int | None = 1, pixels: PixelType = "float") -> None:
     """Raise DistillError that names everything that a deployable graph must not hold.
 
     Args:
-        batch: inputs at a call.
+        batch: inputs at a call; None = any number, of a file that takes several.
         pixels: what the graph of a tower of pixels takes.
     """
     found = list(_faults(program, tower, batch, pixels))
@@ -43,20 +43,21 @@ def check_program(program: "ExportedProgram", tower: Tower, batch: int = 1, pixe
         )
 
 
-def _faults(program: "ExportedProgram", tower: Tower, batch: int, pixels: PixelType) -> Iterator[str]:
+def _faults(program: "ExportedProgram", tower: Tower, batch: int | None, pixels: PixelType) -> Iterator[str]:
     (given,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     (made,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_outputs)
     for name, node in (("input", given), ("output", made)):
         shape = node.meta["val"].shape
-        if not all(isinstance(size, int) for size in shape):
+        fixed = shape if batch is not None else shape[1:]
+        if not all(isinstance(size, int) for size in fixed):
             yield f"its {name} has no fixed shape ({list(map(str, shape))}): phones' NPUs take fixed shapes alone"
-        elif shape[0] != batch:
+        elif batch is not None and shape[0] != batch:
             yield f"its {name} has batch {shape[0]}, not {batch}"
     wanted = torch.int32 if tower == "text" else {"float": torch.float32, "uint8": torch.uint8}[pixels]
     if given.meta["val"].dtype != wanted:
         yield f"its input is {given.meta['val'].dtype}, not {wanted}"
     if made.meta["val"].dtype != torch.float32 or made.meta["val"].dim() != 2:
-        yield f"its output is {made.meta['val'].dtype} with {made.meta['val'].dim()} axes, not float32 [{batch}, D]"
+        yield f"its output is {made.meta['val'].dtype} with {made.meta['val'].dim()} axes, not float32 [{batch or 'b'}, D]"
     for name, value in {**program.state_dict, **program.constants}.items():
         if isinstance(value, Tensor) and value.is_floating_point():
             yield from _number_faults(name, value)

@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.clip.folder import read_card
-from distill.core.errors import UsageError
+from distill.core.errors import DistillError, UsageError
 from export.app.form import Form, PixelType, batches
 from export.app.kit import AppKit
 from export.app.preprocess import preprocess_block
@@ -130,13 +130,24 @@ def _write(module: Any, tower: Tower, form: Form, reference: Reference, path: Pa
     from export.towers.faults import check_program
     from export.towers.tower import check_form
 
-    pixels: PixelType = "float" if form.graph == "float" else "uint8"
+    pixels: PixelType = "float" if form.graph.startswith("float") else "uint8"
     if tower != "text":
         module = module.taking(form)
     inside = replace(form, pixels=pixels)  # a picture's graph is that of floats
-    (rows,) = itertools.islice(batches(reference.inputs(tower), form.batch), 1)
+    largest = max(one.batch for one in form.each)
+    (rows,) = itertools.islice(batches(reference.inputs(tower), largest), 1)
     example = torch.from_numpy(np.ascontiguousarray(inside.given(rows)))
-    check_form(module, example, reference.outputs(tower)[: form.batch], tower)
-    program = torch.export.export(module, (example,))
-    check_program(program, tower, form.batch, pixels)
+    check_form(module, example, reference.outputs(tower)[:largest], tower)
+    if form.further:
+        size = torch.export.Dim("batch", min=1, max=largest)
+        try:
+            program = torch.export.export(module, (example,), dynamic_shapes=[{0: size}])
+        except (ValueError, RuntimeError) as error:  # torch's own say that a size is not free
+            raise DistillError(
+                f"The {tower} of this model takes one number of inputs at a call, not several (export.coreml.batches): "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+    else:
+        program = torch.export.export(module, (example,))
+    check_program(program, tower, None if form.further else form.batch, pixels)
     torch.export.save(program, path)

@@ -46,7 +46,7 @@ class ImageTower(nn.Module):
 
     def taking(self, form: Form) -> "ImageTower":
         """The same tower, of the same weights, with pixels in the graph of this form."""
-        if form.graph == "float":
+        if form.graph.startswith("float"):
             return self
         made = copy.copy(self)
         made._buffers = {**self._buffers, "scale": self.scale / 255}

@@ -65,6 +65,6 @@ def ranges(program: MilProgram, samples: "Array") -> dict[str, dict[str, float]]
             seen = found.setdefault(name, {"rmin": low, "rmax": high})
             seen["rmin"], seen["rmax"] = min(seen["rmin"], low), max(seen["rmax"], high)
 
-    for rows in batches(samples, int(program.input.shape[0])):
+    for rows in batches(samples, program.batch):
         program.run(np.ascontiguousarray(rows), see=see)
     return found

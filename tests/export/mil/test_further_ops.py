@@ -41,6 +41,7 @@ BY_COREMLTOOLS: dict[str, dict[str, Any]] = {
     "prelu": {"x": X[None].transpose(0, 2, 1, 3), "alpha": np.array([0.1, 0.2, 0.3], np.float32)},
     "relu6": {"x": X * 5},
     "reverse": {"x": X, "axes": [0, 2]},
+    "shape": {"x": X},
     "sigmoid_hard": {"x": X * 4, "alpha": np.float32(0.3), "beta": np.float32(0.4)},
     "sign": {"x": X},
     "sin": {"x": X},

@@ -9,10 +9,12 @@ import torch
 
 from distill.core.errors import DistillError, UsageError
 from export.app.form import Form, batches
+from export.mil.coremltools import import_coremltools
 from export.settings import ExportSettings
 from export.target import TARGETS, Target, chosen_targets, get_target
 from export.towers.faults import check_program
-from export.towers.parity import run_all
+from export.towers.parity import Reference, check_file, run_all
+from export.towers.programs import _write_all
 from export.towers.tower import check_form, deployable_towers
 from students.student import Student
 
@@ -65,6 +67,38 @@ def test_files(name: str, chosen: dict[str, Any], student: Student, pixels: np.n
         wanted = student.encode_image(torch.from_numpy(pixels[:5])).numpy()
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1)
     assert cosine.min() > {"exact": 0.999999, "half": 0.9999, "quantized": 0.98}[target.precision.closeness]
+
+
+@pytest.mark.process
+def test_a_core_ml_file_of_several_batches(
+    student: Student, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+) -> None:
+    """The package names each shape, and each says what the model says; a shape that is wrong alone fails its parity."""
+    target = _target("coreml", coreml={"batches": [3, 1]})
+    assert [form.batch for form in target.form.each] == [1, 3]
+    towers = dict(zip(("image", "text"), deployable_towers(student), strict=True))
+    with torch.no_grad():
+        said = [student.encode_image(torch.from_numpy(pixels)), student.encode_text(torch.from_numpy(tokens).long())]
+    reference = Reference(pixels, tokens, *(value.numpy() for value in said))
+    made = _write_all(towers, reference, [target.form], tmp_path)["float-any"]
+    for tower, inputs in (("image", pixels), ("text", tokens)):
+        path = tmp_path / f"{tower}.mlpackage"
+        target.convert(torch.export.load(made[tower]), tower, path)  # type: ignore[index,arg-type]
+        spec = import_coremltools().models.MLModel(str(path), skip_model_load=True).get_spec()
+        shapes = spec.description.input[0].type.multiArrayType.enumeratedShapes.shapes
+        assert [list(shape.shape) for shape in shapes] == [[n, *inputs.shape[1:]] for n in (1, 3)]
+        report = check_file(target, path, tower, reference)  # type: ignore[arg-type]
+        assert report.cosine_min is not None
+        assert report.cosine_min > 0.9999
+    run = target.load(path)
+    target.load = lambda *_: lambda value: run(value) if len(value) == 1 else -run(value)  # type: ignore[assignment]
+    assert check_file(target, path, "text", reference).cosine_min < 0  # type: ignore[operator]
+    with pytest.raises(UsageError, match=r"goes with floats alone, and not with export\.batch"):
+        _target("coreml", batch=2, coreml={"batches": [1, 4]})
+    with pytest.raises(UsageError, match="a call takes one picture"):
+        _target("coreml", input="uint8", coreml={"batches": [1, 4]})
+    assert _target("coreml", coreml={"batches": [4]}).form == Form(4)
+    assert _target("onnx", coreml={"batches": [1, 4]}).form == Form()
 
 
 def test_what_a_target_cannot_take_is_refused_with_the_reason() -> None:
