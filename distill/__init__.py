@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distill.verbs.load import load_student, load_teacher
     from distill.verbs.machine import devices, doctor
     from distill.verbs.profile import profile
+    from distill.verbs.push import push
     from distill.verbs.reinforce import reinforce
     from distill.verbs.report import report
     from distill.verbs.run import run
@@ -57,6 +58,7 @@ __all__ = [
     "load_teacher",
     "open_source",
     "profile",
+    "push",
     "reinforce",
     "report",
     "run",

@@ -340,6 +340,24 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")], as_jso
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[str, typer.Argument(help="hf:ORG/NAME, or a folder.")],
+    public: Annotated[bool, typer.Option("--public", help="A repository that is made is open to all.")] = False,
+    exports: Annotated[bool, typer.Option(help="Exported files go along.")] = True,
+    overwrite: OverwriteFlag = False, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """A student with its model card and exported files, to the Hugging Face hub or into a folder."""
+    from distill.verbs.push import push as verb
+
+    _print(
+        verb(folder, to, public=public, exports=exports, overwrite=overwrite),
+        as_json,
+        lambda done: print(f"{len(done.files)} files in {done.place}"),
+    )
+
+
+@app.command()
 def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")], as_json: JsonFlag = False) -> None:
     """Finished runs side by side."""
     from distill.verbs.compare import compare as verb

@@ -112,6 +112,23 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
+class PushResult:
+    """A student that was sent.
+
+    Attributes:
+        place: the folder, or the repository's address.
+        files: their names there.
+    """
+
+    place: str
+    files: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {"place": self.place, "files": self.files}
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """Exported files.
 

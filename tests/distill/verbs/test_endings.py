@@ -100,6 +100,7 @@ STOPPED = {
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
+    "push": (["push", "student", "elsewhere"], "distill.reporting.facts.read_run", "call again"),
     "demo": (["demo", "student"], "distill.stages.evaluate.open_evaluation", "call again"),
     "list": (["list", "students"], "distill.verbs.listing.list_names", "call again"),
     "doctor": (["doctor"], "distill.verbs.machine.doctor", "call again"),

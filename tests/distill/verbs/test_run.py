@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html import escape
+from pathlib import Path
 
 import pytest
 
@@ -215,6 +216,64 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
     rows = distill.profile(out, settings={"profile.runs": 2, "profile.rounds": 1, "profile.warmup_runs": 1}).profiles
     assert {row["source"] for row in rows} == {"measured", "not measured"}
     assert all(row["p50_ms"] is None for row in rows if row["source"] == "not measured")
+
+
+def test_a_pushed_student_is_a_model_of_the_hub(finished, tmp_path, monkeypatch):
+    """Into a folder that open_clip loads, with a card that the hub's own library reads; and what would be sent to the hub."""
+    import open_clip
+    import torch
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    import distill
+    from distill.core.errors import OutputExistsError, UsageError
+
+    out, facts = finished
+    pushed = distill.push(out, tmp_path / "hub")
+    assert {"README.md", "model.safetensors", "report.html", "export/onnx-fp32/image.onnx"} <= set(pushed.files)
+    assert not [name for name in pushed.files if "profile" in name]
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    assert card.data.library_name == "open_clip"
+    assert card.data.license == "apache-2.0"
+    assert {"coreml", "onnx"} <= set(card.data.tags)
+    figures = {(found.task_type, found.metric_name): found.metric_value for found in card.data.eval_results}
+    student = facts["table"][1]
+    assert figures["zero-shot-image-classification", "zero-shot top-1"] == student["zero_shot_top1"]
+    assert figures["image-text-retrieval", "text-to-image R@1"] == student["t2i_r1"]
+    assert f"{student['t2i_r1']:.1f}" in card.text
+    model = open_clip.create_model(f"local-dir:{tmp_path / 'hub'}")
+    own = distill.load_student(out / "student")
+    pixels = torch.rand(1, 3, own.image_size, own.image_size, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (own.spec.mean, own.spec.std))
+    with torch.inference_mode():
+        theirs = model.eval().encode_image((pixels - mean) / std, normalize=True)
+        assert torch.allclose(theirs, own.encode_image(pixels), atol=1e-6)
+    with pytest.raises(OutputExistsError):
+        distill.push(out, tmp_path / "hub")
+    assert not [
+        name for name in distill.push(out, tmp_path / "hub", exports=False, overwrite=True).files if "export/" in name
+    ]
+
+    sent = {}
+
+    class Hub:
+        def create_repo(self, repo, **given):
+            sent["private"] = given["private"]
+            if repo == "nobody/x":
+                raise LocalTokenNotFoundError("no token")
+            return f"hub/{repo}"
+
+        def upload_folder(self, repo_id, folder_path, **given):
+            sent[repo_id] = {path.name for path in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert distill.push(out, "hf:me/student").place == "hub/me/student"
+    assert sent["private"] is True
+    assert {"README.md", "model.safetensors", "export"} <= sent["me/student"]
+    with pytest.raises(UsageError, match="hf auth login"):
+        distill.push(out, "hf:nobody/x")
+    with pytest.raises(UsageError, match="ORG/NAME"):
+        distill.push(out, "hf:student")
 
 
 def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teacher):
