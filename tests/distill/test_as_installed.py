@@ -242,6 +242,9 @@ def test_every_command_of_the_pages_is_understood(words, monkeypatch, tmp_path):
     monkeypatch.setattr(flags, "load_recipe", lambda *given: look(real(*given)))
     if words[0] in ("list", "doctor", "devices", "compare", "report", "curate"):
         return  # they read no recipe, and run above
+    if words[0] == "push":  # reads no recipe either, and needs a run
+        assert "is not a run folder" in distill(*words, cwd=tmp_path).stderr
+        return
     if "--resume" in words:  # which reads the recipe of the run that it names
         out = RunFolder(tmp_path / next(word for word in words if word.startswith("runs/")))
         out.path.mkdir(parents=True)
