@@ -21,6 +21,7 @@ from distill.core import atomic
 from export.latency.fit.families import family_of
 from export.latency.fit.learn import Kind, learn, typical
 from export.latency.graph.features import pack, published_features, totals
+from export.latency.lints import surcharge
 from export.latency.predictor import FITTED
 from export.latency.rows import Group, Row, fitting_rows, published_rows
 from export.latency.transfer import table_of, transfer
@@ -95,7 +96,8 @@ def judged(rows: dict[tuple[str, str], list[Row]]) -> dict[tuple[str, str, Group
                 entry.keys.append(key)
                 entry.ms.append(ms)
                 models = pack([FEATURES[key]])
-                entry.said["predicted"].append(float(kind.predict(kind.own.get(group, kind.common), models)[0]))
+                alone = float(kind.predict(kind.own.get(group, kind.common), models)[0])
+                entry.said["predicted"].append(alone * surcharge(FEATURES[key], unit))
                 others = by_group[group]
                 for name, parts in LINES.items():
                     few = len(others) < 4

@@ -19,7 +19,7 @@ from export.latency.fit.learn import Kind
 from export.latency.fit.roofline import PRECISIONS, faster, latency
 from export.latency.graph.features import Operations, Pack, pack, published_features
 from export.latency.graph.names import squash
-from export.latency.lints import WORST, Lint, placement_lints
+from export.latency.lints import SURCHARGE, WORST, Lint, placement_lints
 from export.latency.rows import Group, Row, precision_of, published_rows, runtime_of
 from export.latency.transfer import NOISE, Table, table_of, transfer
 
@@ -139,8 +139,11 @@ class Predictor:
             note += "; its NPU has no fp16, so that the CPU would run it"
         lints = tuple(placement_lints(operations, unit))
         if lints:
-            high = max(high, WORST)
-            note += "; at least, since " + "; ".join(lint.says for lint in lints)
+            high = max(high, WORST / SURCHARGE)
+            ms *= SURCHARGE
+            note += f"; at least, with x{SURCHARGE} for layers off the NPU, since " + "; ".join(
+                lint.says for lint in lints
+            )
         return Prediction(ms, ms * low, ms * high, source, note, lints)
 
     def _unit(self, chip: Chip, group: Group) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from export.latency.fit.roofline import (
+    AT,
     INT8_RATE,
     as_values,
     faster,
@@ -25,9 +26,11 @@ from export.latency.fit.roofline import (
     widths,
 )
 from export.latency.graph.features import PRODUCTS, Operations, Pack, pack
+from export.latency.lints import surcharge
 from export.latency.rows import Group, Row
 
 FACTOR_SPREAD = 0.6  # of devices of a kind around each other, in logarithms
+START_WIDTH = 0.35  # of what one inference costs, between runtimes
 OWN = 0.5  # a device's own parameters vary by this share of the kind's
 LIKENESS = 0.2  # distance, between the square roots of shares of time, at which two models tell about each other
 SIZE_WEIGHT = 0.15  # how much a difference in the logarithm of time counts in that distance
@@ -55,7 +58,7 @@ class Kind:
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def predict(self, theta: Tensor, models: Pack, precision: str = "") -> Tensor:
-        """Milliseconds of each model [n] where operations cost `theta`; `precision` where weights are narrower than the kind's."""
+        """Milliseconds of each model [n] on the NPU alone, by what operations cost; `precision`: where weights are narrower."""
         return latency(theta, models, precision or self.precision) * self.correction(models).exp()
 
     def correction(self, models: Pack) -> Tensor:
@@ -110,7 +113,8 @@ def learn(
     models = pack([operations[key] for key in keys])
     which = torch.tensor([keys.index(key) for _, key in medians])
     where = torch.tensor([groups.index(group) for group, _ in medians])
-    log_ms = torch.tensor(list(medians.values()), dtype=torch.float64).log()
+    plain = [ms / surcharge(operations[key], unit) for (_, key), ms in medians.items()]
+    log_ms = torch.tensor(plain, dtype=torch.float64).log()
     width = widths(1.0 if base is None else 0.6)
     kind.common, factors = fit(models, which, where, log_ms, precision, centre, width, spread=FACTOR_SPREAD)
     residual = torch.zeros(len(keys), dtype=torch.float64)
@@ -118,7 +122,7 @@ def learn(
         mine = where == index
         near = faster(kind.common, float((-factors[index]).exp()))
         zero = torch.zeros(int(mine.sum()), dtype=torch.long)
-        kind.own[group], _ = fit(models, which[mine], zero, log_ms[mine], precision, near, widths(OWN), iterations=40)
+        kind.own[group], _ = fit(models, which[mine], zero, log_ms[mine], precision, near, _own_widths(), iterations=40)
         kind.counts[group] = int(mine.sum())
         error = log_ms[mine] - latency(kind.own[group], models, precision).log()[which[mine]]
         residual.index_add_(0, which[mine], error)
@@ -127,6 +131,13 @@ def learn(
     covariance = _likeness(kind.points, kind.points) + NOISE**2 * torch.eye(len(keys)).double()
     kind.weights = torch.linalg.solve(covariance, residual)
     return kind
+
+
+def _own_widths() -> Tensor:
+    """How far a device and runtime may lie from its kind; most in what a call of the whole model costs, which is software."""
+    width = widths(OWN)
+    width[AT["start"]] = START_WIDTH
+    return width
 
 
 def typical(rows: Iterable[Row], operations: Mapping[str, Operations]) -> dict[tuple[Group, str], float]:

@@ -19,7 +19,7 @@ FLOPS, BYTES = (
     1e9,
 )  # units of the parameters: TFLOP/s and GB/s; "call" and "view" in us, "start" in ms, "few" in channels
 SLOPPINESS = 0.2  # spread of log-latencies between laboratories and exporters, for the fit
-TAILS = 30.0  # degrees of freedom of the Student-t residuals
+TAILS = 4.0  # degrees of freedom of the Student-t residuals
 
 # Prior medians, one set per kind of NPU, of which a fit learns each device's own values.
 PRIORS: dict[str, dict[str, float]] = {

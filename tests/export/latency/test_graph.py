@@ -136,7 +136,8 @@ def test_what_npus_do_not_take_is_found():
     rules = {
         key: {lint.rule for lint in placement_lints(known[key], "ANE")}
         for key in ("tv:shufflenet_v2_x1_0@224", "timm:efficientvit_b1@224", "timm:mobilevitv2_050@256", "timm:resnet50@224",
-                    "timm:fastvit_mci2@256", "clip:ViT-B-16:image@224", "clip:ViT-B-32:text@77")
+                    "timm:fastvit_mci2@256", "clip:ViT-B-16:image@224", "clip:ViT-B-32:text@77", "clip:ViT-B-16-SigLIP:image@224",
+                    "timm:efficientformerv2_s0@224", "timm:levit_128s@224", "timm:mobilevit_s@256")
     }  # fmt: skip
     assert rules["tv:shufflenet_v2_x1_0@224"] == {"ANE-SHUFFLE"}
     assert rules["timm:efficientvit_b1@224"] == {"NPU-LINEAR-ATTENTION"}

@@ -152,7 +152,8 @@ def test_a_finding_makes_a_lower_bound():
     predictor = Predictor(rows, {("ANE", "fp16"): learn(rows, KNOWN, "ANE", "fp16")}, {"ANE/fp16": [0.8, 1.25]})
     said = predictor.predict("a14", "", KNOWN["timm:efficientvit_b1@224"])
     assert said.at_least
-    assert said.high / said.ms == pytest.approx(5.4)
+    assert said.high / said.ms == pytest.approx(5.4 / 1.5)
+    assert said.note.count("x1.5") == 1
     assert "linear attention" in said.note
 
 
