@@ -24,7 +24,7 @@ from export.latency.graph.features import pack, published_features, totals
 from export.latency.lints import surcharge
 from export.latency.predictor import FITTED
 from export.latency.rows import Group, Row, fitting_rows, published_rows
-from export.latency.transfer import table_of, transfer
+from export.latency.transfer import Measured, table_of, transfer
 
 KINDS = (
     ("ANE", "fp16"), ("ANE", "w8a16"), ("ANE", "w8a8"), ("HTP", "fp16"), ("HTP", "w8a8"), ("HTP", "w8a16"),
@@ -110,10 +110,10 @@ def transfers(rows: Sequence[Row]) -> dict[str, tuple[int, float, float]]:
     """Chip -> rows, error in percent and coverage in percent of taking a model over from its relatives, its own row unseen."""
     table = table_of(rows)
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for group, models in table.items():
+    for group, (unit, models) in table.items():
         for model, ms in models.items():
-            others = {other: entries for other, entries in table.items() if other != group}
-            others[group] = {name: value for name, value in models.items() if name != model}
+            others = dict(table)
+            others[group] = Measured(unit, {name: value for name, value in models.items() if name != model})
             if moved := transfer(others, group, model):
                 found[group.chip].append((abs(moved.ms / ms - 1), abs(np.log(ms / moved.ms)) <= 1.645 * moved.spread))
     return {

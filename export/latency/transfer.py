@@ -7,7 +7,7 @@ certain relative is taken. Left out: models that were measured nowhere (`export.
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -28,18 +28,31 @@ class Transferred(NamedTuple):
     anchors: int
 
 
-Table = Mapping[Group, Mapping[str, float]]
+class Measured(NamedTuple):
+    """What was measured in a group: on which unit most of it ran, and each model's median latency in ms, by its identity."""
+
+    unit: str
+    ms: dict[str, float]
 
 
-def table_of(rows: Iterable[Row]) -> dict[Group, dict[str, float]]:
-    """Group -> identity of a model -> its median latency there in ms; runtimes' current releases alone."""
-    found: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+Table = Mapping[Group, Measured]
+
+
+def table_of(rows: Iterable[Row]) -> dict[Group, Measured]:
+    """What was measured in each group, runtimes' current releases alone, and of a group what ran on the same unit as most of it."""
+    found: dict[Group, list[Row]] = defaultdict(list)
     for row in rows:
         if row.ms and row.chip and row.current and "ablation" not in row.source and "sparse" not in row.precision:
-            found[row.group][row.identity].append(row.ms)
-    return {
-        group: {model: statistics.median(values) for model, values in models.items()} for group, models in found.items()
-    }
+            found[row.group].append(row)
+    table = {}
+    for group, own in found.items():
+        unit = Counter(row.unit for row in own).most_common(1)[0][0]
+        values: dict[str, list[float]] = defaultdict(list)
+        for row in own:
+            if row.unit == unit and row.ms:
+                values[row.identity].append(row.ms)
+        table[group] = Measured(unit, {model: statistics.median(several) for model, several in values.items()})
+    return table
 
 
 def transfer(table: Table, group: Group, model: str, without: Iterable[str] = ()) -> Transferred | None:
@@ -49,11 +62,13 @@ def transfer(table: Table, group: Group, model: str, without: Iterable[str] = ()
         model: identity of a model that was measured in other groups.
         without: identities that are no anchors, beside the model itself.
     """
-    there = table.get(group, {})
+    if group not in table:
+        return None
+    unit, there = table[group]
     barred = {model, *without}
     best: Transferred | None = None
-    for other, models in table.items():
-        if other == group or model not in models:
+    for other, (placed, models) in table.items():
+        if other == group or placed != unit or model not in models:  # a CPU says nothing about an NPU
             continue
         ratios = [math.log(there[name] / models[name]) for name in models if name in there and name not in barred]
         if len(ratios) < ANCHORS:
