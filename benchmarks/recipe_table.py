@@ -1,7 +1,7 @@
 """Prints docs/recipes.md from the recipe classes, so that the page cannot drift: python benchmarks/recipe_table.py > docs/recipes.md"""
 
-from distill.core.strict import Strict
 from distill.recipe import Recipe
+from distill.verbs.listing import recipe_keys
 
 HEAD = """# Recipes
 
@@ -14,17 +14,9 @@ Made by `benchmarks/recipe_table.py`.
 |---|---|---|"""
 
 
-def rows(model: Strict, prefix: str = "") -> list[str]:
-    result = []
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, Strict):
-            result += rows(value, f"{prefix}{name}.")
-        else:
-            shown = "none" if value is None else repr(value).replace("'", '"')
-            result.append(f"| `{prefix}{name}` | `{shown}` | {(field.description or '').replace('|', chr(92) + '|')} |")
-    return result
-
-
 if __name__ == "__main__":
-    print("\n".join([HEAD, *rows(Recipe())]))
+    rows = [
+        f"| `{key}` | `{default}` | {what.replace('|', chr(92) + '|')} |"
+        for key, default, what in recipe_keys(Recipe())
+    ]
+    print("\n".join([HEAD, *rows]))

@@ -14,7 +14,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from distill.reporting.terminal import print_pairs, print_rows
+from distill.reporting.terminal import print_findings, print_pairs, print_rows
+from distill.verbs.helping import Grouped
 
 
 class _Verbs(TyperGroup):
@@ -48,7 +49,7 @@ INTERRUPTED = 130  # as a shell counts a program that Ctrl-C has ended
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Turns big CLIP teachers into small image-text models that run on a phone, and proves that they still work there.",
@@ -73,56 +74,82 @@ def _options(
 
 
 TeacherFlag = Annotated[
-    list[str] | None, typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat.")
+    list[str] | None,
+    typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat."),
 ]
 CaptionerFlag = Annotated[
     list[str] | None,
-    typer.Option("--captioner", help="Name, coca:MODEL/TAG, hf:NAME, command:..., python:...; may repeat."),
+    typer.Option(
+        "--captioner",
+        help="Name, coca:MODEL/TAG, hf:NAME, command:..., python:...; may repeat.",
+    ),
 ]
 ExtendFlag = Annotated[
     bool, typer.Option("--extend", help="Add teachers, captioners or views to the finished set in --out.")
 ]
 StudentFlag = Annotated[str | None, typer.Option("--student", help="Student architecture; see distill list students.")]
 DataFlag = Annotated[
-    str | None, typer.Option("--data", help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.")
+    str | None,
+    typer.Option(
+        "--data",
+        help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.",
+    ),
 ]
 RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="TOML file, or the name of one that ships.")]
 SetFlag = Annotated[list[str] | None, typer.Option("--set", help="key=value for any recipe key; may repeat.")]
 OutFlag = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
 RunArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="RUN", help="The run to go on with (--resume), instead of --out.", show_default=False),
+    typer.Argument(
+        metavar="RUN",
+        help="The run to go on with (--resume), instead of --out.",
+        show_default=False,
+    ),
 ]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue the run, by the recipe that it keeps.")]
-OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RehearseFlag = Annotated[bool, typer.Option("--rehearse", help="Full size, random weights, a handful of samples.")]
 TargetFlag = Annotated[
-    list[str] | None, typer.Option("--target", help="Export target; may repeat. See distill list targets.")
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Export target; may repeat. See distill list targets.",
+    ),
 ]
 PrecisionFlag = Annotated[
-    list[str] | None, typer.Option("--precision", help="Of the exported files: fp16, int8, w8...; may repeat.")
+    list[str] | None,
+    typer.Option("--precision", help="Of the exported files: fp16, int8, w8...; may repeat."),
 ]
 DeviceFlag = Annotated[
-    list[str] | None, typer.Option("--device", help="host or a device of distill devices; may repeat.")
+    list[str] | None,
+    typer.Option("--device", help="host or a device of distill devices; may repeat."),
 ]
 LanFlag = Annotated[
-    bool, typer.Option("--lan", help="Other devices of this network may open the page, by a one-time address.")
+    bool,
+    typer.Option("--lan", help="Other devices of this network may open the page, by a one-time address."),
 ]
 PortFlag = Annotated[int | None, typer.Option("--port", help="Of the page; any free one by default.")]
 
 FilterFlag = Annotated[
     list[str] | None,
-    typer.Option("--filter", help="NAME:key=value,key=value over the stored set; may repeat, in order."),
+    typer.Option(
+        "--filter",
+        help="NAME:key=value,key=value over the stored set; may repeat, in order.",
+    ),
 ]
 
 
 VerifyFlag = Annotated[
     str | None,
-    typer.Option("--verify", help="Stored views to run through the live teachers again: N, or all; 0 = none."),
+    typer.Option(
+        "--verify",
+        help="Stored views to run through the live teachers again: N, or all; 0 = none.",
+    ),
 ]
 CalibrateFlag = Annotated[
-    bool, typer.Option("--calibrate", help="Fit logit scales on held-out pairs where none is published.")
+    bool,
+    typer.Option("--calibrate", help="Fit logit scales on held-out pairs where none is published."),
 ]
 ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
 TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
@@ -163,7 +190,9 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None], *, every_pro
         show(result)
 
 
-@app.command()
+@app.command(
+    cls=Grouped, epilog="Example: distill run --teacher dfn-vitl14 --student mci2 --data ./photos --out runs/mine"
+)
 def run(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
@@ -184,7 +213,7 @@ def run(
     _print(result, as_json, lambda done: show(done.facts))
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill reinforce --teacher dfn-vitl14 --data ./photos --out runs/mine")
 def reinforce(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
@@ -205,7 +234,7 @@ def reinforce(
     _print(result, as_json, lambda done: print_pairs(done.to_json()), every_process=True)
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill curate runs/mine --filter score:keep=0.3 --dry-run")
 def curate(
     folder: Annotated[Path, typer.Argument(help="A reinforced set, or the run that holds one.")],
     filters: FilterFlag = None, out: OutFlag = None,
@@ -221,7 +250,7 @@ def curate(
     _print(result, as_json, lambda done: show(done.to_json()))
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill train --data runs/mine --student mci2 --out runs/mci2")
 def train(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
@@ -239,7 +268,7 @@ def train(
     _print(result, as_json, lambda done: print_pairs(done.to_json()))
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=Grouped, epilog="Example: distill eval runs/mine --data ./other-photos")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run or student folder, or a teacher's name.")],
     recipe: RecipeFlag = None, data: DataFlag = None,
@@ -263,7 +292,7 @@ def _show_exported(done: Any) -> None:
     print(f"In {done.out}")
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill export runs/mine --target coreml --precision auto --max-drop 0.5")
 def export(
     model: Annotated[str, typer.Argument(help="A run, any CLIP (a folder, open_clip:MODEL/TAG, a teacher...), timm:NAME@WEIGHTS.")],
     target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
@@ -296,7 +325,7 @@ def export(
     _print(result, as_json, _show_exported)
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill profile runs/mine --device iphone-15")
 def profile(
     folder: Annotated[Path, typer.Argument(help="A run folder, or one export folder inside it; for a phone's name, any model.")],
     device: DeviceFlag = None,
@@ -317,7 +346,7 @@ def profile(
     _print(result, as_json, lambda done: print_rows(done.shown))
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill demo runs/mine --data ./photos")
 def demo(
     model: Annotated[str, typer.Argument(help="A run (its student beside its teachers), or any CLIP.")],
     data: DataFlag = None,
@@ -330,7 +359,7 @@ def demo(
     verb(model, data=data, limit=limit, lan=lan, port=port, settings=sets or ())
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill report runs/mine")
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")], as_json: JsonFlag = False) -> None:
     """Write report.md and report.html of a run anew."""
     from distill.reporting.table import show
@@ -339,7 +368,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")], as_jso
     _print(verb(folder), as_json, lambda done: show(done.facts))
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill push runs/mine hf:my-org/my-student")
 def push(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[str, typer.Argument(help="hf:ORG/NAME, or a folder.")],
@@ -357,7 +386,7 @@ def push(
     )
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill compare runs/mine runs/other")
 def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")], as_json: JsonFlag = False) -> None:
     """Finished runs side by side."""
     from distill.verbs.compare import compare as verb
@@ -370,9 +399,11 @@ def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
     _print(verb(folders), as_json, show)
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Grouped, epilog="Example: distill list targets")
 def list_(
-    kind: Annotated[str, typer.Argument(help="teachers, students, losses, objectives, targets, devices, sources, ...")],
+    kind: Annotated[
+        str | None, typer.Argument(help="teachers, students, targets, recipes, keys...; none = what can be listed.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """What can be named in a call."""
@@ -381,7 +412,7 @@ def list_(
     _print(list_names(kind), as_json, lambda found: print_rows(found.rows))
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill doctor --install litert")
 def doctor(
     install: Annotated[
         list[str] | None,
@@ -392,15 +423,28 @@ def doctor(
     """What works on this machine, and what to do about the rest."""
     from distill.verbs.machine import doctor as verb
 
-    _print(verb(install=install or ()), as_json, lambda found: print_rows(found.rows))
+    def show(found: Any) -> None:
+        print_findings((row["ok"], row["name"], row["detail"], row["fix"]) for row in found.rows)
+
+    _print(verb(install=install or ()), as_json, show)
 
 
-@app.command()
+@app.command(cls=Grouped, epilog="Example: distill devices")
 def devices(as_json: JsonFlag = False) -> None:
     """This host and attached phones, and what is missing to use them."""
     from distill.verbs.machine import devices as verb
 
-    _print(verb(), as_json, lambda found: print_rows(found.rows))
+    def show(found: Any) -> None:
+        print_findings((row["ready"], row["name"], _device(row), row["missing"]) for row in found.rows)
+
+    _print(verb(), as_json, show)
+
+
+def _device(row: dict[str, Any]) -> str:
+    """A device in a line: what it is, its system, what runs there."""
+    runtimes = ", ".join(f"{name} {version}" for name, version in row["runtimes"].items())
+    asked = "timed only where it is named" if row["attended"] else ""
+    return "; ".join(filter(None, [row["model"], row["os"], runtimes, asked]))
 
 
 def main() -> None:

@@ -133,6 +133,28 @@ def print_pairs(values: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}: {cell(value)}")
 
 
+def print_findings(findings: Iterable[tuple[bool, str, str, str]]) -> None:
+    """Lines for people about things that are so or not: (ok, name, detail, what to do). Nothing is wider than the terminal, or
+    than 100 places in a pipe; what to do stands below, where it is not ok."""
+    findings = list(findings)
+    room = shutil.get_terminal_size((100, 24)).columns
+    names = max((_width(name) for _, name, _, _ in findings), default=0)
+    for ok, name, detail, advice in findings:
+        start = f"{'ok' if ok else '--'}  {name}{' ' * (names - _width(name))}  "
+        for words in filter(None, [detail] if ok else [detail, advice]):
+            indent = " " * _width(start)
+            lines = textwrap.wrap(
+                words,
+                max(room, names + 30),
+                initial_indent=start,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            print("\n".join(lines) or start.rstrip())
+            start = indent
+
+
 def cell(value: Any) -> str:
     """A value in a few words: yes or no, a dash for None, the plain values of a dict by name."""
     if isinstance(value, bool):

@@ -3,28 +3,32 @@
 from typing import Any
 
 from distill.core.errors import UsageError, nearest
+from distill.core.strict import Strict
 from distill.verbs.results import Rows
 
-KINDS = (
-    "teachers",
-    "captioners",
-    "students",
-    "losses",
-    "objectives",
-    "targets",
-    "devices",
-    "sources",
-    "filters",
-    "strategies",
-    "recipes",
-)
+KINDS = {
+    "teachers": "models that label, by name",
+    "captioners": "models that write captions",
+    "students": "small architectures to train",
+    "losses": "parts of an objective",
+    "objectives": "what a student learns by",
+    "targets": "formats of exported files, and their precisions",
+    "devices": "where latencies are measured, and phones that are predicted",
+    "sources": "kinds of data",
+    "filters": "choices among stored samples",
+    "strategies": "ways to inherit a teacher's weights",
+    "recipes": "files of settings that ship",
+    "keys": "every key of a recipe, with its default: --set key=value",
+}
 
 
-def list_names(kind: str) -> Rows:
-    """One row per thing of that kind ("teachers", "students", "recipes", ...), with its main facts.
+def list_names(kind: str | None = None) -> Rows:
+    """One row per thing of that kind ("teachers", "students", "recipes", ...), with its main facts; None = the kinds.
 
     Raises UsageError for an unknown kind, which names the known ones.
     """
+    if kind is None:
+        return Rows([{"name": name, "what": what, "see": f"distill list {name}"} for name, what in KINDS.items()])
     if kind not in KINDS:
         raise UsageError(f"Unknown kind {kind!r}. {nearest(kind, KINDS)}")
     rows: list[dict[str, Any]] = globals()[f"_{kind}"]()
@@ -140,6 +144,25 @@ def _recipes() -> list[dict[str, Any]]:
         {"name": file.stem, "what": file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")}
         for file in sorted(RECIPES.glob("*.toml"))
     ]
+
+
+def _keys() -> list[dict[str, Any]]:
+    from distill.recipe import Recipe
+
+    return [{"name": key, "default": default, "what": what} for key, default, what in recipe_keys(Recipe())]
+
+
+def recipe_keys(part: Strict, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(dotted key, default, meaning) of every key of a part of a recipe, in the order of its tables."""
+    found = []
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, Strict):
+            found += recipe_keys(value, f"{prefix}{name}.")
+        else:
+            shown = "none" if value is None else repr(value).replace("'", '"')
+            found.append((f"{prefix}{name}", shown, field.description or ""))
+    return found
 
 
 def _first_line(thing: Any) -> str:

@@ -123,3 +123,24 @@ def test_a_real_terminal_shows_whole_words(room):
         assert all(word in text for word in spec.licence.split())
     assert "…" not in text
     assert any(line.startswith("  ") for line in text.splitlines())  # stacked
+
+
+def test_findings_fit_and_say_what_to_do_where_it_is_not_so(monkeypatch, capsys):
+    from distill.reporting.terminal import print_findings
+
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "one word after another " * 8
+    print_findings(
+        [
+            (True, "torch", "2.13.0", "never shown"),
+            (False, "adb", long, "apt install adb"),
+            (False, "disk", "", "free some"),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[0] == "ok  torch  2.13.0"
+    assert lines[1].startswith("--  adb    one word")
+    assert " ".join(" ".join(lines[1:]).split()).startswith(
+        "-- adb " + long.strip() + " apt install adb -- disk free some"
+    )
