@@ -176,7 +176,7 @@ class ExportArtifact:
 
     Attributes:
         target, precision, tower: names as of `export.target`; one of `TOWERS`.
-        file: path relative to the artifact's folder.
+        file: path relative to the artifact's folder; of a package with a function per tower, the same for all.
         sha256: of the file (of the sorted content hashes for a package folder, ids made at random left out).
         inputs: name -> shape and dtype, for example {"pixels": "float32[1,3,64,64] RGB in [0, 1]"}.
         options: the choices of the target that the file was made with, as `export.target.Target` has them.

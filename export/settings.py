@@ -16,6 +16,9 @@ class CoreMlSettings(Strict):
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="several numbers of inputs that one file takes at a call, for example [1, 4, 16]"
     )
+    multifunction: bool = Field(
+        False, description="all towers as functions of one package, which shares their weights; needs iOS 18"
+    )
 
 
 class OnnxSettings(Strict):

@@ -17,7 +17,7 @@ from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import Environment
 from distill.core.registry import Registry
 from export.app.form import Form, Layout
-from export.artifact import Operations, Tower
+from export.artifact import Operations, Tower, tower_file
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -194,6 +194,17 @@ class Target(ABC):
 
     def sign(self, path: Path, tower: Tower, notice: "Notice") -> None:  # noqa: B027 - not every format has a place for it
         """Write the terms and the origin into a file that `convert` has written; nothing where the format has no metadata."""
+
+    def file_of(self, tower: Tower) -> str:
+        """The name of the file that holds a tower."""
+        return tower_file(tower, self.suffix)
+
+    def combine(self, folder: Path, towers: Iterable[Tower]) -> None:  # noqa: B027 - most formats hold one graph a file
+        """Make one file of those in `folder` where `file_of` says so."""
+
+    def of(self, tower: Tower) -> Self:
+        """What loads a tower out of a file that holds several; the same object where a file holds one."""
+        return self
 
     @abstractmethod
     def load(self, path: Path, threads: int = 1) -> Runner:

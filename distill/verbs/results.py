@@ -146,7 +146,7 @@ class ExportResult:
         """What a reader wants of every file at a glance."""
         return [
             {
-                "file": f"{row['target']}-{row['precision']}/{row['file']}",
+                "file": _file(row),
                 "MB": round(row["size_bytes"] / 1e6, 2),
                 "min cosine": None if row["parity"]["cosine_min"] is None else round(row["parity"]["cosine_min"], 6),
                 "largest difference": row["parity"]["probability_difference"],
@@ -161,6 +161,12 @@ class ExportResult:
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"out": str(self.out), "artifacts": self.artifacts, "left_out": self.left_out}
+
+
+def _file(row: Row) -> str:
+    """Where a tower lies; which one it is, of a file that holds several."""
+    place = f"{row['target']}-{row['precision']}/{row['file']}"
+    return place if row["file"].startswith(row["tower"]) else f"{place} ({row['tower']})"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ class Notice:
         learned = f", distilled from {', '.join(self.teachers)}" if self.teachers else ""
         return f"student {self.student}{learned}" if self.student else "a student that was not named"
 
-    def describe(self, tower: str) -> str:
-        """One line about a tower's file."""
+    def describe(self, tower: str | None) -> str:
+        """One line about a tower's file; None = one that holds them all."""
+        if tower is None:
+            return f"The towers of {self.origin}, a function each."
         what = "zero-shot classifier" if tower == "classifier" else f"{tower} tower"
         return f"The {what} of {self.origin}."
 

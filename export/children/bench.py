@@ -39,7 +39,7 @@ def load_runners(job: dict[str, Any]) -> dict[str, Runner]:
     source, threads = Path(job["source"]), int(job["threads"])
     if job["runtime"] != "eager":
         target = get_target(job["runtime"]).with_options(job.get("options", {}))
-        return {tower: target.load(source / file, threads) for tower, file in job["files"].items()}
+        return {tower: target.of(tower).load(source / file, threads) for tower, file in job["files"].items()}
     import torch
 
     torch.set_num_threads(threads)

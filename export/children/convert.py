@@ -60,27 +60,29 @@ def convert_and_check(job: dict[str, Any]) -> dict[str, Any]:
     reference = Reference.load(Path(job["reference"]))
     result: dict[str, Any] = {}
     programs: dict[Tower, str] = job["programs"]
+    folder, made = Path(job["folder"]), {}
     for tower, saved in programs.items():
-        path = Path(job["folder"]) / tower_file(tower, target.suffix)
+        path = folder / tower_file(tower, target.suffix)
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecating its own internals while it loads the program
             program = torch.export.load(saved)
         operations = target.convert(program, tower, path, calibration=_calibration(job, target, tower))
-        target.sign(path, tower, Notice(**job["notice"]))
         del program
-        converted = time.perf_counter()
-        parity = check_file(target, path, tower, reference)
-        checked = time.perf_counter()
-        print(
-            f"{tower}: converted in {converted - start:.1f} s, checked in {checked - converted:.1f} s: {parity}",
-            flush=True,
-        )
+        made[tower] = operations, time.perf_counter() - start
+    target.combine(folder, programs)
+    for name, tower in {target.file_of(tower): tower for tower in programs}.items():
+        target.sign(folder / name, tower, Notice(**job["notice"]))
+    for tower, (operations, seconds) in made.items():
+        start = time.perf_counter()
+        parity = check_file(target.of(tower), folder / target.file_of(tower), tower, reference)
+        checked = time.perf_counter() - start
+        print(f"{tower}: converted in {seconds:.1f} s, checked in {checked:.1f} s: {parity}", flush=True)
         result[tower] = {
             "parity": asdict(parity),
             "operations": asdict(operations),
-            "convert_s": converted - start,
-            "check_s": checked - converted,
+            "convert_s": seconds,
+            "check_s": checked,
         }
     return {**result, "cpu_s": time.process_time(), "peak_mb": peak_mb()}
 

@@ -24,7 +24,6 @@ from export.artifact import (
     Tower,
     hash_path,
     size_of,
-    tower_file,
     write_artifacts,
 )
 from export.children.conversion import Conversion
@@ -205,7 +204,7 @@ def accept(job: ExportJob, conversion: Conversion, reference: Reference, work: P
 def _describe(
     job: ExportJob, tower: Tower, folder: Path, result: dict[str, Any], reference: Reference
 ) -> ExportArtifact:
-    file = folder / tower_file(tower, job.target.suffix)
+    file = folder / job.target.file_of(tower)
     return ExportArtifact(
         target=job.target.name,
         precision=job.target.precision.name,

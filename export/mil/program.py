@@ -25,31 +25,32 @@ KNOWN = {**OPS, **FURTHER_OPS}
 
 
 class MilProgram:
-    """The main function of a saved ML Program with one input and one output.
+    """A function of a saved ML Program with one input and one output.
 
     Args:
         path: the .mlpackage folder.
+        function: its name, of a package that has several; None = the only one.
 
     Raises:
         NotCheckedError: when the program holds an operation that `export.mil.ops` does not know.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, function: str | None = None) -> None:
         ct = import_coremltools()
         from coremltools.converters.mil.frontend.milproto.load import load
 
         model = ct.models.MLModel(str(path), skip_model_load=True)
         spec = model.get_spec()
         loaded = load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
-        function = loaded.functions["main"]
-        known = [op for op in function.operations if op.op_type != "const"]
+        found = loaded.functions[function or "main"]
+        known = [op for op in found.operations if op.op_type != "const"]
         unknown = sorted({op.op_type for op in known} - {*KNOWN, *EXPANSIONS})
         if unknown:
             raise NotCheckedError(f"not checked: op {', '.join(unknown)}")
         self.operations = [op for op in known if op.op_type in KNOWN]
         self._compressed = {op.outputs[0]: op for op in known if op.op_type in EXPANSIONS}
-        (self.input,) = function.inputs.values()
-        (self.output,) = function.outputs
+        (self.input,) = found.inputs.values()
+        (self.output,) = found.outputs
         size = self.input.shape[0] if self.input.shape else 1
         self.batch = int(size) if str(size).isdigit() else 1  # the smallest where it takes several numbers of inputs
         self._constants: dict[Any, Any] = {}

@@ -1,19 +1,21 @@
-"""Core ML ML Program, as an .mlpackage. Left out: several functions in one package.
+"""Core ML ML Program, as an .mlpackage: one for each tower, or one whose functions they are. Left out: state, pipelines.
 
 Core ML itself runs on Apple systems alone. Elsewhere the saved package is read back and run by `export.mil`.
 """
 
+import copy
 import json
 import shutil
 import sys
 import uuid
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from distill.core.errors import UsageError
 from export.app.form import Form
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from export.app.licence import Notice
     from export.settings import ExportSettings
 
+TOGETHER = "towers.mlpackage"
 ORDERS = (2, 8)  # in how many pieces sums are added, as hardware does that works tile by tile; see export.mil.sums
 # Random in every package otherwise, so that no two exports would be equal.
 PACKAGE_IDS = uuid.UUID("5c0a5f5e-6e3b-5b4e-9a57-0d1571110000")
@@ -48,6 +51,7 @@ class CoreMl(Target):
     requires = {"coremltools": "coremltools>=9,<10"}  # noqa: RUF012
     runtime = "Core ML"
     package = "coremltools"
+    function: str | None = None  # of a package that has several, the one that is loaded
 
     @property
     @override
@@ -56,8 +60,50 @@ class CoreMl(Target):
 
     @property
     def minimum_ios(self) -> int:
-        """The oldest system that loads the files: what was chosen, 17 for int8 activations, 18 for palettes of 16 values."""
-        return max(int(self.options.get("minimum_ios", 17)), {"p4": 18, "w8a8": 17}.get(self.precision.name, 0))
+        """The oldest system that loads the files: what was chosen, 17 for int8 activations, 18 for palettes of 16 values and for
+        packages of several functions."""
+        needed = max({"p4": 18, "w8a8": 17}.get(self.precision.name, 0), 18 if self.together else 0)
+        return max(int(self.options.get("minimum_ios", 17)), needed)
+
+    @property
+    def together(self) -> bool:
+        """Whether one package has all towers as its functions."""
+        return bool(self.options.get("multifunction"))
+
+    @override
+    def file_of(self, tower: Tower) -> str:
+        return TOGETHER if self.together else super().file_of(tower)
+
+    @override
+    def of(self, tower: Tower) -> Self:
+        if not self.together:
+            return self
+        other = copy.copy(self)
+        other.function = tower
+        return other
+
+    @override
+    def combine(self, folder: Path, towers: Iterable[Tower]) -> None:
+        if not self.together:
+            return
+        ct = import_coremltools()
+        from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
+
+        descriptor, parts = (
+            MultiFunctionDescriptor(),
+            {tower: folder / super(CoreMl, self).file_of(tower) for tower in towers},
+        )
+        for tower, path in parts.items():
+            descriptor.add_function(str(path), src_function_name="main", target_function_name=tower)
+        descriptor.default_function_name = next(iter(parts))
+        whole = folder / TOGETHER
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside coremltools
+            save_multifunction(descriptor, str(whole))
+        spec = ct.models.MLModel(str(whole), skip_model_load=True).get_spec()
+        _settle_package(whole, spec.SerializeToString(deterministic=True))
+        for path in parts.values():
+            shutil.rmtree(path)
 
     @override
     def own_options(self, settings: "ExportSettings") -> dict[str, Any]:
@@ -162,7 +208,7 @@ class CoreMl(Target):
         spec = ct.proto.Model_pb2.Model.FromString(file.read_bytes())
         metadata = spec.description.metadata
         metadata.license, metadata.author = notice.licence, notice.origin
-        metadata.shortDescription = notice.describe(tower)
+        metadata.shortDescription = notice.describe(None if self.together else tower)
         file.write_bytes(spec.SerializeToString(deterministic=True))
 
     @override
@@ -172,8 +218,10 @@ class CoreMl(Target):
 
         if sys.platform == "darwin":
             ct = import_coremltools()
-            model = ct.models.MLModel(str(path))
+            model = ct.models.MLModel(str(path), function_name=self.function)
             description = model.get_spec().description
+            if self.function is not None:
+                description = next(one for one in description.functions if one.name == self.function)
             given, made = description.input[0].name, description.output[0].name
             picture = description.input[0].type.WhichOneof("Type") == "imageType"
 
@@ -193,13 +241,13 @@ class CoreMl(Target):
     def first_divergence(self, path: Path, value: "Array") -> str:
         from export.mil.program import MilProgram
 
-        return MilProgram(path).first_divergence(value)
+        return MilProgram(path, self.function).first_divergence(value)
 
     def _interpreted(self, path: Path) -> "Callable[[int], Runner]":
         """The program with its sums in so many pieces."""
         from export.mil.program import MilProgram
 
-        program = MilProgram(path)
+        program = MilProgram(path, self.function)
 
         def runs(blocks: int) -> Runner:
             return lambda value: program.run(value, blocks=blocks)

@@ -139,7 +139,8 @@ def _write(module: Any, tower: Tower, form: Form, reference: Reference, path: Pa
     example = torch.from_numpy(np.ascontiguousarray(inside.given(rows)))
     check_form(module, example, reference.outputs(tower)[:largest], tower)
     if form.further:
-        size = torch.export.Dim("batch", min=1, max=largest)
+        # torch takes a size of 1 for fixed, and a range of one number too: hence one that is larger than needed.
+        size = torch.export.Dim("batch", min=1, max=2 * largest)
         try:
             program = torch.export.export(module, (example,), dynamic_shapes=[{0: size}])
         except (ValueError, RuntimeError) as error:  # torch's own say that a size is not free

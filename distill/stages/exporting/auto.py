@@ -141,7 +141,7 @@ def _try(
             f"The precision auto measures the files themselves, and this machine cannot run those of {name} "
             f"({artifacts[0].parity.checked_by}). Name a precision, and judge it on a phone."
         )
-    mb = sum(artifact.size_bytes for artifact in artifacts if artifact.tower in PAIR) / 1e6
+    mb = sum({artifact.file: artifact.size_bytes for artifact in artifacts if artifact.tower in PAIR}.values()) / 1e6
     with exported_embedder(scratch / name, recipe.profile.threads) as model:
         from distill.evaluation.evalset import evaluate_model
 

@@ -102,7 +102,11 @@ async def _timed(
     path = folder / item.file
     model = ct.models.MLModel(str(path), skip_model_load=True)
     wrapper = MLModelAsyncWrapper.from_spec_or_path(
-        spec_or_path=model.get_spec(), weights_dir=model.weights_dir, compute_units=ct.ComputeUnit.ALL, device=device
+        spec_or_path=model.get_spec(),
+        weights_dir=model.weights_dir,
+        compute_units=ct.ComputeUnit.ALL,
+        function_name=item.tower if item.options.get("multifunction") else None,
+        device=device,
     )
     await wrapper.load()
     load_ns = wrapper.load_duration_in_nano_seconds

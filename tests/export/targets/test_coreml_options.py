@@ -1,5 +1,6 @@
 """Core ML files for older systems, and with a picture as input: what the package declares, and that it says the same."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from export.app.licence import Notice
+from export.artifact import hash_path, size_of
 from export.mil.coremltools import import_coremltools
 from export.settings import ExportSettings
 from export.target import get_target
+from export.towers.classifier import Classifier
 from export.towers.parity import run_all
 from export.towers.tower import deployable_towers
 from students.student import Student
 
 
 def _settings(**chosen: Any) -> ExportSettings:
-    return ExportSettings.model_validate(
-        {
-            "coreml": {k: v for k, v in chosen.items() if k == "minimum_ios"},
-            **{k: v for k, v in chosen.items() if k != "minimum_ios"},
-        }
-    )
+    """`input` is of all targets, the rest of Core ML's."""
+    own = {name: value for name, value in chosen.items() if name != "input"}
+    return ExportSettings.model_validate({"coreml": own, "input": chosen.get("input", "float")})
 
 
 def test_what_the_record_says() -> None:
@@ -56,3 +57,44 @@ def test_a_picture_as_input(ios: int, version: int, student: Student, pixels: np
     assert cosine.min() > 0.9999
     swapped = run_all(target.load(path), np.ascontiguousarray(pixels[:, ::-1]), form=target.form)
     assert (swapped * wanted).sum(1).min() < 0.99
+
+
+@pytest.mark.process
+def test_all_towers_as_functions_of_one_package(
+    student: Student, pixels: np.ndarray, tokens: np.ndarray, tmp_path: Path
+) -> None:
+    """Each function says what its tower says, the classifier carries no second image tower, and bytes are equal twice."""
+    ct = import_coremltools()
+    image, text = deployable_towers(student)
+    labels = torch.nn.functional.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    towers: dict[Any, tuple[Any, np.ndarray]] = {
+        "image": (image, pixels), "text": (text, tokens),
+        "classifier": (Classifier(image, labels, 20.0, 0.0, "softmax").eval(), pixels),
+    }  # fmt: skip
+    target = get_target("coreml").configured(_settings(multifunction=True))
+    assert "iOS 18, macOS 15" in target.runs_on
+    assert {target.file_of(tower) for tower in towers} == {"towers.mlpackage"}
+    sizes, digests = {}, []
+    (tmp_path / "parts").mkdir()
+    for tower, (module, inputs) in towers.items():
+        path = tmp_path / "parts" / f"{tower}.mlpackage"
+        target.convert(torch.export.export(module, (torch.from_numpy(inputs[:1]),)), tower, path)
+        sizes[tower] = size_of(path)
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "parts", folder)
+        target.combine(folder, towers)
+        target.sign(folder / "towers.mlpackage", "image", Notice("MIT", "tiny"))
+        assert [path.name for path in folder.iterdir()] == ["towers.mlpackage"]
+        digests.append(hash_path(folder / "towers.mlpackage"))
+    assert digests[0] == digests[1]
+    assert size_of(folder / "towers.mlpackage") < sizes["image"] + sizes["text"] + 0.5 * sizes["classifier"]
+    spec = ct.models.MLModel(str(folder / "towers.mlpackage"), skip_model_load=True).get_spec()
+    assert [function.name for function in spec.description.functions] == list(towers)
+    assert (spec.specificationVersion, spec.description.metadata.license) == (9, "MIT")
+    for tower, (module, inputs) in towers.items():
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(inputs)).numpy()
+        found = run_all(target.of(tower).load(folder / target.file_of(tower)), inputs)
+        np.testing.assert_allclose(found, wanted, atol=0.01)
+        assert np.abs(wanted - wanted.mean(0)).max() > 0.05
