@@ -32,6 +32,26 @@ class OnnxSettings(Strict):
     )
 
 
+class ChipSettings(Strict):
+    """Which accelerator files for one are compiled for."""
+
+    ethos_u: str = Field(
+        "ethos-u85-256",
+        pattern=r"^ethos-u(55-(32|64|128|256)|65-(256|512)|85-(128|256|512|1024|2048))$",
+        description="executorch-ethos-u: Arm's name of the accelerator and its multipliers",
+    )
+    vgf: str = Field(
+        "TOSA-1.0+FP+INT",
+        pattern=r"^TOSA-1\.0(\+\w+)+$",
+        description="executorch-vgf: the profiles of Arm's TOSA that it has",
+    )
+    qualcomm: str = Field(
+        "SM8650", pattern=r"^[A-Z]+\d+P?$", description="executorch-qnn: Qualcomm's name of the Snapdragon"
+    )
+    mediatek: Literal["mt6989", "mt6991", "mt6993"] = Field("mt6991", description="executorch-mediatek: the Dimensity")
+    samsung: Literal["E9955", "E9965"] = Field("E9955", description="executorch-samsung: the Exynos")
+
+
 class ExportSettings(Strict):
     """Which files are made, and the parity below which an export fails."""
 
@@ -110,6 +130,7 @@ class ExportSettings(Strict):
         ge=0,
         description="of the parity samples, kept beside the files with the model's answers for an app's own test",
     )
+    chips: ChipSettings = ChipSettings()
     coreml: CoreMlSettings = CoreMlSettings()
     onnx: OnnxSettings = OnnxSettings()
     jobs: int = Field(2, ge=1, description="targets converted side by side")

@@ -46,6 +46,16 @@ class ExecuTorch(Target):
         """Passes over the graph before it is partitioned."""
         return []
 
+    def lowered(self, program: "ExportedProgram", tower: Tower, calibration: "Array | None") -> Any:
+        """ExecuTorch's manager of the lowered program; `calibration` as of `convert`."""
+        from executorch.exir import to_edge_transform_and_lower
+
+        return to_edge_transform_and_lower(
+            self.prepared(program, tower, calibration),
+            transform_passes=self.passes(),
+            partitioner=[self.partitioner()],
+        )
+
     @override
     def convert(
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
@@ -53,13 +63,8 @@ class ExecuTorch(Target):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and executorch deprecating each other's internals
             from executorch.devtools.backend_debug import get_delegation_info
-            from executorch.exir import to_edge_transform_and_lower
 
-            lowered = to_edge_transform_and_lower(
-                self.prepared(program, tower, calibration),
-                transform_passes=self.passes(),
-                partitioner=[self.partitioner()],
-            )
+            lowered = self.lowered(program, tower, calibration)
             found = get_delegation_info(lowered.exported_program().graph_module)
             path.write_bytes(lowered.to_executorch().buffer)
         ops = {name: op for name, op in found.delegation_by_operator.items() if not name.startswith(NO_OPERATIONS)}
