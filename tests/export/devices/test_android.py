@@ -104,7 +104,7 @@ def test_a_phone_is_listed_timed_and_left_clean(
 
 def test_the_figures_are_those_of_the_runner(plug_in: Callable[..., StandIn], exports: Path, tmp_path: Path) -> None:
     phone = plug_in()
-    runner = _runner(tmp_path / "r", exports)
+    runner = _runner(tmp_path / "r", exports, then="sleep 0.2")  # long enough to be looked at
     rows = profile([exports / XNNPACK], None, _settings(phone, runners=(str(runner),), runs=5, warmup_runs=2))
     # Two rounds of three and two calls behind two of warm-up; the runner says 1.5, 2.5, 3.5 ... ms.
     assert rows[0].rounds_p50_ms == (4.5, 4.0)
