@@ -17,6 +17,7 @@ refuse_intruders()
 if TYPE_CHECKING:
     from distill.core.errors import DistillError, OutputExistsError, UsageError
     from distill.recipe import Recipe, load_recipe
+    from distill.verbs.calibrate import calibrate
     from distill.verbs.compare import compare
     from distill.verbs.curate import curate
     from distill.verbs.demo import demo
@@ -45,6 +46,7 @@ __all__ = [
     "ReinforcedData",
     "UsageError",
     "__version__",
+    "calibrate",
     "compare",
     "curate",
     "demo",

@@ -346,6 +346,28 @@ def profile(
     _print(result, as_json, lambda done: print_rows(done.shown))
 
 
+@app.command(cls=Grouped, epilog="Example: distill calibrate --device host")
+def calibrate(
+    device: Annotated[str, typer.Option("--device", help="host, or a device of distill devices that can be timed.")] = "host",
+    target: Annotated[str, typer.Option("--target", help="What is exported and timed; by default onnx.")] = "",
+    name: Annotated[str, typer.Option("--name", help="What the profile is kept as; by default the device's name.")] = "",
+    runner: Annotated[list[Path] | None, typer.Option("--runner", help="As of distill profile. Repeatable.")] = None,
+    sets: SetFlag = None, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Time five anchors on a device that is here, so that any model's latency there can be predicted."""
+    from distill.verbs.calibrate import calibrate as verb
+
+    result = verb(device, target=target, name=name, runner=runner or (), settings=sets or ())
+    _print(result, as_json, _show_calibrated)
+
+
+def _show_calibrated(done: Any) -> None:
+    print_rows(done.anchors)
+    print(
+        f"Kept for --device {done.device} ({done.target}); anchors that were left out lie {done.spread_percent} % off."
+    )
+
+
 @app.command(cls=Grouped, epilog="Example: distill demo runs/mine --data ./photos")
 def demo(
     model: Annotated[str, typer.Argument(help="A run (its student beside its teachers), or any CLIP.")],

@@ -63,7 +63,12 @@ def reparameterize(
     with torch.no_grad():
         plain = not any(isinstance(part, _BatchNorm) for part in result.modules())
         wanted = None if plain else outputs(result)
-        result = reparameterize_model(result, inplace=True)
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # timm makes RepViT's folded convolutions in the default
+        try:
+            result = reparameterize_model(result, inplace=True)
+        finally:
+            torch.set_default_dtype(usual)
         folding = fold_norms(result)
         if wanted is not None:
             folding.difference = float((outputs(result) - wanted).abs().max())

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 FLOORS = {
     "distill": ["core", "processes learning evaluation", "console recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
-    "export": ["app artifact settings", "device target", "mil", "devices", "targets towers", "children", "latency run", "predict_rows"],
+    "export": ["app artifact settings", "device target", "mil", "devices", "targets towers", "children", "run", "latency", "predict_rows"],
     "students": ["spec tokenizer vocabularies reparameterize", "student zoo", "inherit"],
     "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],

@@ -27,6 +27,7 @@ def split_devices(settings: "ProfileSettings") -> tuple[list[str], list[str]]:
     Raises UsageError for a name that is neither attached nor a known phone or chip.
     """
     from export.device import DEVICES, list_devices
+    from export.latency.anchors import calibrations
     from export.latency.devices import find_chip
 
     if not settings.devices:
@@ -34,9 +35,19 @@ def split_devices(settings: "ProfileSettings") -> tuple[list[str], list[str]]:
     attached = {info.name for info in list_devices(settings)} | set(DEVICES)
     here = [name for name in settings.devices if name in attached]
     phones = [name for name in settings.devices if name not in attached]
-    for name in phones:
-        find_chip(name)
+    if phones:
+        known = {one.name for one in calibrations()}
+        for name in phones:
+            if name not in known:
+                find_chip(name)
     return here, phones
+
+
+def calibrated_here(devices: Sequence[str]) -> bool:
+    """Whether each of the devices was calibrated, so that a model that is not exported can be predicted for it."""
+    from export.latency.anchors import calibrations
+
+    return bool(devices) and set(devices) <= {one.name for one in calibrations()}
 
 
 def predicted(model: str, devices: Sequence[str]) -> "list[LatencyProfile]":
@@ -48,11 +59,13 @@ def predicted(model: str, devices: Sequence[str]) -> "list[LatencyProfile]":
     Raises:
         UsageError: no such model, or an exported folder without its student.
     """
+    from export.latency.anchors import calibrations
     from export.latency.predictor import published_predictor
     from export.latency.towers import predict_towers
 
     towers, precisions = _meant(model_name(model))
-    return predict_towers(towers, devices, published_predictor(), precisions)
+    calibrated = {one.name: one for one in reversed(calibrations())}  # the newest of a name
+    return predict_towers(towers, devices, published_predictor(), precisions, calibrated)
 
 
 def _meant(model: str) -> "tuple[Towers, list[str]]":

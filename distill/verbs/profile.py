@@ -42,7 +42,7 @@ def profile(
     Raises:
         UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student; no such device.
     """
-    from distill.stages.phones import predicted, split_devices
+    from distill.stages.phones import calibrated_here, predicted, split_devices
     from export.artifact import read_artifacts, student_of
     from export.latency.measure import profile as measure
 
@@ -51,7 +51,12 @@ def profile(
     rows = [asdict(row) for row in predicted(str(folder), phones)] if phones else []
     if phones and not here:
         return ProfileResult(rows)
-    folders, student = _found(Path(folder).expanduser())
+    try:
+        folders, student = _found(Path(folder).expanduser())
+    except UsageError:
+        if calibrated_here(here):
+            return ProfileResult([asdict(row) for row in predicted(str(folder), here)] + rows)
+        raise
     there = all(student_of(read_artifacts(place), student) for place in folders)
     if not there:
         console.say(

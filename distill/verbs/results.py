@@ -187,6 +187,27 @@ class ProfileResult:
 
 
 @dataclass(frozen=True)
+class CalibrateResult:
+    """What calibrating a device gave: a row per anchor and tower, and how far predictions of unseen anchors lay off, in percent."""
+
+    device: str
+    target: str
+    runtime: str
+    anchors: list[Row]
+    spread_percent: float
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {
+            "device": self.device,
+            "target": self.target,
+            "runtime": self.runtime,
+            "anchors": self.anchors,
+            "spread_percent": self.spread_percent,
+        }
+
+
+@dataclass(frozen=True)
 class CompareResult:
     """Runs side by side: a row per run and model, and what makes them hard to compare."""
 

@@ -5,12 +5,14 @@ or named architecture.
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from distill.core.errors import DistillError
 from export.artifact import LatencyProfile, LatencySource
+from export.latency.anchors import Calibration
 from export.latency.devices import find_chip
 from export.latency.graph.build import clip_operations, operations
 from export.latency.graph.features import Operations, published_features
@@ -49,12 +51,17 @@ def known_as(given: Operations) -> str:
 
 
 def predict_towers(
-    towers: Towers, devices: Iterable[str], predictor: Predictor, precisions: Sequence[str] = ()
+    towers: Towers,
+    devices: Iterable[str],
+    predictor: Predictor,
+    precisions: Sequence[str] = (),
+    calibrated: Mapping[str, Calibration] | None = None,
 ) -> list[LatencyProfile]:
     """A row per device, tower and precision, whose source is never "measured here".
 
     Args:
         devices: names that `find_chip` takes.
+        calibrated: devices that were calibrated here, by name: they answer before what is published.
         precisions: of the files; none, or one that a phone has not = fp16, or w8a8 where the NPU has no fp16.
 
     Raises:
@@ -68,6 +75,9 @@ def predict_towers(
         except DistillError as error:
             traced[tower] = str(error)
     for device in dict.fromkeys(devices):
+        if own := (calibrated or {}).get(device):
+            rows += [_by_anchors(own, device, tower, given) for tower, given in traced.items()]
+            continue
         chip = find_chip(device)
         usual = "fp16" if chip.fp16 else "w8a8"
         for precision in dict.fromkeys(usual if one in ("fp32", "fp16") else one for one in precisions or [usual]):
@@ -87,3 +97,13 @@ def predict_towers(
                 row = LatencyProfile(*where, source=SOURCES[said.source], note=said.note)
                 rows.append(replace(row, predicted_ms=ms, low_ms=low, high_ms=high))
     return rows
+
+
+def _by_anchors(own: Calibration, device: str, tower: str, given: Operations | str) -> LatencyProfile:
+    where = (device, own.runtime, tower, own.target.rpartition("-")[2])
+    if isinstance(given, str):
+        return LatencyProfile(*where, source="not measured", note=given)
+    ms, low, high = (float(f"{value:.3g}") for value in own.predict(given))
+    note = f"calibrated {time.strftime('%Y-%m-%d', time.localtime(own.made))} on {own.model}, {own.threads} threads, {own.target}"
+    row = LatencyProfile(*where, source="measured anchors", note=note, threads=own.threads)
+    return replace(row, predicted_ms=ms, low_ms=low, high_ms=high)

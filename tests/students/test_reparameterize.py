@@ -167,6 +167,19 @@ def test_no_batch_norm_is_left_of_published_towers(name: str, options: dict[str,
     assert all(value.requires_grad for value in model.parameters())
 
 
+def test_branches_that_timm_folds_in_the_default_precision() -> None:
+    """RepViT's: its folded convolutions are made anew, and must be of float64 like the rest."""
+    import timm
+
+    model = timm.create_model("repvit_m0_9", num_classes=0).eval()
+    enliven(model)
+    x = torch.randn(1, 3, 64, 64)
+    folded, folding = reparameterize(model, lambda net: net(x.double()))
+    assert folding.difference < 1e-9
+    with torch.no_grad():
+        assert torch.allclose(folded(x), model(x), rtol=1e-3, atol=1e-3)
+
+
 def test_a_module_that_is_not_what_its_name_says_is_caught() -> None:
     """timm merges whatever offers `reparameterize`; one that merges wrongly is not exported."""
 

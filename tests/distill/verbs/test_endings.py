@@ -97,6 +97,7 @@ STOPPED = {
     "eval": (["eval", "student"], "distill.evaluation.evalset.evaluate_model", "call again"),
     "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "Call again"),
     "profile": (["profile", "student"], "export.latency.measure.profile", "Call again"),
+    "calibrate": (["calibrate"], "export.latency.calibrate.calibrate", "Call again"),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
