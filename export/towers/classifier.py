@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from export.app.classes import Classes
 from export.app.form import Form
+from export.towers.label_faults import explain_classifier, probabilities_of
 
 if TYPE_CHECKING:
     from export.towers.tower import ImageTower
@@ -61,28 +61,49 @@ class Classifier(nn.Module):
 
 
 @torch.no_grad()
-def label_embeddings(student: "Student", classes: Classes) -> Tensor:
-    """[k, D] float32, unit length: of each label by the eager student. Raises UsageError for a label that is too long."""
+def template_embeddings(student: "Student", classes: Classes) -> Tensor:
+    """[k, t, D] float32, unit length: of each label in each template by the eager student.
+
+    Raises UsageError for a label that is too long.
+    """
     classes.check_fit(student.tokenizer, student.context_length)
     prompts = classes.prompts()
-    parts = [
-        student.encode_text(student.tokenize(prompts[at : at + BATCH])) for at in range(0, len(prompts), BATCH)
-    ]  # fmt: skip
-    each = torch.cat(parts).reshape(len(classes.labels), len(classes.templates), -1)
+    starts = range(0, len(prompts), BATCH)
+    parts = [student.encode_text(student.tokenize(prompts[at : at + BATCH])) for at in starts]
+    return torch.cat(parts).reshape(len(classes.labels), len(classes.templates), -1)
+
+
+def label_embeddings(each: Tensor) -> Tensor:
+    """Embeddings of each label in each template [k, t, D] -> of each label [k, D], unit length."""
     return nn.functional.normalize(each.mean(1), dim=-1)
 
 
 @torch.no_grad()
-def check_classifier(classifier: nn.Module, pixels: Tensor, wanted: Array) -> None:
-    """Raise DistillError where the classifier says something else than the eager model.
+def check_classifier(
+    classifier: nn.Module,
+    pixels: Tensor,
+    image: Tensor,
+    each: Tensor,
+    templates: tuple[str, ...],
+    *,
+    scale: float,
+    bias: float,
+    kind: str,
+) -> None:
+    """Raise DistillError that names what is wrong where a classifier says something else than the eager model.
 
     Args:
         pixels: [n, 3, S, S].
-        wanted: [n, k], the eager model's probabilities.
+        image: [n, D], what the eager model says to them.
+        each: [k, t, D], as of `template_embeddings`.
+        scale, bias, kind: the eager model's.
     """
-    difference = float((classifier(pixels) - torch.from_numpy(wanted)).abs().max())
+    found = classifier(pixels)
+    wanted = probabilities_of(image, label_embeddings(each), scale, bias, kind)
+    difference = float((found - wanted).abs().max())
     if not difference <= TOLERANCE:
+        why = explain_classifier(found, image, each, templates, scale, bias, kind) or "no known mistake explains it"
         raise DistillError(
-            f"The classifier's probabilities differ from the model's own by {difference:.2g}, more than {TOLERANCE:g}. "
+            f"The classifier's probabilities differ from the model's own by {difference:.2g}, more than {TOLERANCE:g}: {why}. "
             "Nothing was exported; please report this model."
         )

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from distill.core.errors import DistillError
-from export.app.form import PixelType
+from export.app.form import Layout, PixelType
 from export.artifact import Tower
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 LARGEST_HALF = 65504.0  # what fp16 holds
+NEAR = 1e-3  # largest difference that rounding makes
 EXPLAINS = 0.98  # mean cosine at which a mistake explains a difference
 # Operations that some target does not take or takes wrongly -> what they are, and what they should have become.
 UNWANTED = {
@@ -98,6 +99,40 @@ def _number_faults(name: str, value: Tensor) -> Iterator[str]:
 Run = Callable[[Any], Any]
 
 
+def explain_bytes(run: Run, pixels: Any, wanted: Any, layout: Layout) -> str:
+    """The known mistake under which a tower that takes bytes would say something else, as a clause; "" where none explains it.
+
+    Args:
+        run: of the tower, which is given floats where bytes could not hold what it would be right for.
+        pixels: [n, 3, S, S] in [0, 1].
+        wanted: [n, D], what its source says.
+        layout: that it should take.
+    """
+
+    def given(x: Any, like: Layout = layout) -> Any:
+        numbers = x * 255
+        return numbers.permute(0, 2, 3, 1) if like == "NHWC" else numbers
+
+    def right(x: Any) -> bool:
+        try:
+            said = run(x)
+        except RuntimeError:  # another layout's shape fits no first convolution
+            return False
+        return bool(said.shape == wanted.shape and _near(said, wanted))
+
+    other: Layout = "NCHW" if layout == "NHWC" else "NHWC"
+    mistakes = [
+        ("it takes bytes as if they went from 0 to 1: the division by 255 is missing", given(pixels / 255)),
+        ("it divides by 255 twice", given(pixels * 255)),
+        ("its channels are swapped: it takes BGR", given(pixels.flip(1))),
+        ("it sees images mirrored", given(pixels.flip(3))),
+        ("it sees images upside down", given(pixels.flip(2))),
+        ("rows and columns of its images are swapped", given(pixels.transpose(2, 3))),
+        (f"it takes {other}, and not {layout}", given(pixels, other)),
+    ]
+    return next((what for what, changed in mistakes if right(changed)), "")
+
+
 def explain(run: Run, inputs: Any, wanted: Any, tower: Tower, mean: Any, std: Any, eot: int | None = None) -> str:
     """The known mistake under which a tower would say what it says, as a clause; "" where none explains it.
 
@@ -144,6 +179,11 @@ def _reads_behind(run: Run, tokens: Any, eot: int) -> bool:
     behind = torch.arange(tokens.shape[1])[None] > ends[:, None]
     changed = torch.where(behind, torch.full_like(tokens, 7), tokens)
     return bool((run(changed) - run(tokens)).abs().max() > 1e-3)
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    """As near as rounding leaves them: of embeddings and of probabilities, whose cosine hides more."""
+    return float((a - b).abs().max()) < NEAR
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

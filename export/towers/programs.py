@@ -69,7 +69,7 @@ def write_programs(student_dir: Path, folder: Path, given: Samples, forms: Itera
     import torch
 
     from export.app.golden import probabilities
-    from export.towers.classifier import Classifier, check_classifier, label_embeddings
+    from export.towers.classifier import Classifier, check_classifier, label_embeddings, template_embeddings
     from export.towers.image_model import image_model_towers, is_image_model, load_image_model
     from export.towers.tower import check_towers, deployable_towers
     from students.student import load_student
@@ -100,11 +100,14 @@ def write_programs(student_dir: Path, folder: Path, given: Samples, forms: Itera
     reference = Reference(pixels, tokens, image_embeddings.numpy(), text_embeddings.numpy(), fits=fits)
     modules: dict[Tower, torch.nn.Module] = {"image": image, "text": text}
     if classes is not None:
-        labels = label_embeddings(student, classes)
-        said = (float(student.logit_scale.detach()), kit.logit_bias or 0.0, kit.kind)
-        modules["classifier"] = Classifier(image, labels, *said).eval()
-        reference = replace(reference, probabilities=probabilities(reference.image, labels.numpy(), *said))
-        check_classifier(modules["classifier"], pixel_tensor[:4], reference.outputs("classifier")[:4])
+        each = template_embeddings(student, classes)
+        scale, bias, kind = float(student.logit_scale.detach()), kit.logit_bias or 0.0, kit.kind
+        labels = label_embeddings(each)
+        classifier = Classifier(image, labels, scale, bias, kind).eval()
+        few, templates = image_embeddings[:4], classes.templates
+        check_classifier(classifier, pixel_tensor[:4], few, each, templates, scale=scale, bias=bias, kind=kind)
+        modules["classifier"] = classifier
+        reference = replace(reference, probabilities=probabilities(reference.image, labels.numpy(), scale, bias, kind))
     reference.save(folder / REFERENCE_FILE)
     del student
     return _write_all(modules, reference, forms, folder)
@@ -137,7 +140,7 @@ def _write(module: Any, tower: Tower, form: Form, reference: Reference, path: Pa
     largest = max(one.batch for one in form.each)
     (rows,) = itertools.islice(batches(reference.inputs(tower), largest), 1)
     example = torch.from_numpy(np.ascontiguousarray(inside.given(rows)))
-    check_form(module, example, reference.outputs(tower)[:largest], tower)
+    check_form(module, example, reference.outputs(tower)[:largest], tower, rows)
     if form.further:
         # torch takes a size of 1 for fixed, and a range of one number too: hence one that is larger than needed.
         size = torch.export.Dim("batch", min=1, max=2 * largest)

@@ -9,7 +9,7 @@ precision.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from distill.core.arrays import Array
 from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
-from export.app.form import Form
+from export.app.form import Form, Layout
 from export.artifact import Tower
-from export.towers.faults import explain
+from export.towers.faults import explain, explain_bytes
 from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
 from export.towers.text import text_tower
 from students.reparameterize import refuse_training, reparameterize
@@ -122,19 +122,29 @@ def check_towers(student: "Student", image: ImageTower, text: nn.Module, pixels:
 
 
 @torch.no_grad()
-def check_form(tower: nn.Module, example: Tensor, wanted: Array, name: Tower) -> None:
+def check_form(tower: nn.Module, example: Tensor, wanted: Array, name: Tower, rows: Array | None = None) -> None:
     """Raise DistillError where a tower in the form of a file says something else than the student.
 
     Args:
         example: the first inputs of the reference, in that form.
         wanted: what the student says to them; fewer rows than the example has where that was filled up.
+        rows: the same inputs as floats [b, 3, S, S], of an example of bytes.
     """
     difference = float((tower(example)[: len(wanted)] - torch.from_numpy(wanted)).abs().max())
     if not difference <= TOLERANCE:
         raise DistillError(
             f"The {name} that takes {str(example.dtype).removeprefix('torch.')} {list(example.shape)} differs from the model by "
-            f"{difference:.2g}, more than {TOLERANCE:g}. Nothing was exported; please report this model."
+            f"{difference:.2g}, more than {TOLERANCE:g}{_why_bytes(tower, example, wanted, rows)}. Nothing was exported; please "
+            "report this model."
         )
+
+
+def _why_bytes(tower: nn.Module, example: Tensor, wanted: Array, rows: Array | None) -> str:
+    if rows is None or example.dtype != torch.uint8:
+        return ""
+    given, layout = torch.from_numpy(rows[: len(wanted)]), "NHWC" if example.shape[-1] == 3 else "NCHW"
+    why = explain_bytes(tower, given, torch.from_numpy(wanted), cast("Layout", layout))
+    return f": {why}" if why else ""
 
 
 def _cause(student: "Student", image: nn.Module, text: nn.Module, pixels: Tensor, tokens: Tensor) -> str:

@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from distill.core.errors import DistillError, UsageError
+from export.app.classes import Classes
+from export.app.form import Form
 from export.artifact import ARTIFACT_FILE, examine, read_artifacts
-from export.towers.faults import check_program
+from export.towers.classifier import Classifier, check_classifier, label_embeddings, template_embeddings
+from export.towers.faults import check_program, explain_bytes
 from export.towers.programs import check_inputs
-from export.towers.tower import check_towers, deployable_towers
+from export.towers.tower import check_form, check_towers, deployable_towers
 from students.student import Student
 
 L = 16
@@ -148,6 +151,94 @@ def test_towers(fault: str, student: Student, pixels: np.ndarray, tokens: np.nda
         plant(image, text)
     with pytest.raises(DistillError, match=named):
         check_towers(student, image, text, torch.from_numpy(pixels[:4]), torch.from_numpy(tokens[:4]))
+
+
+def _weigh(classifier: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    classifier.labels.weight = nn.Parameter(change(classifier.labels.weight), requires_grad=False)
+
+
+def _labelled(classifier: Any, labels: torch.Tensor, **changes: Any) -> None:
+    """Put other labels' embeddings into a classifier that is otherwise sound."""
+    facts = {"logit_scale": SCALE, "logit_bias": BIAS if classifier.kind == "sigmoid" else 0.0, "kind": classifier.kind}
+    classifier.labels = Classifier(classifier.image, labels, **(facts | changes)).labels
+
+
+CLASSES = Classes(("red circle", "two boats", "dog", "a hill"), ("a photo of a {}.", "{}"))
+SCALE, BIAS = 30.0, -7.0
+ORDER = [2, 0, 1, 3]
+# (kind, what is wrong, what is said of it); the embeddings of each label in each template are the second argument.
+CLASSIFIERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Any], str]] = {
+    "labels in another order": ("softmax", lambda c, e: _weigh(c, lambda w: w[ORDER]), "labels are in another order: number 1 stands where number 3"),
+    "two labels swapped": ("sigmoid", lambda c, e: _weigh(c, lambda w: w[[0, 1, 3, 2]]), "another order: number 3 stands where number 4"),
+    "first template alone": ("softmax", lambda c, e: _labelled(c, e[:, 0]), r"knows the template 'a photo of a \{\}.' alone, of 2"),
+    "last template alone": ("sigmoid", lambda c, e: _labelled(c, e[:, 1]), r"knows the template '\{\}' alone, of 2"),
+    "mean not of unit length": ("softmax", lambda c, e: _labelled(c, e.mean(1)), "mean over the templates is not brought to unit length"),
+    "another scale": ("softmax", lambda c, e: _weigh(c, lambda w: w / 3), "logit scale is 10, and the model's is 30"),
+    "another scale, sigmoid": ("sigmoid", lambda c, e: _weigh(c, lambda w: w / 3), "logit scale is 10, and the model's is 30"),
+    "scale not exponentiated": ("softmax", lambda c, e: _weigh(c, lambda w: w * (np.log(SCALE) / SCALE)), "logit scale is 3.401"),
+    "no bias": ("sigmoid", lambda c, e: c.labels.bias.data.zero_(), "the logit bias is missing"),
+    "another bias": ("sigmoid", lambda c, e: c.labels.bias.data.fill_(-5), "logit bias is -5, and the model's is -7"),
+    "softmax for sigmoid": ("sigmoid", lambda c, e: setattr(c, "kind", "softmax"), "gives the softmax of its logits, and the model is of the kind sigmoid"),
+    "no probabilities": ("sigmoid", lambda c, e: setattr(c, "forward", lambda x: c.labels(c.image(x))), "gives logits: the sigmoid is missing"),
+    "cosines": ("sigmoid", lambda c, e: setattr(c, "forward", lambda x: (c.labels(c.image(x)) - BIAS) / SCALE), "gives cosines"),
+    "rows that are no shares": ("softmax", lambda c, e: setattr(c, "forward", lambda x: c.labels(c.image(x)).softmax(-1) * 0.9), "do not add up to 1"),
+    "NaN": ("softmax", lambda c, e: _weigh(c, lambda w: w * float("nan")), "hold NaN"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", CLASSIFIERS)
+def test_classifiers(fault: str, student: Student, pixels: np.ndarray) -> None:
+    kind, plant, named = CLASSIFIERS[fault]
+    image, _ = deployable_towers(student)
+    each = template_embeddings(student, CLASSES)
+    bias = BIAS if kind == "sigmoid" else 0.0
+    classifier = Classifier(image, label_embeddings(each), SCALE, bias, kind).eval()
+    given = torch.from_numpy(pixels[:6])
+    with torch.no_grad():
+        eager = student.encode_image(given)
+
+    def check() -> None:
+        check_classifier(classifier, given, eager, each, CLASSES.templates, scale=SCALE, bias=bias, kind=kind)
+
+    check()
+    with torch.no_grad():
+        plant(classifier, each)
+    with pytest.raises(DistillError, match=named):
+        check()
+
+
+# What a tower that takes bytes does wrong, and what is said of it.
+BYTES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "taken as 0 to 1": (lambda tower: tower.scale.mul_(255), "as if they went from 0 to 1"),
+    "divided twice": (lambda tower: tower.scale.div_(255), "divides by 255 twice"),
+    "mirrored": (lambda tower: _before(tower, lambda x: x.flip(2 if tower.graph.endswith("NHWC") else 3)), "sees images mirrored"),
+    "upside down": (lambda tower: _before(tower, lambda x: x.flip(1 if tower.graph.endswith("NHWC") else 2)), "sees images upside down"),
+    "BGR": (lambda tower: _before(tower, lambda x: x.flip(3 if tower.graph.endswith("NHWC") else 1)), "it takes BGR"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("fault", BYTES)
+def test_towers_of_bytes(fault: str, layout: Any, student: Student, pixels: np.ndarray) -> None:
+    form = Form(4, "uint8", layout)
+    tower = deployable_towers(student)[0].taking(form)
+    given = torch.from_numpy(form.given(pixels[:4]).copy())
+    with torch.no_grad():
+        wanted = student.encode_image(torch.from_numpy(pixels[:4])).numpy()
+        check_form(tower, given, wanted, "image", pixels[:4])
+        plant, named = BYTES[fault]
+        plant(tower)
+    with pytest.raises(DistillError, match=f"takes uint8 .*{named}"):
+        check_form(tower, given, wanted, "image", pixels[:4])
+
+
+@pytest.mark.parametrize(("made", "declared"), [("NHWC", "NCHW"), ("NCHW", "NHWC")])
+def test_a_tower_of_the_other_layout(made: Any, declared: Any, student: Student, pixels: np.ndarray) -> None:
+    tower = deployable_towers(student)[0].taking(Form(1, "uint8", made))
+    wanted = student.encode_image(torch.from_numpy(pixels[:4])).detach()
+    with torch.no_grad():
+        said = explain_bytes(tower, torch.from_numpy(pixels[:4]), wanted, declared)
+    assert said == f"it takes {made}, and not {declared}"
 
 
 INPUTS: dict[str, tuple[dict[str, Any], str]] = {
