@@ -200,6 +200,9 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     changed["filters"] = _absolute_filters(recipe.filters)
     if recipe.selection not in (None, "none"):
         changed["selection"] = str(Path(recipe.selection).expanduser().absolute())
+    if recipe.export.classes:
+        labels = str(Path(recipe.export.classes).expanduser().absolute())
+        changed["export"] = recipe.export.model_copy(update={"classes": labels})
     if recipe.student.inherit_from:
         origin = absolute_teacher(recipe.student.inherit_from)
         changed["student"] = recipe.student.model_copy(update={"inherit_from": origin})

@@ -169,7 +169,10 @@ class Target(ABC):
         if self.precision.name not in self.mixes:
             able = ", ".join(self.mixes) or "none of its precisions"
             raise UsageError(f"{self.folder} cannot keep single layers in floats; {self.name!r} can in {able}.")
-        return self.with_options({**self.options, "kept": kept})
+        whole = dict(kept)
+        if "image" in kept:  # which a classifier has inside
+            whole["classifier"] = [f"image.{name}" for name in kept["image"]]
+        return self.with_options({**self.options, "kept": whole})
 
     def with_options(self, options: dict[str, Any]) -> Self:
         """The same format with these options."""

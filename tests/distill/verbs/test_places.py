@@ -113,6 +113,8 @@ def test_other_places_of_a_recipe_are_kept_absolute(tmp_path, monkeypatch):
         assert load_recipe(settings={"student.inherit_from": given}).student.inherit_from == str(tmp_path / "best")
     assert load_recipe(settings={"selection": "none"}).selection == "none"
     assert load_recipe(settings={"data": "hf:saved"}).data == f"hf:{tmp_path / 'saved'}"
+    for given in ("labels.txt", "./labels.txt", "~/labels.txt"):
+        assert load_recipe(settings={"export.classes": given}).export.classes == str(tmp_path / "labels.txt")
     weights = {"real": 1.0, "synthetic:cap/student": 0.5, "synthetic:coca": 0.25}
     kept = {"real": 1.0, f"synthetic:{tmp_path / 'cap/student'}": 0.5, "synthetic:coca": 0.25}
     assert load_recipe(settings={"captions.weights": weights}).captions.weights == kept

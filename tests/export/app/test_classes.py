@@ -1,11 +1,13 @@
 """Labels and templates: what a file of them says, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from distill.core.errors import UsageError
 from export.app.classes import Classes
+from students.student import load_student
 from students.tokenizer import load_tokenizer
 
 
@@ -58,3 +60,13 @@ def test_a_label_that_is_cut_is_refused_and_one_that_just_fits_is_not() -> None:
         Classes(("a", six), ("{}", "a {}")).check_fit(tokenizer, 8)
     with pytest.raises(UsageError, match="too long"):
         Classes(("sky " * 40,), ("{}",)).check_fit(tokenizer, 8)
+
+
+def test_a_hugging_face_tokenizer_tells_what_it_would_cut(
+    make_hf_text_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Rows of 12: its class and end marks take two."""
+    student = load_student(make_hf_text_folder(tmp_path / "clip", kind="bert", pooler="mean_pooler"))
+    Classes(("cat " * 10, ""), ("{}",)).check_fit(student.tokenizer, student.context_length)
+    with pytest.raises(UsageError, match=r"too long.*12 tokens"):
+        Classes(("dog", "cat " * 11), ("{}",)).check_fit(student.tokenizer, student.context_length)

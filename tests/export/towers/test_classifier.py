@@ -59,6 +59,18 @@ def test_a_label_that_the_text_tower_would_cut_is_refused(student: Student) -> N
         template_embeddings(student, Classes(("dog", "very " * 20), ("a {}",)))
 
 
+def test_layers_that_stay_floats_stay_so_inside_a_classifier_too(student: Student, pixels: np.ndarray) -> None:
+    image, _ = deployable_towers(student)
+    layers = [name for name, _ in image.named_parameters() if name.endswith("weight")][:3]
+    kept = get_target("onnx-w8").keeping({"image": layers, "text": []}).options["kept"]
+    assert (kept["image"], kept["text"]) == (layers, [])
+    classifier = Classifier(image, label_embeddings(template_embeddings(student, CLASSES)), 1.0, 0.0, "softmax")
+    inner, outer = image.state_dict(), classifier.state_dict()
+    assert len(kept["classifier"]) == 3
+    for own, name in zip(layers, kept["classifier"], strict=True):
+        assert torch.equal(inner[own], outer[name])
+
+
 def test_figures_by_hand() -> None:
     eager = np.array([[0.7, 0.2, 0.1], [0.4, 0.395, 0.205], [0.1, 0.1, 0.8]], np.float32)
     made = np.array([[0.65, 0.25, 0.1], [0.39, 0.4, 0.21], [0.5, 0.1, 0.4]], np.float32)
