@@ -56,18 +56,21 @@ class MilProgram:
         self._constants: dict[Any, Any] = {}
 
     @torch.no_grad()
-    def run(self, value: Array, blocks: int = 1, see: Callable[[str, Tensor], None] | None = None) -> Array:
+    def run(
+        self, value: Array, blocks: int = 1, see: Callable[[str, Tensor], None] | None = None, exact: bool = False
+    ) -> Array:
         """The program's output for one input, float32.
 
         Args:
             blocks: in how many pieces sums are added, see `export.mil.sums`.
             see: called with the name and the value of the input and of each operation's result.
+            exact: results that the program declares as fp16 stay float32.
         """
         values: dict[Any, Any] = {self.input: rounded(torch.from_numpy(value), type_name(self.input))}
         if see is not None:
             see(self.input.name, values[self.input])
         for op in self.operations:
-            self._step(op, values, blocks)
+            self._step(op, values, blocks, exact)
             for variable in op.outputs if see is not None else ():
                 see(variable.name, values[variable])  # type: ignore[misc]
         return values[self.output].float().numpy()  # type: ignore[no-any-return]
