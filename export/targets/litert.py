@@ -6,6 +6,7 @@ The packages are large and pin others, hence an environment. Nothing here is imp
 """
 
 import os
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from distill.core.packages.environment import Environment
 from export.app.form import batches
 from export.artifact import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
+from export.targets.parts.kept import Kept
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -30,6 +32,7 @@ class LiteRt(Target):
     name = "litert"
     precisions = ("fp32", "fp16", "w8", "w8a8-dynamic", "w8a8", "w8a16")
     int8 = "w8"  # scales found at each call cost FastViT a quarter of its mean-centred cosine, int8 weights a hundredth
+    mixes = ("w8", "w8a8-dynamic", "w8a8", "w8a16")
     suffix = ".tflite"
     eight_bit = "NHWC"  # TensorFlow's own layout, in which its image tools and Android's bitmaps are
     requires = {}  # noqa: RUF012
@@ -74,7 +77,7 @@ class LiteRt(Target):
         try:
             model.export(str(whole))
             samples = None if calibration is None else list(batches(calibration, len(example)))
-            _quantize(whole, path, self.precision.name, tower, samples)
+            _quantize(whole, path, self.precision.name, tower, samples, Kept.of(program, self.options, tower))
         finally:
             whole.unlink(missing_ok=True)
         return _operations(path)
@@ -108,7 +111,9 @@ def _operations(path: Path) -> Operations:
     return Operations(dict(Counter(item["op_name"] for item in plain._get_ops_details())))
 
 
-def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibration: "list[Array] | None") -> None:
+def _quantize(
+    source: Path, path: Path, precision: str, tower: Tower, calibration: "list[Array] | None", kept: Kept
+) -> None:
     from ai_edge_quantizer import qtyping, quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
@@ -128,13 +133,36 @@ def _quantize(source: Path, path: Path, precision: str, tower: Tower, calibratio
     elif calibration is None:
         recipes: dict[str, Any] = {"w8": recipe.weight_only_wi8_afp32, "w8a8-dynamic": recipe.dynamic_wi8_afp32}
         work.load_quantization_recipe(recipes[precision]())
+        _spare(work, source, kept)
     else:
         work.add_weight_only_config(".*", operation.EMBEDDING_LOOKUP, num_bits=8)
         for kind in (operation.CONV_2D, operation.DEPTHWISE_CONV_2D, operation.FULLY_CONNECTED):
             bits = {"w8a8": 8, "w8a16": 16}[precision]
             work.add_static_config(".*", kind, activation_num_bits=bits, weight_num_bits=8)
+        _spare(work, source, kept)
         learned = _ranges(work, [{INPUT_NAMES[tower]: rows} for rows in calibration])
     work.quantize(learned).export_model(str(path), overwrite=True)
+
+
+def _spare(work: Any, source: Path, kept: Kept) -> None:
+    """Add to the quantizer's recipe that what reads the weights `kept` stays as it is: of matching entries the last holds."""
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
+
+    if not kept.names:
+        return
+    model = flatbuffer.read_model(str(source))
+    for graph in model.subgraphs:
+        for operation in graph.operators:
+            weights = (flatbuffer.get_tensor_data(graph.tensors[i], model.buffers) for i in operation.inputs if i >= 0)
+            if any(weight is not None and weight.dtype.kind == "f" and kept.holds(weight) for weight in weights):
+                work.update_quantization_recipe(
+                    regex=re.escape(flatbuffer.get_op_scope(operation, graph.tensors)),
+                    operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+                    algorithm_key=AlgorithmName.NO_QUANTIZE,
+                )
+    kept.check("LiteRT's converter")
 
 
 def _ranges(work: Any, samples: list[dict[str, "Array"]]) -> dict[str, dict[str, Any]]:

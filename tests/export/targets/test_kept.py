@@ -1,5 +1,7 @@
 """A quantized file with chosen layers in floats: just those, in every target that can."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import torch
 from torch import nn
 
 from distill.core.errors import DistillError
+from export.app.licence import Notice
+from export.children.process import spawn
 from export.mil.program import MilProgram
 from export.target import get_target
 from export.targets.parts.kept import Kept, key_of
+from export.towers.parity import Reference
 
 
 class Net(nn.Module):
@@ -114,3 +119,32 @@ def test_a_weight_is_known_by_its_numbers() -> None:
     other = weight.copy()
     other[0, 0] *= 1.01
     assert key_of(other) != key_of(weight)
+
+
+@pytest.mark.process
+def test_litert_too(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
+    """In its environment: what is kept takes four bytes a number, and the rest one."""
+    try:
+        found = get_target("litert").environment.find()  # type: ignore[union-attr]
+    except DistillError as absent:
+        pytest.skip(str(absent))
+    pixels = torch.rand(2, 3, 8, 8)
+    outputs = program.module()(pixels[:1]).numpy()
+    torch.export.save(program, tmp_path / "image.pt2")
+    Reference(pixels[:1].numpy(), np.zeros((1, 4), np.int32), outputs, outputs).save(tmp_path / "reference.npz")
+    job = {"target": "litert-w8", "options": {"kept": {"image": ["fc.weight"]}}, "folder": str(tmp_path), "notice": asdict(Notice.of("MIT", {})),
+           "programs": {"image": str(tmp_path / "image.pt2")}, "reference": str(tmp_path / "reference.npz"), "calibration": "", "result": str(tmp_path / "result.json")}  # fmt: skip
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = spawn(
+            ["-m", "export.children.convert", str(tmp_path / "job.json")], threads=1, log=file, python=found.python
+        )
+        status = process.wait(120)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert status == 0, log.read_text()
+    numbers = {name: int(np.prod(shape)) for name, shape in WEIGHTS.items()}
+    stored = 4 * numbers["fc.weight"] + numbers["conv.weight"] + numbers["matrix"]
+    assert stored < (tmp_path / "image.tflite").stat().st_size < stored + 2 * numbers["matrix"]
+    assert json.loads((tmp_path / "result.json").read_text())["image"]["parity"]["cosine_min"] > 0.999
