@@ -87,7 +87,7 @@ def export_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row per good exported file, in the order of `EXPORTS`."""
     return [
         (
-            f"{row['file']} ({row['precision']})",
+            f"{row['file']} ({row['tower']}, {row['precision']})",
             f"{row['size_mb']:.2f}",
             _parity(row),
             "-" if row["top1_agreement"] is None else f"{row['top1_agreement']:.3f}",
