@@ -53,7 +53,7 @@ class ParityReport:
         snr_db: decibels, of what tells the eager embeddings apart over what the file adds to them; None as before.
         probability_difference: of a classifier, the largest absolute difference between a probability of the file and the eager
             model's; None for other towers, and when not checked. `top1_agreement` is then the share of images with the same
-            most probable label, or one that the eager model holds for as probable within a hundredth.
+            most probable label, or one that the eager model holds for as probable, within 0.01 and a tenth.
         retrieval_drop, retrieval_drop_low, retrieval_drop_high: points of recall at 1 that are lost with this tower's file beside
             the eager other tower, and the ends of their 95 % interval, see `export.towers.retrieval`; of prompts of classes, of
             top-1. None where it is not known which caption belongs to which image.

@@ -114,7 +114,7 @@ class ExportSettings(Strict):
         0.9,
         ge=0,
         le=1,
-        description="share of pictures whose most probable label must be the eager model's, or as probable within a hundredth",
+        description="share of pictures whose most probable label must be the model's own, or as probable: within 0.01 and a tenth",
     )
     max_retrieval_drop: float = Field(
         2.0,

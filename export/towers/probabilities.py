@@ -9,7 +9,9 @@ TIE = 0.01  # of a probability
 
 
 def compare_probabilities(exported: Array, eager: Array, checked_by: str) -> ParityReport:
-    """Compare a classifier file with the eager model. A label within `TIE` of the most probable counts as that one.
+    """Compare a classifier file with the eager model.
+
+    A label counts as the most probable one where the eager model puts it within `TIE` and within a tenth of that.
 
     Args:
         exported: [n, k] probabilities of the file.
@@ -18,7 +20,8 @@ def compare_probabilities(exported: Array, eager: Array, checked_by: str) -> Par
     """
     difference = np.abs(exported.astype(np.float64) - eager)
     taken = np.take_along_axis(eager, np.nan_to_num(exported).argmax(axis=1)[:, None], axis=1)
-    same = (taken >= eager.max(axis=1, keepdims=True) - TIE).all(axis=1)
+    largest = eager.max(axis=1, keepdims=True)
+    same = (taken >= largest - np.minimum(TIE, largest / 10)).all(axis=1)
     finite = np.isfinite(exported)
     return ParityReport(
         checked_by=checked_by,

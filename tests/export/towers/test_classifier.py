@@ -77,6 +77,11 @@ def test_figures_by_hand() -> None:
     report = compare_probabilities(made, eager, "by hand")
     assert report.probability_difference == pytest.approx(0.4)
     assert report.top1_agreement == pytest.approx(2 / 3)  # the second picture's labels are as good as equal
+    # Among many labels no probability is large: another one of twice the probability is no tie.
+    many = np.array([[0.004, 0.002, 0.002, 0.992 * 0.004]] * 2, np.float32)
+    for row, agreement in (([0, 1, 0, 0], 0.0), ([0, 0, 0, 1], 1.0), ([1, 0, 0, 0], 1.0)):
+        said = many + 0.003 * np.array([row, row], np.float32)
+        assert compare_probabilities(said, many, "").top1_agreement == agreement
     assert (report.checked, report.cosine_min, report.samples) == (True, None, 3)
     broken = compare_probabilities(np.where(np.eye(3) > 0, np.nan, made).astype(np.float32), eager, "")
     assert (broken.probability_difference, broken.top1_agreement) == (1.0, 0.0)
