@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from students.reparameterize import after_norm
+from students.folding import after_norm
 
 
 def unit_length(x: Tensor) -> Tensor:

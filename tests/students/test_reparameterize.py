@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
-from students.reparameterize import fold_norms, reparameterize
+from students.folding import fold_norms
+from students.reparameterize import reparameterize
 
 import_open_clip()  # timm needs its torchvision mended
 
