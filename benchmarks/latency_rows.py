@@ -27,7 +27,8 @@ AI_HUB_SIZES = {("efficientnet_v2_s", "384"): "224"}
 OTHERS = {("iformer", "512")}
 
 
-def key_of(row: dict[str, str], built: dict[str, dict]) -> str:
+def key_of(row: dict[str, str], built: dict[str, dict], made: dict[str, str]) -> str:
+    """The key of the first model of the same operations: weights and names do not matter for time."""
     name = row["timm_or_openclip_name"] or row["model"]
     tower = " text" if row["model"].lower().endswith((" text", "textencoder")) else ""
     tower = " image" if row["model"].lower().endswith((" image", "imageencoder")) else tower
@@ -36,9 +37,11 @@ def key_of(row: dict[str, str], built: dict[str, dict]) -> str:
         return ""
     try:
         key = resolve(name if name.lower().endswith(tower) else name + tower, size)
-        if str(key) not in built:
-            built[str(key)] = operations(key)
-        return str(key)
+        if str(key) not in made:
+            found = operations(key)
+            made[str(key)] = next((name for name, known in built.items() if known == found), str(key))
+            built.setdefault(made[str(key)], found)
+        return made[str(key)]
     except UsageError as error:
         print("left without operations:", row["model"], row["input_size"], "-", error)
         return ""
@@ -49,10 +52,11 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     table = list(csv.DictReader(io.StringIO(parser.parse_args().table.read_text(encoding="utf-8"))))
     built: dict[str, dict] = {}
+    made: dict[str, str] = {}
     keys: dict[tuple[str, ...], str] = {}
     for row in table:
         named = (row["timm_or_openclip_name"], row["model"], row["input_size"])
-        row["key"] = keys[named] if named in keys else keys.setdefault(named, key_of(row, built))
+        row["key"] = keys[named] if named in keys else keys.setdefault(named, key_of(row, built, made))
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
-from export.latency.graph.features import Operations, published_features
+from export.latency.graph.features import Operations, known_as, published_features
 from export.latency.graph.names import ModelKey, resolve
 from export.latency.predictor import Prediction, identity_of, published_predictor
 
@@ -92,24 +92,23 @@ def _answer(row: dict[str, str], known: dict[str, Operations]) -> list[str]:
 def _predict(row: dict[str, str], known: dict[str, Operations]) -> Prediction:
     model, size, device = row["model"], row.get("size", ""), row["device"]
     identity = identity_of(model, size, device)
-    key: ModelKey | None = None
-    if not identity:
-        key = resolve(model, size)
-        identity = str(key)
+    words = {"runtime": row.get("runtime", ""), "precision": row.get("precision", "")}
+    if identity:
 
-    def operations() -> Operations:
-        if identity in known:
-            return known[identity]
-        found = published_features().get(identity)
-        if found is None:
-            from export.latency.graph.build import operations as build
+        def published() -> Operations:
+            return published_features().get(identity) or _operations(resolve(model, size), known)
 
-            found = build(key or resolve(model, size))
-        return known.setdefault(identity, found)
+        return published_predictor().predict(device, identity, published, **words)
+    operations = _operations(resolve(model, size), known)
+    return published_predictor().predict(device, known_as(operations), operations, **words)
 
-    return published_predictor().predict(
-        device, identity, operations, runtime=row.get("runtime", ""), precision=row.get("precision", "")
-    )
+
+def _operations(key: ModelKey, known: dict[str, Operations]) -> Operations:
+    if str(key) not in known:
+        from export.latency.graph.build import operations as build
+
+        known[str(key)] = published_features().get(str(key)) or build(key)
+    return known[str(key)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

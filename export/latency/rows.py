@@ -92,7 +92,7 @@ RUNTIMES = (
     (r"qnn ?\(dlc\)|^qnn\b|^qnn$|executorch.?qnn|snpe|qairt|hexagon", "qnn"),
     (r"onnx|^ort", "ort"),
     (r"(tflite|litert).*(qnn|npu)|(qnn|npu).*(tflite|litert)", "tflite"),
-    (r"xnnpack", "xnnpack"),
+    (r"xnnpack|^cpu\b", "xnnpack"),
     (r"core ?ml|ane\b|coreai", "coreml"),
     (r"litert", "tflite"),
     (r"tflite", "tflite-plain"),

@@ -15,7 +15,7 @@ from export.artifact import LatencyProfile, LatencySource
 from export.latency.anchors import Calibration
 from export.latency.devices import find_chip
 from export.latency.graph.build import clip_operations, operations
-from export.latency.graph.features import Operations, published_features
+from export.latency.graph.features import Operations, known_as, published_features
 from export.latency.graph.names import ModelKey
 from export.latency.predictor import Predictor, Source
 from export.latency.rows import DEFAULT_RUNTIMES, runtime_of
@@ -43,11 +43,6 @@ def towers_of_config(model_cfg: dict[str, Any]) -> Towers:
 def tower_of_key(key: ModelKey) -> Towers:
     """The one tower of a named architecture."""
     return {key.tower: lambda: published_features().get(str(key)) or operations(key)}
-
-
-def known_as(given: Operations) -> str:
-    """The published model of the same operations, so that its own latencies count; "" where none is."""
-    return next((key for key, known in published_features().items() if known == given), "")
 
 
 def predict_towers(

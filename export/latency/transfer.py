@@ -1,8 +1,9 @@
 """A latency from one that was measured on a relative: the same model on another device, runtime or precision, times the ratio
 of what other models took on both.
 
-The ratio is the median over models that were measured on both sides; how much they differ is the uncertainty. The most
-certain relative is taken. Left out: models that were measured nowhere (`export.latency.predictor` falls back to the roofline).
+The ratio is the median over models that were measured on both sides; how much they differ is the uncertainty. Of the
+three most certain relatives the middle one is taken. Left out: models that were measured nowhere, for which
+`export.latency.predictor` falls back to the roofline.
 """
 
 import math
@@ -16,6 +17,8 @@ from export.latency.rows import Group, Row
 ANCHORS = 3  # models on both sides below which a ratio means nothing
 NOISE = 0.08  # spread of one measurement around another of the same thing
 LARGEST = 0.35  # spread of the ratios from which on a roofline says more
+FEW = 3.0  # what a spread over so few anchors is widened by, over their number
+OTHER_PRECISION, OTHER_RUNTIME = 0.12, 0.05  # spread that another precision or runtime adds, whatever few anchors say
 SCALE = 1.4826  # of a median absolute deviation, to a standard deviation
 
 
@@ -66,7 +69,7 @@ def transfer(table: Table, group: Group, model: str, without: Iterable[str] = ()
         return None
     unit, there = table[group]
     barred = {model, *without}
-    best: Transferred | None = None
+    found: list[Transferred] = []
     for other, (placed, models) in table.items():
         if other == group or placed != unit or model not in models:  # a CPU says nothing about an NPU
             continue
@@ -75,7 +78,13 @@ def transfer(table: Table, group: Group, model: str, without: Iterable[str] = ()
             continue
         middle = statistics.median(ratios)
         deviation = SCALE * statistics.median(abs(ratio - middle) for ratio in ratios)
-        spread = math.hypot(max(deviation, NOISE), deviation / math.sqrt(len(ratios))) * (1 + 2 / len(ratios))
-        if spread < (LARGEST if best is None else best.spread):
-            best = Transferred(models[model] * math.exp(middle), spread, other, len(ratios))
-    return best
+        spread = max(deviation, NOISE) * (1 + FEW / len(ratios))
+        spread = math.hypot(spread, OTHER_PRECISION * (other.precision != group.precision))
+        spread = math.hypot(spread, OTHER_RUNTIME * (other.runtime != group.runtime))
+        if spread < LARGEST:
+            found.append(Transferred(models[model] * math.exp(middle), spread, other, len(ratios)))
+    # The middle one of the three most certain: one published figure may be of a model that ran on the CPU there.
+    # Another precision is asked only where no relative has this one: int8 is slow here and there for reasons of its own.
+    alike = [one for one in found if one.of.precision == group.precision] or found
+    nearest = sorted(alike, key=lambda one: one.spread)[:3]
+    return sorted(nearest, key=lambda one: one.ms)[1] if len(nearest) == 3 else nearest[0] if nearest else None

@@ -35,7 +35,7 @@ PRIORS: dict[str, dict[str, float]] = {
     },
     "CPU": {
         "conv": 0.12, "conv1": 0.12, "dw": 0.03, "grp": 0.06, "lin": 0.12, "bmm": 0.08, "elt": 10, "residual": 10, "act": 10,
-        "heavy": 2, "norm": 6, "bn": 10, "softmax": 3, "pool": 5, "reduce": 10, "cat": 10, "permute": 6, "copy": 6, "gather": 6,
+        "heavy": 6, "norm": 6, "bn": 10, "softmax": 3, "pool": 5, "reduce": 10, "cat": 10, "permute": 6, "copy": 6, "gather": 6,
         "io": 10, "weights": 15, "traffic": 30, "few": 4, "call": 1.0, "view": 0.1, "start": 0.03, "p": 2.0,
     },
 }  # fmt: skip

@@ -108,8 +108,12 @@ def _torchvision(name: str) -> nn.Module:
     from torchvision import models
 
     options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with META:
-        return models.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
+    try:
+        with META:
+            model: nn.Module = models.get_model(name, weights=None, **options)
+    except NotImplementedError:  # some ask for the values of what they make
+        model = models.get_model(name, weights=None, **options).to(META)
+    return model
 
 
 def clip_image(config: dict[str, Any], size: int | None = None) -> tuple[nn.Module, Tensor]:

@@ -136,3 +136,8 @@ def read_features(path: Path) -> dict[str, Operations]:
 def published_features() -> dict[str, Operations]:
     """Operations of every model in the published rows, which come with the package: nothing is built for them."""
     return read_features(PUBLISHED)
+
+
+def known_as(operations: Operations) -> str:
+    """The published model of the same operations, so that its own latencies count; "" where none is."""
+    return next((key for key, known in published_features().items() if known == operations), "")

@@ -210,7 +210,7 @@ def squash(name: str) -> str:
 
 def _spellings(name: str) -> Iterable[str]:
     """What a library may call it, squashed, the likeliest first."""
-    low = re.sub(r"[-_ ]cls$", "", name.lower().strip())
+    low = re.sub(r"[-_ ](cls|quantized)$", "", name.lower().strip())
     low = re.sub(r"[-_ ]r\d{3}$", "", low)  # EfficientViT-B1-r224
     low = re.sub(r"^mnv(\d)", r"mobilenetv\1", low)
     low = re.sub(r"^mobile-?net-?v", "mobilenetv", low)

@@ -6,7 +6,7 @@ from torch import nn
 
 from distill.core.errors import UsageError
 from export.latency.graph.build import operations
-from export.latency.graph.features import PRODUCTS, pack, published_features, totals
+from export.latency.graph.features import PRODUCTS, known_as, pack, published_features, totals
 from export.latency.graph.names import resolve
 from export.latency.graph.trace import Op, compact, trace
 from export.latency.lints import placement_lints
@@ -120,15 +120,15 @@ def test_published_sizes_come_out():
     assert resnet["gmacs"] == pytest.approx(4.09, rel=0.02)
     assert resnet["mweights"] == pytest.approx(25.56, rel=0.01)
     assert mobilenet["gmacs"] == pytest.approx(0.30, rel=0.02)
-    text = totals(known["clip:ViT-B-32:text@77"])
+    text = totals(operations(resolve("ViT-B-32 text", 77)))
     assert text["mweights"] == pytest.approx(37.8, rel=0.02)
 
 
 def test_stored_operations_are_those_that_are_built_now():
-    for key in ("tv:squeezenet1_1@224", "clip:ViT-B-32:text@77"):
-        library, _, rest = key.partition(":")
-        name, _, size = rest.partition("@")
-        assert operations(resolve(f"{library}:{name.replace(':', ' ')}", size)) == published_features()[key]
+    """One key stands for all models of the same operations, such as CLIP's text tower of 12 x 512."""
+    assert operations(resolve("tv:squeezenet1_1", 224)) == published_features()["tv:squeezenet1_1@224"]
+    assert known_as(operations(resolve("ViT-B-32 text", 77))) == known_as(operations(resolve("12x512", 77))) != ""
+    assert known_as(operations(resolve("12x512", 76))) == ""
 
 
 def test_what_npus_do_not_take_is_found():
@@ -136,7 +136,7 @@ def test_what_npus_do_not_take_is_found():
     rules = {
         key: {lint.rule for lint in placement_lints(known[key], "ANE")}
         for key in ("tv:shufflenet_v2_x1_0@224", "timm:efficientvit_b1@224", "timm:mobilevitv2_050@256", "timm:resnet50@224",
-                    "timm:fastvit_mci2@256", "clip:ViT-B-16:image@224", "clip:ViT-B-32:text@77", "clip:ViT-B-16-SigLIP:image@224",
+                    "timm:fastvit_mci2@256", "clip:ViT-B-16:image@224", "text:12x512:49408:last@77", "clip:ViT-B-16-SigLIP:image@224",
                     "timm:efficientformerv2_s0@224", "timm:levit_128s@224", "timm:mobilevit_s@256")
     }  # fmt: skip
     assert rules["tv:shufflenet_v2_x1_0@224"] == {"ANE-SHUFFLE"}

@@ -171,7 +171,7 @@ def test_words_of_tables():
 def test_stored_fits_are_read_back(tmp_path):
     kind = published_predictor().kinds["ANE", "fp16"]
     again = Kind.from_json(kind.to_json())
-    models, group = pack([KNOWN["clip:ViT-B-32:text@77"]]), Group("a14", "coreml", "fp16")
+    models, group = pack([KNOWN["text:12x512:49408:last@77"]]), Group("a14", "coreml", "fp16")
     assert float(again.predict(again.own[group], models)[0]) == pytest.approx(
         float(kind.predict(kind.own[group], models)[0]), rel=1e-3
     )
