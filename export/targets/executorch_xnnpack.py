@@ -30,7 +30,6 @@ class ExecutorchXnnpack(ExecuTorch):
     int8 = "w8a8-dynamic"  # of linear layers, whose weights are most of a ViT; learned scales may wreck it
     runtime = "ExecuTorch XNNPACK"
     reasons = {  # noqa: RUF012
-        "native_layer_norm": "XNNPACK has no LayerNorm",
         "embedding": "XNNPACK takes no table look-ups",
         "expand_copy": "XNNPACK does not repeat values; kept where the shape changes",
         "eq_scalar": "of finding the end token: XNNPACK compares no integers",
@@ -52,9 +51,11 @@ class ExecutorchXnnpack(ExecuTorch):
 
     @override
     def prepared(self, program: "ExportedProgram", tower: Tower, calibration: "Array | None") -> "ExportedProgram":
-        if self.precision.name == "fp32":
-            return program
-        return _quantized(program, calibration, frozenset(self.options.get("kept", {}).get(tower, ())))
+        from export.targets.parts.layer_norms import spread_layer_norms
+
+        if self.precision.name != "fp32":
+            program = _quantized(program, calibration, frozenset(self.options.get("kept", {}).get(tower, ())))
+        return spread_layer_norms(program)  # last: their means are no weights, which a quantizer would take them for
 
     @override
     def passes(self) -> list[Any]:
