@@ -3,6 +3,7 @@
 Left out: exporting and timing the anchors (`export.latency.calibrate`).
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -54,6 +55,12 @@ ANCHORS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
+def anchor_operations(anchor: str, tower: str) -> Operations:
+    """Operations of an anchor's "image" or "text" tower."""
+    return clip_operations(ANCHORS[anchor], tower)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What a device was found to cost.
@@ -101,8 +108,7 @@ def learn_anchors(measured: Sequence[tuple[str, str, float]], precision: str, un
     kinds = published_predictor().kinds
     wanted = precision if precision in PRECISIONS else "fp32"
     kind: Kind = kinds.get((unit, wanted)) or kinds[unit, "fp32"]
-    operations = {(anchor, tower): clip_operations(ANCHORS[anchor], tower) for anchor, tower, _ in measured}
-    models = pack(list(operations.values()))
+    models = pack([anchor_operations(anchor, tower) for anchor, tower, _ in measured])
     log_ms = torch.tensor([ms for _, _, ms in measured], dtype=torch.float64).log()
     names = [anchor for anchor, _, _ in measured]
     errors, said = [], [0.0] * len(measured)

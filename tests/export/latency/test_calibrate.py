@@ -6,10 +6,9 @@ import torch
 from distill.core.errors import UsageError
 from distill.stages.phones import calibrated_here, predicted, split_devices
 from distill.verbs.profile import profile
-from export.latency.anchors import ANCHORS, Calibration, calibrations, keep, learn_anchors
+from export.latency.anchors import ANCHORS, Calibration, anchor_operations, calibrations, keep, learn_anchors
 from export.latency.calibrate import calibrate
 from export.latency.fit.roofline import faster, latency, prior
-from export.latency.graph.build import clip_operations
 from export.latency.graph.features import pack, published_features
 from export.settings import ProfileSettings
 
@@ -25,9 +24,9 @@ def truth():
 @pytest.fixture(scope="module")
 def learned(truth):
     rows = []
-    for anchor, config in ANCHORS.items():
+    for anchor in ANCHORS:
         for tower in ("image", "text"):
-            ms = float(latency(truth, pack([clip_operations(config, tower)]), "fp32")[0])
+            ms = float(latency(truth, pack([anchor_operations(anchor, tower)]), "fp32")[0])
             rows.append((anchor, tower, ms))
     return learn_anchors(rows, "fp32")
 
@@ -78,11 +77,11 @@ def test_a_calibrated_device_answers_for_what_is_not_exported(kept):
 
 def test_a_phone_that_was_calibrated_under_its_name_beats_what_is_published(learned, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    published = predicted("mci2", ["iphone-12"])
+    published = predicted("mci0", ["iphone-12"])
     keep(Calibration("iphone-12", "mine", "onnx-fp32", "ONNX Runtime", threads=1, made=1.0, **learned))
     keep(Calibration("my phone", "mine", "onnx-fp32", "ONNX Runtime", threads=1, made=1.0, **learned))
     assert [row.source for row in published] == ["measured (published)"] * 2
-    assert [row.source for row in predicted("mci2", ["iphone-12"])] == ["measured anchors"] * 2
+    assert [row.source for row in predicted("mci0", ["iphone-12"])] == ["measured anchors"] * 2
     assert split_devices(ProfileSettings(devices=("my phone",))) == ([], ["my phone"])
 
 
