@@ -15,9 +15,10 @@ import distill
 from distill.core.errors import UsageError
 from export.app.classes import Classes
 from export.artifact import ExportArtifact, examine_alone
-from export.latency.measure import profile
+from export.children.bench import load_runners, time_runs
+from export.latency.measure import _eager_job
 from export.run import export_student
-from export.settings import ExportSettings, ProfileSettings
+from export.settings import ExportSettings
 from export.target import get_target
 from export.towers.classifier import Classifier, label_embeddings, template_embeddings
 from export.towers.faults import check_program
@@ -108,10 +109,13 @@ def test_an_export_with_labels(
     assert record.parity.probability_difference < 1e-4
     golden = load_file(folder / "golden.safetensors")
     np.testing.assert_allclose(golden["label_probabilities"], wanted[:4], atol=2e-5)
-    rows = profile([folder], student_dir, ProfileSettings(devices=("host",), runs=2, rounds=1, warmup_runs=1))
-    assert [(row.tower, row.source) for row in rows] == [
-        (tower, "measured") for _ in range(2) for tower in ("image", "text", "classifier")
-    ]
+    job = {"runtime": "eager", "source": str(student_dir), "towers": list(record.towers), "labels": 3, "threads": 1}
+    runners = load_runners(job)
+    assert runners["classifier"](pixels[:1]).sum() == pytest.approx(1)
+    assert len(time_runs(runners["classifier"], pixels, runs=2, warmup_runs=0)) == 2
+    assert _eager_job(student_dir, {folder: artifacts}) == {
+        "source": str(student_dir), "batch": 1, "towers": ["image", "text", "classifier"], "labels": 3,
+    }  # fmt: skip
     assert examine_alone(folder).wrong == ""
     (folder / "artifact.json").write_text(json.dumps([artifact.to_json() for artifact in artifacts[:2]]))
     assert "a tower is missing" in examine_alone(folder).wrong
