@@ -32,6 +32,7 @@ KINDS = (
 )  # fmt: skip
 LINES = {"macs": ("gmacs",), "weights": ("mweights",), "three": ("gmacs", "mweights")}
 ENDS = (0.05, 0.95)
+FEW = 4.0  # what an interval from so many errors is widened by, over their number
 ENOUGH = 20  # rows of its own from which a device and runtime gets an interval of its own
 FEATURES = published_features()
 
@@ -74,9 +75,10 @@ class Judged:
 
 
 def ends(residuals: np.ndarray) -> tuple[float, float]:
-    return float(np.quantile(residuals, ENDS[0], method="lower")), float(
-        np.quantile(residuals, ENDS[1], method="higher")
-    )
+    """Ends of the interval that nine in ten errors lie in. The quantiles of few lie too near each other: they are widened."""
+    low, high = np.quantile(residuals, ENDS[0], method="lower"), np.quantile(residuals, ENDS[1], method="higher")
+    wider = 1 + FEW / len(residuals)
+    return float(low) * wider, float(high) * wider
 
 
 def judged(rows: dict[tuple[str, str], list[Row]]) -> dict[tuple[str, str, Group], Judged]:
