@@ -223,8 +223,11 @@ def test_a_full_phone_and_one_that_may_not_be_written(
     assert "does not let adb write to /data/local/tmp: mkdir: Permission denied" in _fails(phone, exports, runner)
 
 
-def test_a_hot_phone_is_waited_for_then_refused(plug_in: Callable[..., StandIn], exports: Path, tmp_path: Path) -> None:
-    """Each look at the battery cools it by half a degree; a run that heats it is said; one that stays hot is refused."""
+def test_a_hot_phone_is_waited_for_then_refused(
+    plug_in: Callable[..., StandIn], exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the battery cools it by five degrees; a run that heats it is said; one that stays hot is refused."""
+    monkeypatch.setattr("export.devices.parts.conditions.LOOK_S", 0.05)
     phone = plug_in()
     runner = _runner(tmp_path / "r", exports)
     cooling = 't=$(cat {root}/tenths); echo "  temperature: $t"; [ $t -gt 340 ] && echo $((t - 50)) > {root}/tenths;;'
