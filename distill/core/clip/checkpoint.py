@@ -48,6 +48,9 @@ def read_checkpoint(path: Path) -> "dict[str, Tensor]":
             head = stream.read(64)
     except OSError as error:
         raise DistillError(f"{path} cannot be read: {error.strerror or error}.") from None
+    # First of all: safetensors begins with a length, whose bytes may be those that begin a zip, a pickle or a web page.
+    if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return plain_names(_unwrap(_safetensors_file(path), path), path)
     if head.startswith(b"version https://git-lfs"):
         raise DistillError(f"{path} is a Git LFS pointer, not the weights. Fetch the file itself (git lfs pull).")
     if head.lstrip()[:1] == b"<":

@@ -62,6 +62,18 @@ def test_real_wrappers_give_the_names_back() -> None:
     assert plain_names(compiled, Path("x")).keys() == state.keys()
 
 
+@pytest.mark.parametrize("length", [0x480, 0x4B50, 0x3C20])
+def test_a_header_whose_length_looks_like_another_kind_of_file(tmp_path: Path, length: int) -> None:
+    """The first bytes of a safetensors file are its header's length: here "\\x80" of a pickle, "PK" of a zip, " <" of a web page."""
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, file, metadata={"filler": ""})
+    own = int.from_bytes(file.read_bytes()[:8], "little")
+    text = file.read_bytes()[8 : 8 + own].rstrip()
+    save_file({"weight": torch.ones(3)}, file, metadata={"filler": "x" * (length - len(text) - 4)})
+    assert int.from_bytes(file.read_bytes()[:8], "little") == length
+    assert torch.equal(read_checkpoint(file)["weight"], torch.ones(3))
+
+
 def test_the_content_decides_how_a_file_is_read(tmp_path: Path) -> None:
     _, state = model_and_state()
     save_file(state, tmp_path / "weights.pt")
