@@ -24,6 +24,8 @@ def start(*arguments: object, log: Path, environment: Environment | None = None)
 
 def _main(arguments: list[str], log: str, environment: Environment) -> None:
     os.setsid()
+    # A shell's background jobs, and all below them, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, value in environment.items():
         if value is None:
             os.environ.pop(name, None)
