@@ -82,13 +82,14 @@ class Android(DeviceKind):
     @override
     def find(self, settings: ProfileSettings | None = None) -> list[DeviceInfo]:
         """What `adb devices -l` lists within `SECONDS`, and what each phone says of itself. The call may start adb's server."""
+        given = settings.runners if settings else ()
+        given_runners(given)  # a wrong path is said whether or not a phone is there
         if shutil.which("adb") is None:
             return [DeviceInfo("android", "android", missing=NO_ADB)]
         try:
             phones = parse_devices(_listing()) or [DeviceInfo("android", "android", missing=NO_PHONE)]
         except DistillError as error:
             return [DeviceInfo("android", "android", missing=str(error))]
-        given = settings.runners if settings else ()
         return [phone if phone.missing or phone.name == "android" else _asked(phone, given) for phone in phones]
 
     @override
@@ -139,10 +140,10 @@ def _asked(phone: DeviceInfo, runners: Sequence[str]) -> DeviceInfo:
     return replace(known, ready=True)
 
 
-def find_runners(phone: Phone, abi: str, given: Sequence[str]) -> dict[str, FoundRunner]:
-    """Name of a vendor's program -> where it is: as given, in the cache, or on the phone.
+def given_runners(given: Sequence[str]) -> dict[str, FoundRunner]:
+    """Name of a vendor's program -> where it is, of paths that a caller gave.
 
-    Raises UsageError for a given path that is no file, or whose name tells no runner.
+    Raises UsageError for one that is no file, or whose name tells no program.
     """
     found: dict[str, FoundRunner] = {}
     for path in map(Path, given):
@@ -152,6 +153,15 @@ def find_runners(phone: Phone, abi: str, given: Sequence[str]) -> dict[str, Foun
             why = "is no file" if kind else "does not tell by its name which program it is"
             raise UsageError(f"The runner {str(path)!r} {why}. Its name must hold one of: {names}.")
         found[kind.name] = FoundRunner(kind, path.expanduser().absolute())
+    return found
+
+
+def find_runners(phone: Phone, abi: str, given: Sequence[str]) -> dict[str, FoundRunner]:
+    """Name of a vendor's program -> where it is: as given, in the cache, or on the phone.
+
+    Raises what `given_runners` raises.
+    """
+    found = given_runners(given)
     for runner in RUNNERS:
         path = runners_folder(abi or "unknown") / runner.name
         if runner.name not in found and path.is_file():

@@ -31,6 +31,8 @@ class Web(DeviceKind):
         try:
             folder = runtime_folder(settings.web_runtime if settings else "")
         except UsageError as missing:
+            if settings and settings.web_runtime:  # a wrong path, not a package that is not there yet
+                raise
             return [DeviceInfo(NAME, self.kind, attended=True, missing=str(missing))]
         runtimes = {"ONNX Runtime Web": runtime_version(folder)}
         return [DeviceInfo(NAME, self.kind, "any browser", "", runtimes, ready=True, attended=True)]

@@ -9,10 +9,11 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,6 @@ class _Work:
         self.phone, self.info, self.runner, self.settings = phone, info, runner, settings
         self.folder, self.item, self.file = folder, item, folder / item.file
         self.target = get_target(item.target, item.precision)
-        self.seconds = settings.seconds
 
     @property
     def key(self) -> dict[str, Any]:
@@ -231,15 +231,21 @@ class _Work:
         """The runner, the file and the input lie in the phone's folder, and nothing else of ours."""
         self.phone.run("rm -f model* input.bin output* trace*", seconds=30)
         if self.runner.path is not None:
-            there = self.phone.run(f"wc -c < {self.runner.kind.name}", seconds=30)
-            if there.out.strip() != str(self.runner.path.stat().st_size):
-                self.phone.push(self.runner.path, self.runner.kind.name)
-                self.phone.run(f"chmod 755 {self.runner.kind.name}", seconds=30)
+            self._push_once(self.runner.path, self.runner.kind.name)
+            self.phone.run(f"chmod 755 {self.runner.kind.name}", seconds=30)
+            for library in self.runner.libraries:
+                self._push_once(library, library.name)
         self.phone.push(self.file, self._model)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / INPUT
             file.write_bytes(b"" if inputs is None else np.ascontiguousarray(inputs).tobytes())
             self.phone.push(file, INPUT)
+
+    def _push_once(self, source: Path, name: str) -> None:
+        """Copy a file that all towers of a call need, where it does not lie in the phone's folder yet."""
+        there = self.phone.run(f"wc -c < {shlex.quote(name)}", seconds=30)
+        if there.out.strip() != str(source.stat().st_size):
+            self.phone.push(source, name)
 
     @property
     def _model(self) -> str:
@@ -249,7 +255,10 @@ class _Work:
         warmup = self.settings.warmup_runs if warmup_runs is None else warmup_runs
         call = Call(self._model, INPUT, self.settings.threads, runs, warmup, OUTPUT, trace)
         program = self.runner.there or f"./{self.runner.kind.name}"
-        return call, self.runner.kind.command(program, call, self.item.target)
+        # Where a vendor's libraries lie: beside the program. The second is where Hexagon's own half is looked for.
+        beside = shlex.quote(str(PurePosixPath(program).parent))
+        paths = f"LD_LIBRARY_PATH={beside} ADSP_LIBRARY_PATH={beside}"
+        return call, f"{paths} {self.runner.kind.command(program, call, self.item.target)}"
 
     def _round(self, runs: int) -> Timing:
         call, command = self._call(runs)
@@ -257,10 +266,9 @@ class _Work:
 
     def _succeed(self, command: str) -> str:
         """What a command printed; its process id is left for the watch. Raises DistillError, with the cause, where it failed."""
-        libraries = "LD_LIBRARY_PATH=." if self.item.target == "onnx-qnn" else ""
         answer = self.phone.run(
-            f"{{ {libraries} {command} >{LOG} 2>&1 & echo $! > pid; wait $!; s=$?; cat {LOG}; (exit $s); }}",
-            seconds=self.seconds,
+            f"{{ {command} >{LOG} 2>&1 & echo $! > pid; wait $!; s=$?; cat {LOG}; (exit $s); }}",
+            seconds=self.settings.seconds,
         )
         if answer.status == 0:
             return answer.out
@@ -317,7 +325,7 @@ class _Work:
             f"{{ {command} >{LOG} 2>&1 & p=$!; echo $p > pid; m=; "
             'while n=$(grep VmHWM /proc/$p/status 2>/dev/null); do m=$n; sleep 0.02; done; wait $p; echo "$m"; }'
         )
-        words = self.phone.run(watch, seconds=self.seconds).out.split()
+        words = self.phone.run(watch, seconds=self.settings.seconds).out.split()
         return round(int(words[1]) * 1024 / 1e6, 1) if len(words) == 3 and words[1].isdigit() else None
 
     def _operations(self) -> tuple[list[dict[str, Any]], str]:

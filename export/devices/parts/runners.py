@@ -209,7 +209,7 @@ class PerfTest(PhoneRunner):
     how = (
         "ONNX Runtime's documentation, 'Build for Android' (build.sh --android --android_abi arm64-v8a, with --use_qnn and "
         "--qnn_home for Hexagon); for it, libQnnHtp.so "
-        "with its stub and skeleton from Qualcomm's AI Runtime SDK goes into the phone's folder too"
+        "with its stub and skeleton, from Qualcomm's AI Runtime SDK, lies beside the program, as libonnxruntime.so does"
     )
 
     @override
@@ -253,9 +253,18 @@ class FoundRunner:
     there: str = ""
 
     @property
+    def libraries(self) -> list[Path]:
+        """The shared libraries beside the program on this computer, which go to the phone with it."""
+        return sorted(self.path.parent.glob("*.so")) if self.path else []
+
+    @property
     def identity(self) -> str:
         """What tells versions apart: the vendors' programs print none."""
-        return f"sha256 {atomic.sha256_file(self.path)[:12]}" if self.path else f"on the phone, {self.there}"
+        if self.path is None:
+            return f"on the phone, {self.there}"
+        with_it = {library.name: atomic.sha256_file(library) for library in self.libraries}
+        also = f", its libraries {atomic.sha256_json(with_it)[:12]}" if with_it else ""
+        return f"sha256 {atomic.sha256_file(self.path)[:12]}{also}"
 
 
 def runner_of(target: str) -> PhoneRunner | None:

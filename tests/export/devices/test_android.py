@@ -269,6 +269,24 @@ def test_a_phone_that_nobody_named_does_not_stop_the_rest(
     assert {row.source for row in rows if row.device == "host"} == {"measured"}
 
 
+def test_libraries_beside_a_runner_go_along(plug_in: Callable[..., StandIn], exports: Path, tmp_path: Path) -> None:
+    """A vendor's program finds its libraries where it looks for them, and they leave with it."""
+    phone = plug_in()
+    says = f'echo "$LD_LIBRARY_PATH $ADSP_LIBRARY_PATH $(cat libvendor.so)" >> {tmp_path}/said'
+    runner = _runner(tmp_path / "r", exports, then=says)
+    (tmp_path / "r" / "libvendor.so").write_text("vendor")
+    rows = profile([exports / XNNPACK], None, _settings(phone, runners=(str(runner),), runs=1, warmup_runs=1, rounds=1))
+    assert ", its libraries " in rows[0].runtime  # another release of them is another runtime
+    assert set((tmp_path / "said").read_text().splitlines()) == {". . vendor"}  # timing, memory and trace alike
+    assert phone.left() == []
+
+
+def test_a_wrong_runner_is_said_without_a_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no adb either
+    with pytest.raises(UsageError, match="executor_runner' is no file"):
+        list_devices(ProfileSettings(runners=(str(tmp_path / "executor_runner"),)))
+
+
 def test_runners_are_found_where_they_lie(plug_in: Callable[..., StandIn], exports: Path, tmp_path: Path) -> None:
     phone = plug_in()
 

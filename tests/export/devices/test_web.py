@@ -136,6 +136,8 @@ def test_the_runtime_is_looked_for_and_asked_for(tmp_path: Path, monkeypatch: py
     assert runtime_folder(str(package)) == runtime_folder(str(package / "dist")) == package / "dist"
     with pytest.raises(UsageError, match=r"profile\.web_runtime"):
         runtime_folder(str(tmp_path))
+    with pytest.raises(UsageError, match=r"profile\.web_runtime"):
+        list_devices(ProfileSettings(web_runtime=str(tmp_path)))
 
 
 def _chromium(address: str, home: Path) -> "subprocess.Popen[bytes]":
