@@ -50,7 +50,7 @@ def calibrate(
         missing = "it is not here" if info is None else info.missing
         raise UsageError(f"The device {device!r} cannot be calibrated: {missing}. See distill devices.")
     chosen = chosen_targets((target or "onnx",), ())[0]
-    if chosen.no_latency:
+    if info.kind == "host" and chosen.no_latency:  # which is about this computer, not about a phone
         raise UsageError(f"{chosen.folder} cannot be timed: {chosen.no_latency}.")
     rows: list[tuple[str, LatencyProfile]] = []
     for index, anchor in enumerate(ANCHORS):

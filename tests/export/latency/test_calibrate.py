@@ -6,6 +6,7 @@ import torch
 from distill.core.errors import UsageError
 from distill.stages.phones import calibrated_here, predicted, split_devices
 from distill.verbs.profile import profile
+from export.device import DeviceInfo
 from export.latency.anchors import ANCHORS, Calibration, anchor_operations, calibrations, keep, learn_anchors
 from export.latency.calibrate import calibrate
 from export.latency.fit.roofline import faster, latency, prior
@@ -90,3 +91,19 @@ def test_what_is_not_here_is_not_calibrated():
         calibrate("pixel-99", ProfileSettings())
     with pytest.raises(UsageError, match="cannot be timed"):
         calibrate("host", ProfileSettings(), target="coreml")
+
+
+def test_a_phone_is_calibrated_with_files_that_this_computer_cannot_time(monkeypatch):
+    """Vulkan's files do not run here, which says nothing of a phone: its anchors are exported."""
+
+    class ExportedError(Exception):
+        pass
+
+    def exported(anchor, folder):
+        raise ExportedError(folder)
+
+    phone = DeviceInfo("R58M", "android", "Pixel 9", "Android 15", ready=True)
+    monkeypatch.setattr("export.latency.calibrate.list_devices", lambda settings: [phone])
+    monkeypatch.setattr("export.latency.calibrate._exported", exported)
+    with pytest.raises(ExportedError, match="executorch-vulkan-fp16"):
+        calibrate("R58M", ProfileSettings(), target="executorch-vulkan")
