@@ -10,6 +10,7 @@ import hmac
 import json
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,7 @@ from distill.core.errors import DistillError, UsageError
 LOOPBACK = "127.0.0.1"
 COOKIE = "distill"
 LARGEST_POST = 20_000_000
+HTTP = 80  # a browser leaves this port out of the name that it asks for
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -80,14 +82,15 @@ class PageServer:
         self.host = own_address() if lan else LOOPBACK
         handler = type("Handler", (_Handler,), {"page": self})
         try:
-            self._server = ThreadingHTTPServer((self.host, port), handler)
+            self._server = _Server((self.host, port), handler)
         except OSError as error:
             raise UsageError(
                 f"The page cannot be served at {self.host}:{port} ({error.strerror}). Choose another port."
             ) from None
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
-        self.names = {f"{name}:{self.port}" for name in ({self.host} if lan else {LOOPBACK, "localhost"})}
+        names = {self.host} if lan else {LOOPBACK, "localhost"}
+        self.names = {f"{name}:{self.port}" for name in names} | (names if self.port == HTTP else set())
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self._thread.start()
 
@@ -105,14 +108,27 @@ class PageServer:
     def admit(self, token: str) -> str:
         """The session of the one who brings the right token for the first time; "" for everybody else."""
         with self._lock:
-            if self._used or not hmac.compare_digest(token, self.token):
+            if self._used or not _same(token, self.token):
                 return ""
             self._used = True
             return self._session
 
     def knows(self, session: str) -> bool:
         """Whether a cookie is that of the browser that was let in."""
-        return self._used and hmac.compare_digest(session, self._session)
+        return self._used and _same(session, self._session)
+
+
+def _same(given: str, ours: str) -> bool:
+    """Whether two secrets are the same, in a time that tells nothing; as bytes, since `compare_digest` takes only ASCII letters."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), ours.encode())
+
+
+class _Server(ThreadingHTTPServer):
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle of a file is no news."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

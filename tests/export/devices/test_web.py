@@ -3,6 +3,8 @@
 import http.client
 import json
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -72,6 +74,18 @@ def test_one_browser_gets_in_by_the_token_and_nobody_else(server: PageServer) ->
     assert _ask(server, "/result", body="bad", cookie=cookie)[::2] == (400, "That is bad.")
     assert _ask(server, "/result", body={"y": 1}, cookie=cookie)[0] == 400
     assert _ask(server, "/other", body={}, cookie=cookie)[0] == 404
+
+
+def test_odd_visitors_are_refused_quietly(server: PageServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Secrets of any letters, and one who leaves while the page is sent: no traceback on the terminal of the job."""
+    assert _ask(server, "/?token=%C3%A4%F0%9F%98%80")[0] == 403
+    server.admit(server.token)
+    assert _ask(server, "/", cookie='distill="\\303\\244"')[0] == 403  # as cookies write letters beyond ASCII
+    with socket.create_connection(("127.0.0.1", server.port)) as visitor:
+        visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves by a reset
+        visitor.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode())
+    assert _ask(server, "/")[0] == 403  # it still serves
+    assert capsys.readouterr().err == ""
 
 
 def test_a_port_that_is_taken(server: PageServer) -> None:
