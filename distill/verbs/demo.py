@@ -57,9 +57,7 @@ def demo(
     console, name = console or Console(), model_name(str(model))
     run = run_of(name)
     own = run.read_recipe() if recipe is None and run is not None and run.resolved.exists() else None
-    job = own or recipe_of(recipe, settings)
-    if data is not None:
-        job = recipe_of(job, (), eval_data=data)
+    job = recipe_of(own if own is not None else recipe, settings, eval_data=data)
     source = open_evaluation(job.model_copy(update={"eval": job.eval.model_copy(update={"limit": limit})}))[0][2]
     with console.stage("embed the photos") as advance:
         try:

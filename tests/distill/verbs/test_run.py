@@ -218,6 +218,20 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
     assert all(row["p50_ms"] is None for row in rows if row["source"] == "not measured")
 
 
+def test_the_demo_of_a_run_has_its_student_and_its_teacher(finished, capsys):
+    import distill
+    from distill.core.errors import UsageError
+
+    opened = []
+    distill.demo(finished[0], limit=6, until=opened.append)
+    assert opened
+    assert opened[0].startswith("http://127.0.0.1:")
+    assert re.search(r"6 photos, \S+ \(student\), .*tiny \(teacher\)\. Open, once", capsys.readouterr().err)
+    with pytest.raises(UsageError, match="evla"):  # a run's own recipe takes settings too
+        distill.demo(finished[0], settings={"evla.limit": 3}, until=opened.append)
+    assert len(opened) == 1
+
+
 def test_a_pushed_student_is_a_model_of_the_hub(finished, tmp_path, monkeypatch):
     """Into a folder that open_clip loads, with a card that the hub's own library reads; and what would be sent to the hub."""
     import open_clip
