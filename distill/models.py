@@ -78,9 +78,13 @@ def _refuse_twins(noun: str, names: tuple[str, ...]) -> None:
 
 def student_spec(recipe: StudentRecipe) -> StudentSpec:
     """The architecture that a recipe names, with its overrides."""
-    return STUDENTS.get(recipe.name).resized(
-        image_size=recipe.image_size, context_length=recipe.context_length, text_layers=recipe.text_layers
+    spec = STUDENTS.get(recipe.name).resized(
+        image_size=recipe.image_size,
+        context_length=recipe.context_length,
+        text_layers=recipe.text_layers,
+        embed_dim=recipe.embed_dim,
     )
+    return spec if recipe.tokenizer is None else spec.with_tokenizer(recipe.tokenizer)
 
 
 def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":

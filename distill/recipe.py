@@ -29,6 +29,10 @@ class StudentRecipe(Strict):
     image_size: int | None = Field(None, ge=16, description="pixels; None = the architecture's own")
     context_length: int | None = Field(None, ge=4, description="tokens; None = the architecture's own")
     text_layers: int | None = Field(None, ge=1, description="text depth; None = the architecture's own")
+    embed_dim: int | None = Field(None, ge=8, description="width of the embeddings; None = the architecture's own")
+    tokenizer: str | None = Field(
+        None, description="of an hf: text tower: tokenizer.json, vocab.txt or a folder; None = MiniLM's"
+    )
     inherit: str = Field("magnitude", description="strategy front | uniform | magnitude; copy = every weight; none")
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
@@ -206,6 +210,9 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     if recipe.student.inherit_from:
         origin = absolute_teacher(recipe.student.inherit_from)
         changed["student"] = recipe.student.model_copy(update={"inherit_from": origin})
+    if recipe.student.tokenizer:
+        tokenizer = str(Path(recipe.student.tokenizer).expanduser().absolute())
+        changed["student"] = changed.get("student", recipe.student).model_copy(update={"tokenizer": tokenizer})
     if weights := _absolute_sources(recipe.captions.weights):
         changed["captions"] = recipe.captions.model_copy(update={"weights": weights})
     changed = {key: value for key, value in changed.items() if value != getattr(recipe, key)}

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from distill.core.errors import UsageError
 from distill.core.registry import Registry
 
 
@@ -61,6 +62,8 @@ class StudentSpec:
         vocabulary: None for CLIP's own BPE; else the name of a merges file in students/vocabularies/ that is CLIP's BPE
             cut to the merges that a corpus needs (every other word still tokenises, in more pieces). Its size is filled
             into text_cfg when the student is built.
+        tokenizer: of a text tower of Hugging Face kind, a tokenizer.json, a vocab.txt or a folder with one; None = the tokenizer
+            that text_cfg names, from an installed package, the Hub's cache or the Hub.
         published_params: (image tower, text blocks, token embedding) of the published model in millions, None without one.
         note: where the architecture comes from.
         training: how its authors trained it; None = not published.
@@ -75,6 +78,7 @@ class StudentSpec:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     vocabulary: str | None = None
+    tokenizer: str | None = None
     published_params: tuple[float, float, float] | None = None
     note: str = ""
     training: PublishedTraining | None = None
@@ -96,14 +100,21 @@ class StudentSpec:
         return "multimodal_cfg" in self.model_cfg
 
     def resized(
-        self, *, image_size: int | None = None, context_length: int | None = None, text_layers: int | None = None
+        self,
+        *,
+        image_size: int | None = None,
+        context_length: int | None = None,
+        text_layers: int | None = None,
+        embed_dim: int | None = None,
     ) -> "StudentSpec":
-        """The same architecture with another input size, context length or text depth (None leaves it alone).
+        """The same architecture with another input size, context length, text depth or width of embeddings (None leaves it alone).
 
         Such a student no longer has the published parameter counts, so they are dropped; what its training keeps is taken
         to grow with the pixels.
+
+        Raises UsageError for embeddings of another width where a tower's own width is the embeddings'.
         """
-        if image_size is None and context_length is None and text_layers is None:
+        if image_size is context_length is text_layers is embed_dim is None:
             return self
         cfg = copy.deepcopy(self.model_cfg)
         if image_size is not None:
@@ -114,10 +125,25 @@ class StudentSpec:
                 cfg["multimodal_cfg"]["context_length"] = context_length
         if text_layers is not None:
             cfg["text_cfg"]["layers"] = text_layers
+        if embed_dim is not None:
+            if self.captions:
+                raise UsageError(
+                    f"The embeddings of {self.name!r} are as wide as its caption decoder: leave embed_dim out."
+                )
+            cfg["embed_dim"] = embed_dim
         activation_mb = self.activation_mb
         if activation_mb is not None and image_size is not None:
             activation_mb *= (image_size / self.image_size) ** 2
         return replace(self, model_cfg=cfg, published_params=None, activation_mb=activation_mb)
+
+    def with_tokenizer(self, tokenizer: str) -> "StudentSpec":
+        """The same architecture over the tokenizer in a file or folder. Raises UsageError where it reads CLIP's byte pairs."""
+        if "hf_tokenizer_name" not in self.model_cfg["text_cfg"]:
+            raise UsageError(
+                f"{self.name!r} reads CLIP's byte pairs, and student.tokenizer = {tokenizer!r} is for text towers of Hugging Face "
+                "kind (timm:TOWER+hf:bert-LAYERSxWIDTH). Leave it out, or choose such a student."
+            )
+        return replace(self, tokenizer=tokenizer, published_params=None)
 
 
 STUDENTS: Registry[StudentSpec] = Registry("student", ("students.zoo",))

@@ -25,17 +25,21 @@ from distill.core.clip.folder import (
     TEXT_CONFIG,
     WEIGHTS_FILE,
     built_here,
+    loadable_at,
     merges_of,
     read_card,
     read_config,
     read_state,
     vocabulary_id,
 )
+from distill.core.clip.hf_text import is_described
 from distill.core.clip.model import build_clip
 from distill.core.clip.tokenizer import tokenizer_of
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
+from distill.core.packages.files import INSTALL
 from students.spec import StudentSpec
 from students.tokenizer import Tokenizer, load_tokenizer, vocabulary_path
+from students.vocabularies.word_pieces import name_of, readable_folder
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -147,7 +151,7 @@ class Student(nn.Module):
         if half:
             state = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
         config = {
-            "model_cfg": self.spec.model_cfg,
+            "model_cfg": loadable_at(path, self.spec.model_cfg),
             "preprocess_cfg": {
                 "size": [self.image_size, self.image_size],
                 "mean": list(self.spec.mean),
@@ -185,22 +189,72 @@ def build_student(spec: StudentSpec, seed: int) -> Student:
         seed: what the weights depend on, alone; torch's global generator is left as it was.
     """
     merges = vocabulary_path(spec.vocabulary) if spec.vocabulary else None
-    return _assemble(spec, merges, seed)
+    student = _assemble(spec, merges, seed)
+    _check_size(student)
+    return student
+
+
+def _check_size(student: Student) -> None:
+    """Raise UsageError where the image tower does not take the input size that the spec gives it.
+
+    open_clip builds towers of timm at timm's own size, and those with a table of positions take no other.
+    """
+    visual: Any = student.clip.visual
+    facts: dict[str, Any] = getattr(getattr(visual, "trunk", None), "pretrained_cfg", {})
+    own, size = facts.get("input_size", (3, student.image_size))[-1], student.image_size
+    if size == own or student.log_logit_scale.is_meta:
+        return
+    training = visual.training
+    try:
+        with torch.no_grad():
+            visual.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"The image tower {facts.get('architecture')} of {student.spec.name!r} takes {own} pixels, and not {size} ({detail}). "
+            "Leave the image size out, or choose another tower: convolutional ones take most sizes."
+        ) from None
+    finally:
+        visual.train(training)
 
 
 def _assemble(spec: StudentSpec, merges: Path | None, seed: int, folder: Path | None = None) -> Student:
     """A student with random weights. `folder`: where it comes from, with what it borrows from Hugging Face, if anything."""
     cfg = copy.deepcopy(spec.model_cfg)
     if cfg["text_cfg"].get("hf_tokenizer_name"):
-        tokenizer, _ = tokenizer_of(cfg, stand_in=False, what=f"the tokenizer of {spec.name}", folder=folder)
+        tokenizer = _hugging_face_tokenizer(spec, cfg["text_cfg"], folder)
         own = cfg if folder is None else built_here(folder, cfg)
-        return Student(spec, build_clip(own, seed=seed), None, tokenizer)
+        return Student(replace(spec, model_cfg=cfg), build_clip(own, seed=seed), None, tokenizer)
     if merges is not None:
         vocabulary = load_tokenizer(merges, spec.context_length).vocab_size
         for part in ("text_cfg", "multimodal_cfg"):
             if part in cfg:
                 cfg[part]["vocab_size"] = vocabulary
     return Student(replace(spec, model_cfg=cfg), build_clip(cfg, seed=seed), merges)
+
+
+def _hugging_face_tokenizer(spec: StudentSpec, text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
+    """The tokenizer of a text tower of Hugging Face kind; of a new student, `text_cfg` gets its name and size."""
+    if spec.tokenizer is None or folder is not None:
+        try:
+            tokenizer, _ = tokenizer_of(
+                spec.model_cfg, stand_in=False, what=f"the tokenizer of {spec.name}", folder=folder
+            )
+        except DistillError as error:
+            if folder is not None:
+                raise
+            other = f"{INSTALL} brings MiniLM's, and student.tokenizer=FILE names another"
+            raise DistillError(f"{error} For a student: {other}.") from None
+        return tokenizer  # type: ignore[no-any-return]
+    with readable_folder(Path(spec.tokenizer)) as readable:
+        tokenizer, _ = tokenizer_of(
+            spec.model_cfg, stand_in=False, what=f"the tokenizer {spec.tokenizer}", folder=readable
+        )
+    text_cfg["hf_tokenizer_name"] = name_of(tokenizer.tokenizer)
+    if is_described(text_cfg):
+        text_cfg["vocab_size"] = len(tokenizer.tokenizer)
+        text_cfg["pad_id"] = int(tokenizer.tokenizer.pad_token_id)
+    return tokenizer  # type: ignore[no-any-return]
 
 
 def load_student(path: Path) -> Student:

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from distill.core.errors import UsageError, nearest
@@ -24,6 +25,23 @@ def _load_plugins() -> None:
             entry.load()
 
 
+@dataclass(frozen=True)
+class Form(Generic[T]):
+    """Names that a person puts together instead of choosing one that is registered.
+
+    Attributes:
+        prefix: what all of them begin with.
+        joint: what all whole ones contain behind it.
+        shown: the forms in words, for messages and lists.
+        parse: a name that begins so -> its entry; raises UsageError that says what is wrong with it.
+    """
+
+    prefix: str
+    joint: str
+    shown: tuple[str, ...]
+    parse: Callable[[str], T]
+
+
 class Registry(Generic[T]):
     """A mapping from public name to entry, filled by `@registry.register("name")`.
 
@@ -36,6 +54,7 @@ class Registry(Generic[T]):
         self.noun = noun
         self._packages = packages
         self._entries: dict[str, T] = {}
+        self._forms: list[Form[T]] = []
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -49,6 +68,16 @@ class Registry(Generic[T]):
 
         return add
 
+    def register_form(self, form: Form[T]) -> None:
+        """Let names of this form be looked up too; they are not listed among the registered ones."""
+        self._forms.append(form)
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms of names that can be put together, in words."""
+        self._load()
+        return [shown for form in self._forms for shown in form.shown]
+
     def _load(self) -> None:
         if self._loaded:
             return
@@ -60,15 +89,22 @@ class Registry(Generic[T]):
         _load_plugins()
 
     def get(self, name: str) -> T:
-        """The entry called `name`. Raises UsageError with the nearest known name."""
+        """The entry called `name`, or the one that it puts together. Raises UsageError with the nearest known name."""
         self._load()
-        if name not in self._entries:
-            raise UsageError(f"Unknown {self.noun} {name!r}. {nearest(name, self._entries)}")
-        return self._entries[name]
+        if name in self._entries:
+            return self._entries[name]
+        for form in self._forms:
+            if name.startswith(form.prefix):
+                return form.parse(name)
+        other = f" Or put one together: {' or '.join(self.forms)}." if self._forms else ""
+        raise UsageError(f"Unknown {self.noun} {name!r}. {nearest(name, self._entries)}{other}")
 
     def __contains__(self, name: object) -> bool:
+        """Whether `name` is registered or has a form that can be put together (`get` may still find a part of it wrong)."""
         self._load()
-        return name in self._entries
+        if name in self._entries:
+            return True
+        return isinstance(name, str) and any(name.startswith(f.prefix) and f.joint in name for f in self._forms)
 
     def __iter__(self) -> Iterator[str]:
         self._load()

@@ -1,4 +1,4 @@
-"""The one place that mends torchvision beside a CPU-only torch.
+"""The one place that mends imports around torch: torchvision beside a CPU-only torch, and what importing transformers says.
 
 Why: the registry's torchvision wheel for Linux is built for CUDA. Beside a CPU torch its native library does not load, so
 the operators `torchvision::nms` and `torchvision::qnms` are never declared, and `import torchvision` fails with
@@ -7,7 +7,10 @@ so they fail too. Declaring the two schemas first makes the import succeed; call
 nothing here calls it. Where torchvision's library loads, nothing is touched.
 """
 
+import contextlib
 import importlib.util
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,16 @@ def ensure_torchvision() -> None:
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """No complaints of torchao, which transformers imports with its models, about GPU libraries that its wheel cannot load here."""
+    before = [(logger, logger.level) for logger in map(logging.getLogger, ("torchao", "torch.utils._pytree"))]
+    try:
+        for logger, _ in before:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in before:
+            logger.setLevel(level)

@@ -75,10 +75,11 @@ def _captioners() -> list[dict[str, Any]]:
 def _students() -> list[dict[str, Any]]:
     from students.spec import STUDENTS
 
-    return [
+    rows: list[dict[str, Any]] = [
         {"name": name, "input": spec.image_size, "context": spec.context_length, "note": spec.note}
         for name, spec in STUDENTS.items()
     ]
+    return rows + [{"name": form, "input": None, "context": None, "note": "put together"} for form in STUDENTS.forms]
 
 
 def _losses() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.clip.folder import call_text_tower
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.run_folder import RunFolder
 from distill.verbs.endings import ending_well
@@ -57,16 +58,19 @@ def push(
             if target.exists() and any(target.iterdir()) and not overwrite:
                 raise OutputExistsError(f"{place!r} exists and holds files. Name another folder, or say --overwrite.")
             with atomic.staged_dir(target) as made:
-                names = _gather(folder, facts, made, exports=exports, card=model_card(folder, facts))
+                where = str(target.resolve())
+                names = _gather(folder, facts, made, where, exports=exports, card=model_card(folder, facts))
             return PushResult(str(target), names)
         with tempfile.TemporaryDirectory(prefix="distill-push-") as scratch:
-            names = _gather(folder, facts, Path(scratch), exports=exports, card=model_card(folder, facts))
-            return PushResult(_upload(Path(scratch), place.removeprefix(HUB), public, console), names)
+            repo = place.removeprefix(HUB)
+            names = _gather(folder, facts, Path(scratch), repo, exports=exports, card=model_card(folder, facts))
+            return PushResult(_upload(Path(scratch), repo, public, console), names)
 
 
-def _gather(run: RunFolder, facts: dict[str, Any], out: Path, *, exports: bool, card: str) -> list[str]:
-    """Everything that is pushed, in `out`; the names of the files."""
+def _gather(run: RunFolder, facts: dict[str, Any], out: Path, place: str, *, exports: bool, card: str) -> list[str]:
+    """Everything that is pushed to `place`, in `out`; the names of the files."""
     shutil.copytree(run.student, out, dirs_exist_ok=True)
+    call_text_tower(out, place)
     (out / CARD).write_text(card, encoding="utf-8")
     if run.report_html.exists():
         shutil.copy(run.report_html, out / run.report_html.name)

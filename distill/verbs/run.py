@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def default_out(recipe: Recipe) -> Path:
     """runs/<student>-from-<teachers>, with a suffix for a rehearsal."""
     teachers = "+".join(Path(name).name.replace(":", "-") for name in recipe.teachers)
-    return Path("runs") / f"{recipe.student.name}-from-{teachers}{'-rehearsal' if recipe.rehearse else ''}"
+    student = recipe.student.name.replace(":", "-")
+    return Path("runs") / f"{student}-from-{teachers}{'-rehearsal' if recipe.rehearse else ''}"
 
 
 def run(

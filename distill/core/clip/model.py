@@ -9,11 +9,16 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from distill.core.clip.hf_text import at_hand
 from distill.core.errors import DistillError
 from distill.core.torch_compat import ensure_torchvision
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+# What open_clip's text transformers, transformers' BERT family and its T5 family call their table of tokens.
+TOKEN_TABLES = ("token_embedding", "word_embeddings", "embed_tokens", "shared.weight")
 
 
 def import_open_clip() -> Any:
@@ -51,9 +56,9 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int, device: str | None = Non
         kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
     place = torch.device(device) if device else contextlib.nullcontext()
     try:
-        with torch.random.fork_rng(devices=[]), place:
+        with torch.random.fork_rng(devices=[]), at_hand(config["text_cfg"]) as text_cfg, place:
             torch.manual_seed(seed)
-            model = kind(**config)
+            model = kind(**{**config, "text_cfg": text_cfg})
             if kind is CoCa:  # open_clip leaves this one as uninitialised memory
                 projection = model.get_parameter("text_decoder.text_projection")
                 torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
@@ -85,7 +90,7 @@ def count_parameters(clip: "nn.Module") -> dict[str, int]:
             counts["image"] += parameter.numel()
         elif name.startswith("text_decoder."):
             counts["caption_decoder"] = counts.get("caption_decoder", 0) + parameter.numel()
-        elif "token_embedding" in name:
+        elif any(table in name for table in TOKEN_TABLES):
             counts["token_embedding"] += parameter.numel()
         elif name not in ("logit_scale", "logit_bias"):
             counts["text"] += parameter.numel()

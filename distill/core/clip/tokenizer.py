@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
 from distill.core.hub import find_weights
+from distill.core.packages.files import packaged_repository
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ def tokenizer_of(
 ) -> tuple[Any, str]:
     """(tokenizer, its name): open_clip's BPE, or the Hugging Face tokenizer that the configuration names.
 
-    The latter is read from `folder` if it holds one, else found by `distill.core.hub`.
+    The latter is read from `folder` if it holds one, else from an installed package that does, else found by `distill.core.hub`.
 
     With `stand_in`, a Hugging Face tokenizer is replaced by bytes of the right length and vocabulary (rehearsals).
     """
@@ -50,6 +51,8 @@ def _hub_tokenizer(
     from open_clip.tokenizer import HFTokenizer
 
     if folder is None or not (folder / "tokenizer.json").is_file():
+        folder = packaged_repository(name)
+    if folder is None:
         folder = find_weights(name, "tokenizer.json", what=what).parent
         config = find_weights(name, "tokenizer_config.json", what=what)
         if config.parent != folder:

