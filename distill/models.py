@@ -1,17 +1,19 @@
 """Building what a recipe names: teachers (lazily, once), the student, and its inherited start."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
 from distill.recipe import StudentRecipe
-from students.inherit.start import COPY, NONE, TOWERS, check_strategy, start_from
+from students.inherit.start import COPY, NONE, TOWERS, Across, check_strategy, start_from
 from students.spec import STUDENTS, StudentSpec
 from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher, resolve_teacher
 from teachers.load_captioner import load_captioner, resolve_captioner
 
 if TYPE_CHECKING:
+    from students.inherit.calibration import Calibration
     from students.student import Student
     from teachers.captioner import Captioner
     from teachers.teacher import Teacher
@@ -87,7 +89,13 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
     return spec if recipe.tokenizer is None else spec.with_tokenizer(recipe.tokenizer)
 
 
-def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -> "tuple[Student, dict[str, Any]]":
+def new_student(
+    recipe: StudentRecipe,
+    teachers: TeacherSet | None,
+    seed: int,
+    calibrate: "Callable[[Student], Calibration | None] | None" = None,
+    before: dict[str, Any] | None = None,
+) -> "tuple[Student, dict[str, Any]]":
     """A student ready to train, and what it inherited, as inheritance.json records it.
 
     With `inherit = "none"` or no teachers, every weight is random and depends on `seed` alone. A teacher that no student
@@ -97,6 +105,8 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
         recipe: which student, and what it starts from.
         teachers: the recipe's; the first is inherited from where the recipe names no other. None = inherit from none.
         seed: of the weights that are not inherited.
+        calibrate: gives pairs of the run's data, for strategies that score on them and to measure a start; called when needed.
+        before: what a run that goes on recorded of its start; its plan is used again.
     """
     from students.student import build_student
 
@@ -111,7 +121,17 @@ def new_student(recipe: StudentRecipe, teachers: TeacherSet | None, seed: int) -
         if recipe.inherit == COPY:
             raise
         return student, {"strategy": recipe.inherit, "towers": [], "skipped": dict.fromkeys(TOWERS, str(reason))}
-    return student, start_from(student, weights, recipe.inherit)
+    if recipe.inherit == COPY:
+        return student, start_from(student, weights, COPY)
+    from students.inherit.plan import plan_of
+
+    pairs = cache(partial(calibrate, student)) if calibrate is not None else None
+    before = before if before and before.get("plan") else {}
+    known = plan_of(before["plan"]) if before else None
+    if known is not None and (known.source_sha256, before["strategy"]) != (weights.sha256, recipe.inherit):
+        known, before = None, {}
+    took = start_from(student, weights, recipe.inherit, Across(recipe.inherit_across, pairs), known)
+    return student, {**took, **{key: before[key] for key in ("step0",) if key in before}}
 
 
 def _origin(recipe: StudentRecipe, teachers: TeacherSet | None) -> "Teacher":

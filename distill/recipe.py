@@ -13,12 +13,24 @@ from pydantic import Field
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from export.settings import ChooseSettings, ExportSettings, ProfileSettings
+from export.settings import ExportSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
 
 RECIPES = Path(__file__).parent / "recipes"
+PLAN = "plan:"  # of student.inherit: a plan of inheritance in a file
+Fact = Literal[
+    "activation",
+    "causal",
+    "pooling",
+    "class_token",
+    "head_width",
+    "patch_size",
+    "image_size",
+    "context_length",
+    "vocabulary",
+]
 LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
 
 
@@ -33,7 +45,13 @@ class StudentRecipe(Strict):
     tokenizer: str | None = Field(
         None, description="of an hf: text tower: tokenizer.json, vocab.txt or a folder; None = MiniLM's"
     )
-    inherit: str = Field("magnitude", description="strategy front | uniform | magnitude; copy = every weight; none")
+    inherit: str = Field(
+        "magnitude", description="a strategy (distill list strategies); plan:FILE; copy = every weight; none"
+    )
+    inherit_across: Literal["auto", "all"] | tuple[Fact, ...] = Field(
+        "auto",
+        description="facts in which a source may differ in kind; auto = where measured better than a random start",
+    )
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
 
@@ -129,7 +147,6 @@ class Recipe(Strict):
     )
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
-    choose: ChooseSettings = ChooseSettings()
     reinforce: ReinforceRecipe = ReinforceRecipe()
     cluster: ClusterSettings = ClusterSettings()
     train: TrainRecipe = TrainRecipe()
@@ -200,6 +217,9 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
         changed["eval"] = recipe.eval.model_copy(update=places)
     if places := moved(recipe.reinforce, "images"):
         changed["reinforce"] = recipe.reinforce.model_copy(update=places)
+    if recipe.student.inherit.startswith(PLAN):
+        file = str(Path(recipe.student.inherit.removeprefix(PLAN)).expanduser().absolute())
+        changed["student"] = recipe.student.model_copy(update={"inherit": PLAN + file})
     changed["teachers"] = tuple(map(absolute_teacher, recipe.teachers))
     changed["captioners"] = tuple(map(absolute_captioner, recipe.captioners))
     changed["filters"] = _absolute_filters(recipe.filters)
@@ -210,7 +230,7 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
         changed["export"] = recipe.export.model_copy(update={"classes": labels})
     if recipe.student.inherit_from:
         origin = absolute_teacher(recipe.student.inherit_from)
-        changed["student"] = recipe.student.model_copy(update={"inherit_from": origin})
+        changed["student"] = changed.get("student", recipe.student).model_copy(update={"inherit_from": origin})
     if recipe.student.tokenizer:
         tokenizer = str(Path(recipe.student.tokenizer).expanduser().absolute())
         changed["student"] = changed.get("student", recipe.student).model_copy(update={"tokenizer": tokenizer})

@@ -18,7 +18,7 @@ from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import share_run
-from distill.stages.stops import noting_stops
+from distill.stages.training.stops import noting_stops
 
 if TYPE_CHECKING:
     import torch

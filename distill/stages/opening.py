@@ -19,7 +19,7 @@ from distill.core.folders.lock import LOCK_FILE, leave, refuse_busy, take
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import VERBS, RunFolder
-from distill.stages.stops import MENDING, prepare_to_go_on, unfinished_stops
+from distill.stages.training.stops import MENDING, prepare_to_go_on, unfinished_stops
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",

@@ -18,7 +18,8 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import smaller_batch
-from distill.stages.stops import noting_stops, read_stops
+from distill.stages.training.start import calibration, start_lines
+from distill.stages.training.stops import noting_stops, read_stops
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
 
@@ -68,13 +69,18 @@ def train_model(
     first = this_place().rank == 0
     run.path.mkdir(parents=True, exist_ok=True)
     student, inherited = new_student(
-        recipe.student.model_copy(update={"inherit": arm.inherit}), arm.teachers, recipe.seed
+        recipe.student.model_copy(update={"inherit": arm.inherit}),
+        arm.teachers,
+        recipe.seed,
+        lambda student: _calibration(recipe, arm, student, data),
+        atomic.read_json(run.inheritance) if run.inheritance.exists() else None,
     )
     if first:
         atomic.write_json(run.inheritance, inherited)
-        if say is not None and (line := not_inherited(inherited)):
-            say(f"{arm.name}: {line}")
-    task = _task(recipe, arm, student, data)
+        for line in start_lines(inherited):
+            if say is not None:
+                say(f"{arm.name}: {line}")
+    task = distill_task(recipe, arm, student, data)
     with noting_stops(run, recipe.train):
         fit(
             task,
@@ -106,15 +112,8 @@ def refuse_few(recipe: Recipe, run: RunFolder, pairs: Any) -> None:
         )
 
 
-def not_inherited(inherited: dict[str, Any]) -> str:
-    """One line about what a student does not inherit and why; empty when it inherits everything."""
-    reasons = "; ".join(f"{tower}: {reason}" for tower, reason in inherited["skipped"].items())
-    if not inherited["towers"]:
-        return f"nothing is inherited, every weight starts at random ({reasons or 'student.inherit is none'})."
-    return f"{', '.join(inherited['towers'])} inherited; at random start {reasons}." if reasons else ""
-
-
-def _task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
+def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
+    """What trains the student of an arm: its losses against the teachers whose embeddings the data carries."""
     from distill.learning.objective import Objective, fixed_scale
     from distill.learning.task import DistillTask
 
@@ -122,6 +121,17 @@ def _task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
     objective = Objective(arm.objective, int(student.spec.model_cfg["embed_dim"]), facts)
     consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
     return DistillTask(student, objective, facts, fixed_scale(arm.objective), consistency)
+
+
+def _calibration(recipe: Recipe, arm: Arm, student: Any, data: Any) -> Any:
+    """Pairs to score and measure a start on; the losses' own projections start from the recipe's seed."""
+    import torch
+
+    first = None if recipe.student.inherit_from or not arm.teachers else arm.teachers.specs[0].name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        task = distill_task(recipe, arm, student, data)
+        return calibration(data, task, student, seed=recipe.seed, teacher=first)
 
 
 def _stream(recipe: Recipe, data: Any) -> "Callable[[int, int], Iterator[Batch]]":
@@ -149,7 +159,7 @@ def _card(
         "samples": recipe.train.steps * recipe.train.batch_size,
         "seed": recipe.seed,
         "teachers": teacher_names,
-        "inherited": {key: value for key, value in inherited.items() if key != "plan"},
+        "inherited": {key: value for key, value in inherited.items() if key not in ("plan", "origins")},
         **({"stopped_before": stops} if (stops := read_stops(arm.run)) else {}),
         **({"rehearsal": MARK} if recipe.rehearse else {}),
     }

@@ -50,7 +50,7 @@ def going_on(run: RunFolder) -> Iterator[None]:
         try:
             yield
         except LossError as error:
-            from distill.stages.stops import advice
+            from distill.stages.training.stops import advice
 
             raise DistillError(f"{error} {advice(run)}") from error
         finally:

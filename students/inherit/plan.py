@@ -1,16 +1,18 @@
-"""Plans of inheritance: which part of the source each part of a student comes from, as lists of indices."""
+"""Plans of inheritance: which part of the source each part of a student comes from, as lists of indices in a JSON file.
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+Strategies only make plans (`students.inherit.planning`); one function slices by them (`students.inherit.apply`).
+"""
 
-import torch
-from torch import Tensor
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
-from students.inherit.strategy import STRATEGIES, Strategy
 
-State = dict[str, Tensor]
+INTERPOLATE: Literal["interpolate"] = "interpolate"
+OWN = -1  # in place of an index: this row is the student's own, and starts as its architecture starts
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -20,150 +22,185 @@ class TowerPlan:
     Attributes:
         layers: source layer of each student layer.
         hidden: source channels of the residual stream, one list shared by the whole tower.
-        heads: per student layer, source heads kept.
+        heads: per student layer, source heads kept. Where the student's heads are n times as wide as the source's, each of
+            its heads joins n of them.
         ffn: per student layer, source MLP neurons kept.
-        positions: source positions kept.
-        head_width: channels per head, equal in source and student.
+        positions: source position of each of the student's, `OWN` where there is none; or "interpolate", an image tower's
+            grid resized to the student's.
+        head_width: channels per head of the student.
+        channels: per student layer and head, which of the source head's channels are kept; None = all.
+        embed: source channels of the embedding, the same in both towers; None = the projection is not inherited.
+        vocab: source token of each of the student's, `OWN` where there is none; None = the same vocabulary, or no text.
+        patch: pixels of a patch's side in source and student, resized where they differ; None of a text tower.
     """
 
     layers: list[int]
     hidden: list[int]
     heads: list[list[int]]
     ffn: list[list[int]]
-    positions: list[int]
+    positions: list[int] | Literal["interpolate"]
     head_width: int
+    channels: list[list[list[int]]] | None = None
+    embed: list[int] | None = None
+    vocab: list[int] | None = None
+    patch: list[int] | None = None
 
 
 @dataclass(frozen=True)
 class InheritancePlan:
-    """What is inherited from the source, per tower; a tower in `skipped` keeps its own weights, with the reason."""
+    """What is inherited from the source, per tower; a tower in `skipped` keeps its own weights, with the reason.
+
+    Attributes:
+        strategy: what made the plan.
+        source, source_sha256: the model it was made for, and the hash of its weights.
+        towers: "visual" and "text", those that are inherited.
+        skipped: those that are not, and why.
+        across: per tower, fact -> how source and student differ in it although the tower is inherited.
+    """
 
     strategy: str
     source: str
     source_sha256: str
     towers: dict[str, TowerPlan]
     skipped: dict[str, str]
+    across: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as a JSON object."""
-        return asdict(self)
+        """The plan as a JSON object, which `read_plan` reads."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def without(self, tower: str, reason: str) -> "InheritancePlan":
+        """The same plan with one tower left alone."""
+        towers = {name: plan for name, plan in self.towers.items() if name != tower}
+        across = {name: facts for name, facts in self.across.items() if name != tower}
+        return replace(self, towers=towers, skipped={**self.skipped, tower: reason}, across=across)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """The facts of a transformer tower that decide whether and how it can be sliced.
+def read_plan(path: Path) -> InheritancePlan:
+    """The plan in a file that `to_json` wrote, perhaps changed by hand; or in the inheritance.json of a run.
 
-    Attributes:
-        layers, width, ffn, tokens: how many layers, channels, MLP neurons per layer and positions; may shrink.
-        head_width: channels per attention head.
-        kind: what must be equal in source and student.
+    Raises UsageError naming the file and the key that is wrong.
     """
-
-    layers: int
-    width: int
-    ffn: int
-    tokens: int
-    head_width: int
-    kind: dict[str, object]
-
-
-def _shape(cfg: dict[str, Any], tower: str) -> _Shape:
-    """The shape of the tower "visual" or "text" of a configuration. Raises UsageError when it is no plain transformer."""
-    part = cfg["vision_cfg" if tower == "visual" else "text_cfg"]
-    quick = bool(cfg.get("quick_gelu", False))
-    ratio = part.get("mlp_ratio", 4.0)
-    if tower == "visual":
-        layers = part.get("layers", 12)
-        if part.get("timm_model_name") or not isinstance(layers, int):
-            raise UsageError("its image tower is not a plain transformer")
-        if part.get("attentional_pool"):
-            raise UsageError("its image tower pools by attention, which is not sliced here")
-        width, head_width = part.get("width", 768), part.get("head_width", 64)
-        tokens = (part["image_size"] // part.get("patch_size", 16)) ** 2 + 1
-        kind: dict[str, object] = {"quick_gelu": quick, "patch_size": part.get("patch_size", 16), "tokens": tokens}
-    else:
-        if part.get("hf_model_name"):
-            raise UsageError("its text tower is a Hugging Face model")
-        if part.get("embed_cls"):
-            raise UsageError("its text tower has a class embedding behind the tokens, which is not sliced here")
-        layers, width = part.get("layers", 12), part.get("width", 512)
-        head_width, tokens = width // part.get("heads", 8), part.get("context_length", 77)
-        kind = {"quick_gelu": quick, "causal": not part.get("no_causal_mask", False)}
-    kind.update(head_width=head_width, embed_dim=cfg["embed_dim"])
-    return _Shape(layers, width, int(width * ratio), tokens, head_width, kind)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no plan of inheritance {str(path)!r}.") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"The plan of inheritance {str(path)!r} cannot be read as JSON ({error}).") from None
+    if isinstance(value, dict) and isinstance(value.get("plan"), dict):
+        value = value["plan"]
+    try:
+        return plan_of(value)
+    except UsageError as error:
+        raise UsageError(f"The plan of inheritance {str(path)!r} is wrong: {error}") from None
 
 
-def tower_prefix(cfg: dict[str, Any], tower: str) -> str:
-    """What the names of a tower's tensors begin with in the state dict of a model of configuration `cfg`."""
-    if tower == "visual":
-        return "visual."
-    return "text." if cfg.get("custom_text") else ""
+def plan_of(value: Any) -> InheritancePlan:
+    """The plan that a JSON object describes. Raises UsageError naming the key that is wrong."""
+    if not isinstance(value, dict) or not isinstance(value.get("towers"), dict):
+        raise UsageError("it must be a JSON object with the key 'towers'.")
+    if value.get("format", FORMAT) != FORMAT:
+        raise UsageError(f"format is {value['format']!r}, and this version reads format {FORMAT}.")
+    known = {item.name for item in fields(InheritancePlan)} | {"format"}
+    if odd := sorted(value.keys() - known):
+        raise UsageError(f"unknown key {odd[0]!r}.")
+    for key in ("strategy", "source", "source_sha256"):
+        if not isinstance(value.get(key), str):
+            raise UsageError(f"{key} must be a string.")
+    towers = {name: _tower_plan(name, tower) for name, tower in value["towers"].items()}
+    skipped, across = dict(value.get("skipped", {})), dict(value.get("across", {}))
+    return InheritancePlan(value["strategy"], value["source"], value["source_sha256"], towers, skipped, across)
 
 
-class _Norms(NamedTuple):
-    """L2 norms of the weights that belong to each channel [width], and per layer kept to each head and each neuron."""
+def _tower_plan(name: str, value: Any) -> TowerPlan:
+    if name not in ("visual", "text"):
+        raise UsageError(f"there is no tower {name!r}: towers are visual and text.")
+    if not isinstance(value, dict):
+        raise UsageError(f"towers.{name} must be an object.")
+    known = {item.name for item in fields(TowerPlan)}
+    needed = ("layers", "hidden", "heads", "ffn", "positions", "head_width")
+    if odd := sorted(value.keys() - known):
+        raise UsageError(f"unknown key towers.{name}.{odd[0]}.")
+    if missing := [key for key in needed if key not in value]:
+        raise UsageError(f"towers.{name} lacks {missing[0]!r}.")
+    depths = {"layers": 1, "hidden": 1, "embed": 1, "vocab": 1, "patch": 1, "heads": 2, "ffn": 2, "channels": 3}
+    for key, depth in depths.items():
+        if value.get(key) is not None and not _ints(value[key], depth):
+            raise UsageError(f"towers.{name}.{key} must be a list of {'lists of ' * (depth - 1)}whole numbers.")
+    if value["positions"] != INTERPOLATE and not _ints(value["positions"], 1):
+        raise UsageError(f"towers.{name}.positions must be a list of whole numbers or {INTERPOLATE!r}.")
+    if not isinstance(value["head_width"], int):
+        raise UsageError(f"towers.{name}.head_width must be a whole number.")
+    for key in ("heads", "ffn", "channels"):
+        if value.get(key) is not None and len(value[key]) != len(value["layers"]):
+            raise UsageError(f"towers.{name}.{key} has {len(value[key])} lists for {len(value['layers'])} layers.")
+    for key in ("layers", "hidden", "embed"):
+        if len(set(value.get(key) or ())) != len(value.get(key) or ()):
+            raise UsageError(f"towers.{name}.{key} names an index twice.")
+    return TowerPlan(**value)
 
-    hidden: Tensor
-    heads: list[Tensor]
-    ffn: list[Tensor]
+
+def _ints(value: Any, depth: int) -> bool:
+    if not isinstance(value, list):
+        return False
+    if depth == 1:
+        return all(isinstance(item, int) and not isinstance(item, bool) and item >= OWN for item in value)
+    return all(_ints(item, depth - 1) for item in value)
 
 
-def _norms(state: State, prefix: str, layers: list[int], head_width: int) -> _Norms:
-    """The norms of the tower whose tensors' names begin with `prefix`, over the layers kept alone."""
-    hidden = torch.zeros(())
-    heads, ffn = [], []
-    for layer in layers:
-        block = f"{prefix}transformer.resblocks.{layer}."
-        qkv, out = state[block + "attn.in_proj_weight"].float(), state[block + "attn.out_proj.weight"].float()
-        up, down = state[block + "mlp.c_fc.weight"].float(), state[block + "mlp.c_proj.weight"].float()
-        hidden = hidden + qkv.square().sum(0) + up.square().sum(0) + out.square().sum(1) + down.square().sum(1)
-        per_channel = qkv.view(3, -1, qkv.shape[1]).square().sum((0, 2)) + out.square().sum(0)
-        heads.append(per_channel.view(-1, head_width).sum(1).sqrt())
-        ffn.append((up.square().sum(1) + down.square().sum(0)).sqrt())
-    return _Norms(hidden.sqrt(), heads, ffn)
+def compose(first: InheritancePlan, second: InheritancePlan) -> InheritancePlan:
+    """The one plan that does what `first` and then `second` do; the second was made for the result of the first.
+
+    Raises UsageError where a tower of either resizes patches or positions, which no list of indices can say twice.
+    """
+    towers = {name: _compose(first.towers[name], plan) for name, plan in second.towers.items() if name in first.towers}
+    skipped = {**first.skipped, **second.skipped}
+    across = {name: {**first.across.get(name, {}), **second.across.get(name, {})} for name in towers}
+    across = {name: facts for name, facts in across.items() if facts}
+    return InheritancePlan(second.strategy, first.source, first.source_sha256, towers, skipped, across)
 
 
-def _plan_tower(source: ClipWeights, cfg: dict[str, Any], tower: str, strategy: Strategy) -> TowerPlan:
-    """How one tower is inherited. Raises UsageError with the reason when it cannot be."""
-    old, new = _shape(source.model_cfg, tower), _shape(cfg, tower)
-    for fact, value in new.kind.items():
-        if old.kind[fact] != value:
-            raise UsageError(f"{fact.replace('_', ' ')} differs: {old.kind[fact]} in the source, {value} here")
-    for axis in ("layers", "width", "ffn", "tokens"):
-        before, after = getattr(old, axis), getattr(new, axis)
-        if after > before:
-            raise UsageError(f"{axis} grows from {before} to {after}; inheritance only selects")
-    layers = strategy.layers(old.layers, new.layers)
-    norms = _norms(source.state, tower_prefix(source.model_cfg, tower), layers, old.head_width)
-    heads_before, heads_after = old.width // old.head_width, new.width // new.head_width
+def _compose(a: TowerPlan, b: TowerPlan) -> TowerPlan:
+    resized = (a.patch or [0, 0])[0] != (a.patch or [0, 0])[1] and (b.patch or [0, 0])[0] != (b.patch or [0, 0])[1]
+    if resized or (INTERPOLATE in (a.positions, b.positions) and not b.positions == _whole(b.positions)):
+        raise UsageError(
+            "Two plans that both resize patches or positions make no one plan: slice by one after the other."
+        )
+    if (a.channels or b.channels) is not None and len({a.head_width, b.head_width}) > 1 and a.channels is not None:
+        raise UsageError("Two plans that both narrow heads make no one plan: slice by one after the other.")
     return TowerPlan(
-        layers=layers,
-        hidden=strategy.pick(old.width, new.width, norms.hidden),
-        heads=[strategy.pick(heads_before, heads_after, layer) for layer in norms.heads],
-        ffn=[strategy.pick(old.ffn, new.ffn, layer) for layer in norms.ffn],
-        positions=list(range(new.tokens)),
-        head_width=new.head_width,
+        layers=[a.layers[i] for i in b.layers],
+        hidden=[a.hidden[i] for i in b.hidden],
+        heads=[[a.heads[i][h] for h in kept] for i, kept in zip(b.layers, b.heads, strict=True)],
+        ffn=[[a.ffn[i][n] for n in kept] for i, kept in zip(b.layers, b.ffn, strict=True)],
+        positions=_through(a.positions, b.positions),
+        head_width=b.head_width,
+        channels=_compose_channels(a, b),
+        embed=None if a.embed is None or b.embed is None else [a.embed[i] for i in b.embed],
+        vocab=_through_or(a.vocab, b.vocab),
+        patch=None if a.patch is None or b.patch is None else [a.patch[0], b.patch[1]],
     )
 
 
-def make_plan(source: ClipWeights, model_cfg: dict[str, Any], strategy: str, vocabulary: str = "") -> InheritancePlan:
-    """The plan by which a student inherits from `source`; a tower that cannot is in `skipped`, with the reason.
+def _whole(positions: list[int] | Literal["interpolate"]) -> list[int]:
+    return list(range(len(positions)))
 
-    Args:
-        source: the model to inherit from.
-        model_cfg: the student's open_clip configuration.
-        strategy: a name in STRATEGIES.
-        vocabulary: the student's; the text tower is inherited only where it is the source's.
 
-    Raises UsageError for an unknown strategy.
-    """
-    chosen = STRATEGIES.get(strategy)()
-    towers, skipped = {}, {}
-    for tower in ("visual", "text"):
-        try:
-            if tower == "text" and source.vocabulary != vocabulary:
-                raise UsageError("the vocabulary differs")
-            towers[tower] = _plan_tower(source, model_cfg, tower, chosen)
-        except UsageError as reason:
-            skipped[tower] = str(reason)
-    return InheritancePlan(strategy, source.name, source.sha256, towers, skipped)
+def _through(
+    a: list[int] | Literal["interpolate"], b: list[int] | Literal["interpolate"]
+) -> list[int] | Literal["interpolate"]:
+    if a == INTERPOLATE or b == INTERPOLATE:
+        return INTERPOLATE
+    return [OWN if i == OWN else int(a[i]) for i in b]
+
+
+def _through_or(a: list[int] | None, b: list[int] | None) -> list[int] | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return [OWN if i == OWN else a[i] for i in b]
+
+
+def _compose_channels(a: TowerPlan, b: TowerPlan) -> list[list[list[int]]] | None:
+    if a.channels is None:
+        return b.channels
+    return [[a.channels[i][h] for h in kept] for i, kept in zip(b.layers, b.heads, strict=True)]

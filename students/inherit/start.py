@@ -1,5 +1,8 @@
 """A student's start from another model's weights: a selection of them by a plan, or every one."""
 
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.weights import ClipWeights
@@ -7,28 +10,66 @@ from distill.core.errors import DistillError, UsageError
 from students.inherit.strategy import STRATEGIES
 
 if TYPE_CHECKING:
+    from students.inherit.calibration import Calibrate, Calibration
+    from students.inherit.plan import InheritancePlan
     from students.student import Student
 
 COPY = "copy"  # every weight as it is, from a model of the same architecture (fine-tuning)
 NONE = "none"  # nothing is inherited
+PLAN = "plan:"  # then the file of a plan
 TOWERS = ("visual", "text")
+AUTO, ALL = "auto", "all"
+INHERITED, NEW = "inherited", "new"  # where a parameter starts from
 
 
 def check_strategy(name: str) -> None:
-    """Raise UsageError unless `name` is an inheritance strategy, "copy" or "none"."""
-    if name not in (NONE, COPY):
+    """Raise UsageError unless `name` is an inheritance strategy, "copy", "none", or "plan:" and a file that holds a plan."""
+    if name.startswith(PLAN):
+        from students.inherit.plan import read_plan
+
+        read_plan(Path(name.removeprefix(PLAN)))
+    elif name not in (NONE, COPY):
         STRATEGIES.get(name)
 
 
-def start_from(student: "Student", source: ClipWeights, strategy: str) -> dict[str, Any]:
-    """Give `student` what it inherits from `source` under `strategy`, which is "copy" or a name in STRATEGIES.
+@dataclass(frozen=True)
+class Across:
+    """What may differ in kind between a source and a student that inherits from it.
+
+    Attributes:
+        allowed: "auto" = a tower is inherited where that is measured to be better than a random start; "all"; or the facts
+            that may differ, see `students.inherit.towers.differences.FACTS`.
+        calibrate: gives the pairs to measure on.
+    """
+
+    allowed: str | tuple[str, ...] = AUTO
+    calibrate: "Calibrate | None" = None
+
+    def pairs(self) -> "Calibration | None":
+        """The pairs, None where there are none."""
+        return None if self.calibrate is None else self.calibrate()
+
+
+def start_from(
+    student: "Student",
+    source: ClipWeights,
+    strategy: str,
+    across: Across = Across(),
+    plan: "InheritancePlan | None" = None,
+) -> dict[str, Any]:
+    """Give `student` what it inherits from `source` under `strategy`: "copy", "plan:FILE", or a name in STRATEGIES.
+
+    Args:
+        across: what to do with a tower that differs in kind.
+        plan: the one to use, made under this strategy before (a run that goes on).
 
     Returns:
         What inheritance.json records: strategy, source, source_sha256, the towers inherited, the towers skipped with the
-        reason, and but for "copy" the plan.
+        reason, in what inherited ones differ ("across") and the losses measured ("step0"), where each parameter starts
+        from ("origins": name -> "inherited" or "new"), and but for "copy" the plan.
 
     Raises:
-        UsageError: an unknown strategy, or "copy" between models that are not alike.
+        UsageError: an unknown strategy, a plan that does not fit, or "copy" between models that are not alike.
     """
     summary = {
         "strategy": strategy,
@@ -39,18 +80,89 @@ def start_from(student: "Student", source: ClipWeights, strategy: str) -> dict[s
     }
     if strategy == COPY:
         _copy(student, source)
-        return {**summary, "towers": list(TOWERS), "skipped": {}}
-    from students.inherit.apply import apply_plan
-    from students.inherit.plan import make_plan
+        origins = dict.fromkeys(student.clip.state_dict(), INHERITED)
+        return {**summary, "towers": list(TOWERS), "skipped": {}, "origins": origins}
+    step0: dict[str, dict[str, float]] = {}
+    if plan is None and strategy.startswith(PLAN):
+        from students.inherit.plan import read_plan
 
-    plan = make_plan(source, student.spec.model_cfg, strategy, student.vocabulary)
-    state = apply_plan(plan, source, student.spec.model_cfg)
-    unexpected = student.clip.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise DistillError(
-            f"Inheritance made tensors that the student lacks: {', '.join(unexpected[:3])}. Please report this."
-        )
-    return {**summary, "towers": list(plan.towers), "skipped": plan.skipped, "plan": plan.to_json()}
+        plan = read_plan(Path(strategy.removeprefix(PLAN)))
+    elif plan is None:
+        plan, step0 = _planned(student, source, strategy, across)
+    taken = load_plan(student, source, plan)
+    return {
+        **summary,
+        "towers": list(plan.towers),
+        "skipped": plan.skipped,
+        "across": plan.across,
+        "step0": step0,
+        "origins": {name: INHERITED if name in taken else NEW for name in student.clip.state_dict()},
+        "plan": plan.to_json(),
+    }
+
+
+def load_plan(student: "Student", source: ClipWeights, plan: "InheritancePlan") -> set[str]:
+    """Slice the source by a plan into the student. Returns the names of the tensors that were inherited."""
+    from students.inherit.apply import apply_plan
+
+    own = student.clip.state_dict()
+    state = apply_plan(plan, source, student.spec.model_cfg, own)
+    for name, value in state.items():
+        if name not in own:
+            raise DistillError(f"Inheritance made the tensor {name}, which the student lacks. Please report this.")
+        if value.shape != own[name].shape:
+            raise UsageError(
+                f"The plan of inheritance makes {name} {list(value.shape)}, and {student.spec.name} has {list(own[name].shape)}: "
+                "make the plan's lists as long as the student's layers, channels, heads and neurons are many."
+            )
+    student.clip.load_state_dict(state, strict=False)
+    return set(state)
+
+
+def _planned(
+    student: "Student", source: ClipWeights, strategy: str, across: Across
+) -> "tuple[InheritancePlan, dict[str, dict[str, float]]]":
+    """A new plan without the towers that must not be inherited, and the losses measured of those that differ."""
+    from distill.core.clip.tokenizer import token_texts
+    from students.inherit.planning import make_plan
+
+    pairs = across.pairs() if STRATEGIES.get(strategy).needs_data else None
+    tokens = token_texts(student.tokenizer)
+    plan = make_plan(source, student.spec.model_cfg, strategy, student.vocabulary, tokens, pairs)
+    step0 = {}
+    for tower, facts in plan.across.items():
+        odd = [fact for fact in facts if across.allowed != ALL and fact not in across.allowed]
+        if not odd:
+            continue
+        how = "; ".join(f"{fact.replace('_', ' ')} differs: {facts[fact]}" for fact in odd)
+        allow = f"student.inherit_across = {json.dumps(odd)} allows it"
+        losses = _tried(student, source, plan, tower, across) if across.allowed == AUTO else None
+        if losses is None:
+            why = "no pairs to measure it on" if across.allowed == AUTO else "not allowed"
+            plan = plan.without(tower, f"{how} ({why}; {allow})")
+            continue
+        step0[tower] = losses
+        if losses["inherited"] >= losses["random"]:
+            said = f"step-0 loss {losses['inherited']:.3f}, no better than {losses['random']:.3f} at random"
+            plan = plan.without(tower, f"{how} ({said}; {allow})")
+    return plan, step0
+
+
+def _tried(
+    student: "Student", source: ClipWeights, plan: "InheritancePlan", tower: str, across: Across
+) -> dict[str, float] | None:
+    """The step-0 loss of a tower at random and inherited; the student is left as it was. None = not to be measured."""
+    from students.inherit.calibration import measure
+
+    pairs = across.pairs()
+    if pairs is None or (random := measure(student, source, pairs, tower)) is None:
+        return None
+    before = {name: value.clone() for name, value in student.clip.state_dict().items()}
+    alone = replace(plan, towers={tower: plan.towers[tower]})
+    load_plan(student, source, alone)
+    inherited = measure(student, source, pairs, tower)
+    student.clip.load_state_dict(before)
+    return None if inherited is None else {"random": random, "inherited": inherited}
 
 
 def _copy(student: "Student", source: ClipWeights) -> None:

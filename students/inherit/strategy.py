@@ -1,11 +1,15 @@
 """What an inheritance strategy decides: which k of n layers, channels, heads or neurons a student takes over."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.core.clip.weights import ClipWeights
+    from students.inherit.scores import Scores
+    from students.inherit.towers.tower import Tower
 
 
 def evenly(n: int, k: int) -> list[int]:
@@ -14,7 +18,13 @@ def evenly(n: int, k: int) -> list[int]:
 
 
 class Strategy:
-    """A way to choose; its docstring's first line is what `distill list strategies` shows."""
+    """A way to choose; its docstring's first line is what `distill list strategies` shows.
+
+    Attributes:
+        needs_data: whether its scores are taken on calibration pairs, not on weights alone.
+    """
+
+    needs_data = False
 
     def layers(self, n: int, k: int) -> list[int]:
         """Which k of the source's n layers to keep, ascending.
@@ -23,9 +33,31 @@ class Strategy:
         """
         return evenly(n, k)
 
+    def scores(
+        self, source: "ClipWeights", towers: "dict[str, Tower]", layers: dict[str, list[int]], calibration: Any
+    ) -> "dict[str, Scores]":
+        """Per tower, the worth of its parts over the layers kept: the norm of their weights, unless a strategy says otherwise.
+
+        Args:
+            source: what is inherited from.
+            towers: of the source, "visual" and "text" or one of them.
+            layers: per tower, the source layers kept.
+            calibration: `students.inherit.calibration.Calibration`, None where there is none.
+        """
+        from students.inherit.scores import weight_norms
+
+        return {which: weight_norms(tower, source.state, layers[which]) for which, tower in towers.items()}
+
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
-        """Which k of n channels, heads or neurons to keep, ascending. scores: [n], the norm of each one's weights."""
+        """Which k of n channels, heads or neurons to keep, ascending. scores: [n], the worth of each one."""
         raise NotImplementedError
 
 
+def largest(k: int, scores: "Tensor") -> list[int]:
+    """The k of largest score, ascending; of equal ones the first."""
+    kept: list[int] = scores.sort(descending=True, stable=True).indices[:k].tolist()
+    return sorted(kept)
+
+
 STRATEGIES: Registry[type[Strategy]] = Registry("inheritance strategy", ("students.inherit.strategies",))
+"""One module per inheritance strategy."""

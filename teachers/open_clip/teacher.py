@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from distill.core.clip.folder import HUB_BIN, HUB_SAFETENSORS, vocabulary_id
 from distill.core.clip.model import count_parameters
+from distill.core.clip.tokenizer import token_texts
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError
 from distill.core.hub import find_weights
@@ -115,17 +116,21 @@ class OpenClipTeacher(Teacher):
             self.vocabulary,
             self.spec.licence,
             self.spec.commercial,
+            token_texts(self.tokenizer),
+            self.model,
+            self._ready,
+            lambda captions: self.tokenizer(list(captions)),
         )
+
+    def _ready(self, pixels: Tensor) -> Tensor:
+        return normalise(resize(pixels, self.preprocess.size, self.preprocess.interpolation), self.preprocess)
 
     @override
     def encode_image(self, pixels: Tensor) -> Tensor:
         import torch
 
         with torch.no_grad():
-            ready = normalise(
-                resize(pixels.to(self.device), self.preprocess.size, self.preprocess.interpolation), self.preprocess
-            )
-            return unit(self.model.encode_image(ready))
+            return unit(self.model.encode_image(self._ready(pixels.to(self.device))))
 
     @override
     def encode_text(self, captions: list[str]) -> Tensor:

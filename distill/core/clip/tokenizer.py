@@ -63,6 +63,20 @@ def _hub_tokenizer(
     return HFTokenizer(str(folder), context_length=length, tokenizer_mode=mode, **options)
 
 
+def token_texts(tokenizer: Any) -> list[str] | None:
+    """A tokenizer's tokens as text, by id: of open_clip's BPE and of Hugging Face tokenizers; None of other kinds."""
+    table = getattr(tokenizer, "encoder", None)
+    if not isinstance(table, dict):
+        inner: Any = getattr(tokenizer, "tokenizer", None)
+        if not hasattr(inner, "get_vocab"):
+            return None
+        table = inner.get_vocab()
+    texts = [""] * (max(table.values()) + 1)
+    for text, index in table.items():
+        texts[index] = text
+    return texts
+
+
 class ByteTokenizer:
     """UTF-8 bytes as tokens, cut or padded with 0 to `context_length`: for rehearsals only."""
 

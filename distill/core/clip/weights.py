@@ -1,5 +1,6 @@
 """`ClipWeights`: what a teacher gives a student that inherits from it. Importable without torch."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ class ClipWeights:
             mean the same only under equal ones.
         licence: the terms of the weights.
         commercial: whether these allow commercial use.
+        tokens: the vocabulary's tokens as text, by id; None = not known.
+        model: the module that holds `state`, in eval mode; None = build one from `model_cfg` where it is needed.
+        normalise: pixels in [0, 1] [b, 3, H, W], any H and W -> what the image tower reads; None = not known.
+        tokenize: b captions -> LongTensor [b, L]; None = not known.
     """
 
     name: str
@@ -29,3 +34,7 @@ class ClipWeights:
     vocabulary: str = ""
     licence: str = ""
     commercial: bool = True
+    tokens: Sequence[str] | None = field(default=None, repr=False)
+    model: Any = field(default=None, repr=False, compare=False)
+    normalise: "Callable[[Tensor], Tensor] | None" = field(default=None, repr=False, compare=False)
+    tokenize: "Callable[[list[str]], Tensor] | None" = field(default=None, repr=False, compare=False)

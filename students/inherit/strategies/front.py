@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 @STRATEGIES.register("front")
 class Front(Strategy):
-    """The first k of n: what TinyCLIP's code does for every width."""
+    """The first k of n in every width, and layers at a whole stride: what TinyCLIP's code does."""
 
     def layers(self, n: int, k: int) -> list[int]:
-        """The first k."""
-        return list(range(k))
+        """Every (n // k)-th from the first on: 0, 2, ..., 10 for 6 of 12, but the first 9 for 9 of 12."""
+        return list(range(0, n // k * k, n // k))
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """The first k."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from students.inherit.strategy import STRATEGIES, Strategy
+from students.inherit.strategy import STRATEGIES, Strategy, largest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,5 +14,4 @@ class Magnitude(Strategy):
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """The k of largest score."""
-        kept: list[int] = scores.topk(k).indices.tolist()
-        return sorted(kept)
+        return largest(k, scores)

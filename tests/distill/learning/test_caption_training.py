@@ -15,6 +15,7 @@ from distill.learning.loss import LOSSES
 from distill.learning.objective import PRESETS, refuse_without_decoder
 from distill.models import TeacherSet, new_student
 from distill.recipe import load_recipe
+from distill.stages.training.start import start_lines
 from distill.verbs.train import train
 from students.spec import STUDENTS
 from students.student import IGNORED, build_student, caption_labels, load_student
@@ -186,10 +187,13 @@ def test_fine_tuning_starts_from_every_weight_of_the_source(trained, tiny_teache
             new_student(other.student, None, 3)
 
 
-def test_other_strategies_leave_an_attention_pooled_tower_alone(trained):
+def test_other_strategies_leave_the_attention_pooling_and_the_decoder_alone(trained):
     recipe = load_recipe(
         None, ["student.name=coca-nano", "student.inherit=front", f"student.inherit_from={trained / 'student'}"]
     )
     _, inherited = new_student(recipe.student, TeacherSet((), random_weights=False, seed=0), 3)
-    assert "pools by attention" in inherited["skipped"]["visual"]
-    assert "class embedding" in inherited["skipped"]["text"]
+    assert inherited["towers"] == ["visual", "text"]
+    new = {name for name, origin in inherited["origins"].items() if origin == "new"}
+    assert {"visual.proj", "visual.attn_pool.query", "text_decoder.text_projection"} <= new
+    assert {"visual.conv1.weight", "text.token_embedding.weight", "text.cls_emb"} & new == set()
+    assert any("attn_pool" in line for line in start_lines(inherited))

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.reporting import arms
-from distill.stages.train import not_inherited
+from distill.stages.training.start import not_inherited
 
 BOTH = {"towers": ["image", "text"], "skipped": {}, "strategy": "magnitude"}
 NOTHING = {

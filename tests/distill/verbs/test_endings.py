@@ -67,7 +67,7 @@ def test_training_goes_on_from_a_checkpoint_that_is_better_than_the_start(tmp_pa
 
     from distill.learning import checkpoint
     from distill.run_folder import RunFolder
-    from distill.stages.stops import goes_on_from, prepare_to_go_on
+    from distill.stages.training.stops import goes_on_from, prepare_to_go_on
 
     run, model = RunFolder(tmp_path), torch.nn.Linear(1, 1)
     checkpoint.save(run.checkpoints, 6, model, torch.optim.AdamW(model.parameters()), 1, None, losses)
@@ -98,11 +98,6 @@ STOPPED = {
     "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "Call again"),
     "profile": (["profile", "student"], "export.latency.measure.profile", "Call again"),
     "calibrate": (["calibrate"], "export.latency.calibrate.calibrate", "Call again"),
-    "choose": (
-        ["choose", "--max-size", "40MB"],
-        "distill.stages.latency.choose.choose",
-        "call again",
-    ),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),

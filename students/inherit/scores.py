@@ -1,0 +1,64 @@
+"""How much each channel, head and neuron of a source counts, by the norm of its weights."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from students.inherit.towers.tower import State, Tower
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The worth of a tower's parts; only their order within one list counts.
+
+    Attributes:
+        hidden: [width], of the channels of the residual stream.
+        heads: per source layer, [heads].
+        ffn: per source layer, [neurons].
+        channels: per source layer, [heads, head width], of the channels inside each head.
+        embed: [embed], of the channels of the embedding; empty where the tower has no projection.
+    """
+
+    hidden: Tensor
+    heads: dict[int, Tensor]
+    ffn: dict[int, Tensor]
+    channels: dict[int, Tensor]
+    embed: Tensor
+
+
+def weight_norms(tower: Tower, state: State, layers: list[int]) -> Scores:
+    """The L2 norms of the weights that belong to each part, over the layers kept alone.
+
+    Args:
+        tower: of the source.
+        state: the source's state dict.
+        layers: the source layers that are kept.
+    """
+    hidden = torch.zeros(tower.width)
+    heads, ffn, channels = {}, {}, {}
+    for layer in layers:
+        q, k, v, out, up, down = (
+            _weight(tower, state, f"blocks.{layer}.{name}.weight") for name in ("q", "k", "v", "out", "up", "down")
+        )
+        hidden += sum(m.square().sum(0) for m in (q, k, v, up)) + sum(m.square().sum(1) for m in (out, down))
+        per_channel = sum(m.square().sum(1) for m in (q, k, v)) + out.square().sum(0)
+        channels[layer] = per_channel.view(tower.heads, tower.head_width).sqrt()
+        heads[layer] = channels[layer].square().sum(1).sqrt()
+        ffn[layer] = (up.square().sum(1) + down.square().sum(0)).sqrt()
+    return Scores(hidden.sqrt(), heads, ffn, channels, embed_norms(tower, state))
+
+
+def embed_norms(tower: Tower, state: State) -> Tensor:
+    """[embed]: the norm of the projection's weights into each channel of the embedding; empty without a projection."""
+    for role in ("projection.weight", "projection2.weight"):
+        if (weight := tower.read(state, role)) is not None:
+            norms: Tensor = torch.linalg.vector_norm(weight.float(), dim=1)
+            return norms
+    return torch.zeros(0)
+
+
+def _weight(tower: Tower, state: State, role: str) -> Tensor:
+    value = tower.read(state, role)
+    assert value is not None, f"{role} is in no block of the {tower.library} layout"
+    return value.float()

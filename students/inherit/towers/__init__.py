@@ -1,0 +1,1 @@
+"""Transformer towers as inheritance sees them: names per library, sizes, kinds, vocabularies."""
