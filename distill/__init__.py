@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from distill.core.errors import DistillError, OutputExistsError, UsageError
     from distill.recipe import Recipe, load_recipe
     from distill.verbs.calibrate import calibrate
+    from distill.verbs.choose import choose
     from distill.verbs.compare import compare
     from distill.verbs.curate import curate
     from distill.verbs.demo import demo
@@ -47,6 +48,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "calibrate",
+    "choose",
     "compare",
     "curate",
     "demo",

@@ -125,6 +125,15 @@ DeviceFlag = Annotated[
     list[str] | None,
     typer.Option("--device", help="host or a device of distill devices; may repeat."),
 ]
+MaxLatencyFlag = Annotated[
+    str | None, typer.Option("--max-latency", help="Choose a student whose towers take no longer on --device, as 5ms.")
+]
+MaxSizeFlag = Annotated[
+    str | None, typer.Option("--max-size", help="Choose a student whose files are no larger, as 40MB.")
+]
+MaxMemoryFlag = Annotated[
+    str | None, typer.Option("--max-memory", help="Choose a student that needs no more memory while it runs, as 100MB.")
+]
 LanFlag = Annotated[
     bool,
     typer.Option("--lan", help="Other devices of this network may open the page, by a one-time address."),
@@ -197,7 +206,8 @@ def run(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
     student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
-    precision: PrecisionFlag = None, device: DeviceFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
+    precision: PrecisionFlag = None, device: DeviceFlag = None, max_latency: MaxLatencyFlag = None,
+    max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
     resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
@@ -207,10 +217,41 @@ def run(
     out = _run_folder(folder, out, goes_on=resume)
     result = verb(
         recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
-        target=target or (), precision=precision or (), device=device or (), out=out, rehearse=rehearse, resume=resume,
-        overwrite=overwrite, settings=sets or (),
+        target=target or (), precision=precision or (), device=device or (), max_latency=max_latency, max_size=max_size,
+        max_memory=max_memory, out=out, rehearse=rehearse, resume=resume, overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
     _print(result, as_json, lambda done: show(done.facts))
+
+
+@app.command(
+    cls=Grouped, epilog="Example: distill choose --max-latency 5ms --device iphone-12-pro-max --max-size 100MB"
+)
+def choose(
+    recipe: RecipeFlag = None, student: StudentFlag = None, data: DataFlag = None, target: TargetFlag = None,
+    precision: PrecisionFlag = None, device: DeviceFlag = None, max_latency: MaxLatencyFlag = None,
+    max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, sets: SetFlag = None, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Which student distill run would train under a budget, and why the others lost; trains nothing."""
+    from distill.verbs.choose import choose as verb
+
+    result = verb(
+        recipe, student=student, data=data, target=target or (), precision=precision or (), device=device or (),
+        max_latency=max_latency, max_size=max_size, max_memory=max_memory, settings=sets or (),
+    )  # fmt: skip
+    _print(result, as_json, lambda done: _show_choice(done.choice))
+
+
+def _show_choice(choice: Any) -> None:
+    import shutil
+    import textwrap
+
+    from distill.reporting.pareto import choices
+    from distill.reporting.terminal import print_table
+
+    record = choice.to_json()
+    print_table(choices.COLUMNS, choices.rows(record), title=choices.title(record))
+    for line in choices.lines(record):
+        print(textwrap.fill(line, shutil.get_terminal_size((100, 24)).columns))
 
 
 @app.command(cls=Grouped, epilog="Example: distill reinforce --teacher dfn-vitl14 --data ./photos --out runs/mine")

@@ -13,7 +13,7 @@ from pydantic import Field
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from export.settings import ExportSettings, ProfileSettings
+from export.settings import ChooseSettings, ExportSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
@@ -147,6 +147,7 @@ class Recipe(Strict):
     )
     towers: str | None = Field(None, description="train alignment heads over these frozen towers instead of a student")
     student: StudentRecipe = StudentRecipe()
+    choose: ChooseSettings = ChooseSettings()
     reinforce: ReinforceRecipe = ReinforceRecipe()
     cluster: ClusterSettings = ClusterSettings()
     train: TrainRecipe = TrainRecipe()

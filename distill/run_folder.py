@@ -29,6 +29,8 @@ class RunFolder:
         self.resolved = self.path / "resolved.json"
         self.log = self.path / "log.txt"
         self.read_as = self.path / "read-as.json"  # how the data was read, and what was left aside
+        self.choice = self.path / "choice.json"  # by which budget the student was chosen, among which
+        self.candidates = self.path / "candidates"  # where several are trained before one is kept
         self.seconds = self.path / "seconds.json"  # of each stage; differs from run to run, so it is in no hash
         # The reinforced set and what is known of it.
         self.reinforced = self.path / SET_FOLDER

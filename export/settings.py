@@ -1,8 +1,12 @@
-"""What a caller can choose about exporting and timing: the tables `export` and `profile` of a recipe. Imports nothing heavy."""
+"""What a caller can choose about exporting, timing and budgets: the tables `export`, `profile` and `choose` of a recipe.
 
-from typing import Annotated, Literal
+Imports nothing heavy.
+"""
 
-from pydantic import Field
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from distill.core.strict import Strict
 
@@ -161,3 +165,69 @@ class ProfileSettings(Strict):
     port: int = Field(0, ge=0, le=65535, description="of that page; 0 = any free one")
     max_celsius: float = Field(35, description="of a phone's battery; above it, timing waits")
     cool_seconds: float = Field(300, ge=0, description="of waiting for a phone to cool down, before it is refused")
+
+
+_UNITS = {"ms": {"ms": 1.0, "s": 1e3, "us": 1e-3}, "MB": {"MB": 1.0, "GB": 1e3, "KB": 1e-3}}
+
+
+def _amount(unit: Literal["ms", "MB"]) -> Any:
+    """Reads "5ms", "0.5 GB" or a plain number as a number of `unit`; leaves everything else to the type's own check."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        said = re.fullmatch(r"\s*([\d.]+(?:e-?\d+)?)\s*([a-z]*)\s*", value, re.IGNORECASE)
+        factors = {name.lower(): factor for name, factor in _UNITS[unit].items()}
+        if said is None or (said[2] or unit).lower() not in factors:
+            raise ValueError(f"write a number of {unit}, with a unit of {', '.join(_UNITS[unit])} or without")
+        return float(said[1]) * factors[(said[2] or unit).lower()]
+
+    return BeforeValidator(read)
+
+
+Milliseconds = Annotated[float, _amount("ms"), Field(gt=0)]
+Megabytes = Annotated[float, _amount("MB"), Field(gt=0)]
+
+
+class ChooseSettings(Strict):
+    """A budget, by which the student is chosen before anything is trained; without one the student is the named one."""
+
+    max_latency: Milliseconds | None = Field(
+        None, description='of both towers together on every device, as 5 or "5ms"; batch 1'
+    )
+    max_size: Megabytes | None = Field(None, description='of both exported files together, as 40 or "40MB"')
+    max_memory: Megabytes | None = Field(
+        None, description="of both towers' weights and the largest set of activations that is alive at once"
+    )
+    devices: tuple[str, ...] = Field(
+        (), description="phones, chips or calibrated devices that must all keep the latency; empty = profile.devices"
+    )
+    towers: Literal["both", "image", "text"] = Field(
+        "both", description="which towers the latency is of: an app whose texts are embedded beforehand has one"
+    )
+    bound: Literal["high", "middle"] = Field(
+        "high", description="what must keep the latency: the upper end of the 90 % interval, or the prediction itself"
+    )
+    target: str | None = Field(
+        None, description="whose files are counted; None = the device's own, else the first of export.targets"
+    )
+    students: tuple[str, ...] = Field(
+        (), description="families to search; empty = student.name where it is set, else all that read the data's words"
+    )
+    image_sizes: tuple[Annotated[int, Field(ge=16)], ...] = Field(
+        (), description="pixels; empty = each family's own, 7/8, 3/4 and 5/8 of it"
+    )
+    text_layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="text depths; empty = each family's own, 3/4 and 1/2 of it"
+    )
+    precisions: tuple[str, ...] = Field(
+        (), description="of the files; empty = export.precisions, else those whose activations stay floats"
+    )
+    train: int = Field(
+        1, ge=1, description="how many of the most promising are trained; the one that is judged best is kept"
+    )
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a budget."""
+        return any(limit is not None for limit in (self.max_latency, self.max_size, self.max_memory))

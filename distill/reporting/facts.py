@@ -27,6 +27,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
     exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
     predicted (a row per phone and tower), arms (see `reporting.arms`), judged_on,
+    choice (as choice.json holds it, None without a budget),
     curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
     Raises:
@@ -60,10 +61,11 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
         "fragile": _fragile(run),
         "profiles": profile["exported"],
-        "phones": _phones(profile["exported"]),
+        "phones": _phones(profile["exported"], profile.get("phones", []), resolved["recipe"]),
         "predicted": profile.get("phones", []),
         "judged_on": evals[0].get("data"),
         "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
+        "choice": _json_or(run.choice, None),
         "stops": _stops(run),
         "verify": _json_or(run.verify, {}),
         "captions": _json_or(run.captions, None),
@@ -176,8 +178,11 @@ def _fragile(run: RunFolder) -> list[str]:
     ]
 
 
-def _phones(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A line per phone asked for, or per kind of phone: its figures, or that it was not measured and why."""
+def _phones(
+    profiles: list[dict[str, Any]], predicted: list[dict[str, Any]], recipe: dict[str, Any]
+) -> list[dict[str, str]]:
+    """A line per phone asked for, or per kind of phone: its figures, or that it was not measured and why; none for one that
+    was asked for and predicted."""
     asked: dict[str, list[dict[str, Any]]] = {}
     for profile in profiles:
         if profile["device"] != "host":
@@ -192,6 +197,6 @@ def _phones(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
             )
         if not timed:
             lines.append({"phone": phone, "result": f"not measured: {rows[0]['note']}"})
-    if lines:
+    if lines or {item["device"] for item in predicted} & set(recipe["profile"]["devices"]):
         return lines
     return [{"phone": "phones", "result": "not measured: none was asked for (--device)"}]

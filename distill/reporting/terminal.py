@@ -52,7 +52,7 @@ def _needs(columns: Sequence[str], rows: list[Sequence[str]], *, frame: bool = F
     return total + (3 * len(columns) + 1 if frame else _GAP * (len(columns) - 1))
 
 
-def _widths(columns: Sequence[str], rows: list[Sequence[str]]) -> list[int]:
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(_width(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
 
 
@@ -75,13 +75,21 @@ def _same_everywhere(
 def _print_plain(columns: Sequence[str], rows: list[Sequence[str]], title: str, figures: bool) -> None:
     if title:
         print(title)
+    for line in plain_lines(columns, rows, figures=figures):
+        print(line)
+
+
+def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], *, figures: bool = False) -> list[str]:
+    """The lines of a table as plain columns, the names of the columns first. `figures`: as of `print_table`."""
     widths = _widths(columns, rows)
+    lines = []
     for line in [columns, *rows]:
         cells = []
         for i, (text, width) in enumerate(zip(line, widths, strict=True)):
             space = " " * (width - _width(text))
             cells.append(space + text if figures and i else text + space)
-        print((" " * _GAP).join(cells).rstrip())
+        lines.append((" " * _GAP).join(cells).rstrip())
+    return lines
 
 
 def _print_stacked(columns: Sequence[str], rows: list[Sequence[str]], title: str, room: int) -> None:

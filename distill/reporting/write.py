@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.core import atomic
 from distill.reporting import arms, phones, plots, table
+from distill.reporting.pareto import choices
 from distill.reporting.searches import searches
 from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
@@ -30,6 +31,7 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         "phone_rows": phones.rows(facts["predicted"]),
         "phone_notes": phones.notes(facts["predicted"]),
     }
+    shown |= _choice(facts["choice"])
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
@@ -47,3 +49,15 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         "export_rows": table.export_rows(facts),
     }
     atomic.write_text(run.report_html, templates.get_template("report.html").render({**shown, **drawn}))
+
+
+def _choice(record: dict[str, Any] | None) -> dict[str, Any]:
+    """What the report shows of a choice by a budget; no rows without one."""
+    if record is None:
+        return {"choice_columns": (), "choice_rows": [], "choice_title": "", "choice_lines": []}
+    return {
+        "choice_columns": choices.COLUMNS,
+        "choice_rows": choices.rows(record),
+        "choice_title": choices.title(record),
+        "choice_lines": choices.lines(record),
+    }

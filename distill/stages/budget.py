@@ -45,7 +45,7 @@ def settle(
 
     Raises UsageError when the training's length is said twice, and what opening the data raises.
     """
-    said = [name for name in LENGTHS if _is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
+    said = [name for name in LENGTHS if is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
     if len(said) > 1:
         raise UsageError(f"Say the length of training once: {' or '.join(f'train.{name}' for name in said)}.")
     published = None if recipe.towers else STUDENTS.get(recipe.student.name).training
@@ -65,10 +65,10 @@ def settle(
         recipe, length = _with_steps(recipe, images)
         epochs_note = filled.pop("train.epochs", None)
         filled |= {key: f"{reason}; {epochs_note}" if epochs_note else reason for key, reason in length.items()}
-        if published is not None and not _is_set(recipe, "train.warmup_steps"):
+        if published is not None and not is_set(recipe, "train.warmup_steps"):
             warmup = math.ceil(published.warmup_share * recipe.train.steps)
             reason = f"{published.warmup_share:.1%} of the steps, as published"
-            recipe, filled = _put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
+            recipe, filled = put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
     if place.rank == 0:
         for line in lines(recipe, filled, published):
             console.say(line)
@@ -86,9 +86,9 @@ def fill(
     """
     values, reasons = {}, {}
     for key, value, reason in _choices(recipe, published, images, place, memory):
-        if not _is_set(recipe, key):
+        if not is_set(recipe, key):
             values[key], reasons[key] = value, reason
-    return _put(recipe, values), reasons
+    return put(recipe, values), reasons
 
 
 def _choices(
@@ -101,9 +101,9 @@ def _choices(
     yield "train.precision", precision, why
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
-    if not any(_is_set(recipe, f"train.{name}") for name in LENGTHS):
+    if not any(is_set(recipe, f"train.{name}") for name in LENGTHS):
         yield "train.epochs", published.epochs, published.epochs_note
-    if _is_set(recipe, "train.batch_size"):
+    if is_set(recipe, "train.batch_size"):
         batch = recipe.train.batch_size
     if batch >= published.objective_batch:
         yield "objective", published.objective, f"as published, and the batch is at least {published.objective_batch:,}"
@@ -112,7 +112,7 @@ def _choices(
             yield "reinforce.view_preset", published.view_preset, as_published
         if published.views:
             yield "reinforce.views_per_image", published.views, published.views_note
-    if not _is_set(recipe, "train.checkpoint_every"):
+    if not is_set(recipe, "train.checkpoint_every"):
         yield "train.checkpoint_minutes", 15.0, "a checkpoint is several times the student; so a kill costs 15 minutes"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield "train.workers", min(8, max(0, cores - 1)), f"{cores} cores, one of them for training, 8 at most"
@@ -183,7 +183,7 @@ def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
         return recipe, {}
     steps = max(1, math.ceil(seen / train.batch_size))
     values = {"train.steps": steps, "train.samples": None, "train.epochs": None}
-    return _put(recipe, values), {"train.steps": f"{why} in batches of {train.batch_size:,}"}
+    return put(recipe, values), {"train.steps": f"{why} in batches of {train.batch_size:,}"}
 
 
 def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
@@ -193,14 +193,14 @@ def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
         kept: resolved.json of the run; one of an older version filled nothing in, and gets nothing.
     """
     filled: Filled = dict(kept.get("filled", {}))
-    said_length = any(_is_set(recipe, f"train.{name}") for name in LENGTHS)
+    said_length = any(is_set(recipe, f"train.{name}") for name in LENGTHS)
     values = {}
     for key in filled:
         section, _, name = key.rpartition(".")
         table = kept["recipe"][section] if section else kept["recipe"]
-        if not _is_set(recipe, key) and not (key == "train.steps" and said_length):
+        if not is_set(recipe, key) and not (key == "train.steps" and said_length):
             values[key] = table[name]
-    return _put(recipe, values), {key: reason for key, reason in filled.items() if key in values}
+    return put(recipe, values), {key: reason for key, reason in filled.items() if key in values}
 
 
 def _kept(run: RunFolder) -> dict[str, Any] | None:
@@ -236,7 +236,7 @@ def short_budget(recipe: Recipe, published: PublishedTraining, spec: StudentSpec
     ]
 
 
-def _is_set(recipe: Recipe, key: str) -> bool:
+def is_set(recipe: Recipe, key: str) -> bool:
     """Whether the recipe's file, a flag or --set names the key."""
     section, _, name = key.rpartition(".")
     if section:
@@ -244,5 +244,6 @@ def _is_set(recipe: Recipe, key: str) -> bool:
     return name in recipe.model_fields_set
 
 
-def _put(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+def put(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with these values, dotted key -> value. Raises UsageError for one that its key does not take."""
     return parse(Recipe, apply_settings(recipe.model_dump(mode="json", exclude_unset=True), values), "recipe")

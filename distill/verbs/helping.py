@@ -9,6 +9,7 @@ from typing_extensions import override
 GROUPS = {
     "Models and data": ("teacher", "captioner", "student", "data", "split", "filters"),
     "What is made": ("target", "precision", "max_drop", "max_mb", "classes", "template", "batch"),
+    "Budget": ("max_latency", "max_size", "max_memory"),
     "Phones and browsers": ("device", "runner", "lan", "port"),
     "Run folder": ("out", "resume", "extend", "overwrite"),
     "Several processes": ("executor", "tasks", "workers", "slurm_partition"),

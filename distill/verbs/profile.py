@@ -42,7 +42,7 @@ def profile(
     Raises:
         UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student; no such device.
     """
-    from distill.stages.phones import calibrated_here, predicted, split_devices
+    from distill.stages.latency.phones import calibrated_here, predicted, split_devices
     from export.artifact import read_artifacts, student_of
     from export.latency.measure import profile as measure
 

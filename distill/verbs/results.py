@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.stages.latency.choose import Choice
 
 Row = dict[str, Any]
 
@@ -217,6 +220,17 @@ class CompareResult:
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"table": self.table, "warnings": self.warnings}
+
+
+@dataclass(frozen=True)
+class ChooseResult:
+    """Which students a budget allows: `choice.chosen` would be trained, the most promising first."""
+
+    choice: "Choice"
+
+    def to_json(self) -> dict[str, Any]:
+        """What choice.json of a run holds."""
+        return self.choice.to_json()
 
 
 @dataclass(frozen=True)

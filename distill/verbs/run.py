@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 
 def default_out(recipe: Recipe) -> Path:
-    """runs/<student>-from-<teachers>, with a suffix for a rehearsal."""
+    """runs/<student>-from-<teachers>, with a suffix for a rehearsal; a budget stands for the student that it will choose."""
     teachers = "+".join(Path(name).name.replace(":", "-") for name in recipe.teachers)
     student = recipe.student.name.replace(":", "-")
+    budget = recipe.choose
+    if budget.asked:
+        limits = {"ms": budget.max_latency, "MB": budget.max_size, "MB-memory": budget.max_memory}
+        student = "-".join(f"{limit:g}{unit}" for unit, limit in limits.items() if limit)
+        student += f"-{'+'.join(budget.devices or recipe.profile.devices)}".rstrip("-") if budget.max_latency else ""
     return Path("runs") / f"{student}-from-{teachers}{'-rehearsal' if recipe.rehearse else ''}"
 
 
@@ -40,6 +45,9 @@ def run(
     target: OneOrMore = (),
     precision: OneOrMore = (),
     device: OneOrMore = (),
+    max_latency: float | str | None = None,
+    max_size: float | str | None = None,
+    max_memory: float | str | None = None,
     out: AnyPath | None = None,
     rehearse: bool = False,
     resume: bool = False,
@@ -54,6 +62,8 @@ def run(
         teacher, captioner, filter, target, precision, device: one name or several.
         student: name of an architecture.
         data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
+        max_latency, max_size, max_memory: a budget in milliseconds on `device` or in megabytes ("5ms", "40MB"), by which the
+            student is chosen, see `distill.choose`.
         out: run folder; None = runs/<student>-from-<teachers>.
         rehearse: full size, random weights, a handful of samples.
         resume: continue the run in `out`, by its own recipe where `recipe` is None; what is finished is not done again.
@@ -68,12 +78,14 @@ def run(
     from distill.models import TeacherSet
     from distill.rehearsal import rehearsal_of
     from distill.stages.budget import settle
+    from distill.stages.latency.choose import settle_choice
 
     console = console or Console()
     existing = Existing.of(resume=resume, overwrite=overwrite)
     flags = {
         "teacher": teacher, "captioner": captioner, "student": student, "data": data, "filter": filter, "target": target,
-        "precision": precision, "device": device, "rehearse": rehearse,
+        "precision": precision, "device": device, "max_latency": max_latency, "max_size": max_size, "max_memory": max_memory,
+        "rehearse": rehearse,
     }  # fmt: skip
     folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
     with going_on(folder):
@@ -83,12 +95,15 @@ def run(
                 raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
             if job.rehearse:
                 job = rehearsal_of(job)
+            job, chosen, choice = settle_choice(job, folder, existing, console)
             job, filled = settle(job, folder, existing, this_place(), console)
             teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
             _check(job, folder, existing, teachers, console)
-            share_run(folder, job, existing, filled)
+            share_run(folder, job, existing, {**chosen, **filled})
             if this_place().rank == 0:
                 console.log_to(folder.log)
+                if choice is not None:
+                    atomic.write_json(folder.choice, choice.to_json())
             set_folder = _label(job, folder, teachers, console)
         return _work(job, set_folder, folder, teachers, console)
 
@@ -149,7 +164,8 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     from distill.reporting.hashes import write_hashes
     from distill.stages.evaluate import eval_stage, judged_models
     from distill.stages.exporting.stage import export_stage
-    from distill.stages.profile import profile_stage
+    from distill.stages.latency.profile import profile_stage
+    from distill.stages.latency.trials import keep_best
     from distill.stages.train import train_stages
     from distill.stages.training_data import caption_stage, selection_stage
     from distill.verbs.report import report
@@ -157,6 +173,7 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     if this_place().rank == 0:
         caption_stage(job, set_folder, run, console)
     selection = selection_stage(job, set_folder, run, console, wait=True)
+    job = keep_best(job, set_folder, teachers, run, console, selection)
     train_stages(job, set_folder, teachers, run, console, selection)
     if this_place().rank:
         wait_until(run.report_html.exists, f"the first process's report in {str(run)!r}", WEEK_S)

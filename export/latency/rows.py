@@ -120,7 +120,7 @@ def precision_of(said: str) -> str:
         return "w8a16"
     if low.startswith(("w8a8", "int8", "8a8w", "qint8", "i8")):
         return "w8a8"
-    if palette := re.match(r"(?:pal|palette|lut|int|w)(\d)$", low):
+    if palette := re.match(r"(?:pal|palette|lut|int|w|p)(\d)$", low):
         return f"pal{palette[1]}"
     if low in ("w8", "weights8", "pal8", "int8weights"):
         return "pal8"

@@ -5,8 +5,8 @@ Left out: towers that somebody has at hand (give them to `export.latency.graph.t
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from distill.core.clip.hf_text import is_described
 from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError, UsageError
+from export.latency.graph.memory import most_alive
 from export.latency.graph.modules import MixedTextTower, TextTower
 from export.latency.graph.names import DEFAULT_PIXELS, DEFAULT_TOKENS, ModelKey, clip_config
 from export.latency.graph.trace import Op, compact, trace
 from export.towers.text import HuggingFaceTextTower
 
 META = torch.device("meta")
+FLOAT_BYTES = 4  # towers are traced in fp32
 # transformers' architectures, by their published sizes: configuration and model class, and what differs from its defaults.
 TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert-mlm": ("BertConfig", "BertForMaskedLM", {}),
@@ -176,6 +178,29 @@ def clip_operations(config: dict[str, Any], tower: str) -> dict[Op, int]:
     with _tracing(f"The {tower} tower"):
         model, inputs = (clip_image if tower == "image" else clip_text)(config)
         return compact(trace(model.eval(), inputs))
+
+
+class TowerCost(NamedTuple):
+    """What a tower takes of a phone, whatever the phone.
+
+    Attributes:
+        operations: as of `clip_operations`.
+        parameters: numbers that are stored, BatchNorms folded, the token embedding included.
+        alive: the largest number of activations alive at once, see `most_alive`.
+    """
+
+    operations: Mapping[Op, int]
+    parameters: int
+    alive: int
+
+
+def clip_cost(config: dict[str, Any], tower: str) -> TowerCost:
+    """The cost of the "image" or the "text" tower of an open_clip configuration. Raises UsageError as `operations` does."""
+    with _tracing(f"The {tower} tower"):
+        model, inputs = (clip_image if tower == "image" else clip_text)(config)
+        model.eval()
+        stored = sum(parameter.numel() for parameter in model.parameters())
+        return TowerCost(compact(trace(model, inputs)), stored, most_alive(model, inputs) // FLOAT_BYTES)
 
 
 def _transformers(name: str, size: int) -> nn.Module:

@@ -98,6 +98,11 @@ STOPPED = {
     "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "Call again"),
     "profile": (["profile", "student"], "export.latency.measure.profile", "Call again"),
     "calibrate": (["calibrate"], "export.latency.calibrate.calibrate", "Call again"),
+    "choose": (
+        ["choose", "--max-size", "40MB"],
+        "distill.stages.latency.choose.choose",
+        "call again",
+    ),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
-from distill.stages.phones import calibrated_here, predicted, split_devices
+from distill.stages.latency.phones import calibrated_here, predicted, split_devices
 from distill.verbs.profile import profile
 from export.device import DeviceInfo
 from export.latency.anchors import ANCHORS, Calibration, anchor_operations, calibrations, keep, learn_anchors

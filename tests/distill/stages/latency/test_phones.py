@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distill.core.errors import UsageError
-from distill.stages.phones import predicted, split_devices
+from distill.stages.latency.phones import predicted, split_devices
 from distill.verbs.listing import list_names
 from distill.verbs.profile import profile
 from export.latency.devices import REPORTED

@@ -9,7 +9,7 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import Judged
-from distill.stages.phones import predicted
+from distill.stages.latency.phones import predicted, split_devices
 
 
 def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
@@ -31,8 +31,11 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
     made_of = atomic.sha256_json({"files": files, "settings": settings.model_dump(mode="json")})
     if target.exists() and atomic.read_json(target).get("made_of") == made_of:
         return
+    here, phones = split_devices(settings)
+    if phones:  # those are predicted, and what is measured is what else was named, or this host
+        here = here or ["host"]
     with console.stage("profile on this host"):
-        exported = profile(folders, run.student, settings)
+        exported = profile(folders, run.student, settings.model_copy(update={"devices": tuple(here)}))
         eager = eager_latency(
             {
                 model.role if model.role != "teacher" else model.name: model.embedder("cpu")
@@ -50,7 +53,7 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
             "host": host,
             "exported": [asdict(item) for item in exported],
             "eager": eager,
-            "phones": [asdict(item) for item in predicted(str(run.path), REPORTED)],
+            "phones": [asdict(item) for item in predicted(str(run.path), [*phones, *recipe.choose.devices, *REPORTED])],
         }
         if recipe.rehearse:
             result["rehearsal"] = MARK
