@@ -449,17 +449,29 @@ def push(
     )
 
 
-@app.command(cls=Grouped, epilog="Example: distill compare runs/mine runs/other")
-def compare(folders: Annotated[list[Path], typer.Argument(help="Run folders.")], as_json: JsonFlag = False) -> None:
-    """Finished runs side by side."""
+@app.command(cls=Grouped, epilog="Example: distill compare runs/mine runs/other --out comparison")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for a page, a plot per axis (SVG, PNG) and the JSON.")
+    ] = None,
+    overwrite: OverwriteFlag = False, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """Finished runs side by side: accuracy against size and latency, and which models are on the front."""
     from distill.verbs.compare import compare as verb
 
-    def show(result: Any) -> None:
-        print_rows(result.table)
-        for warning in result.warnings:
-            print(warning)
+    _print(verb(folders, out=out, overwrite=overwrite), as_json, _show_comparison)
 
-    _print(verb(folders), as_json, show)
+
+def _show_comparison(result: Any) -> None:
+    from distill.reporting.pareto.page import COLUMNS, rows
+    from distill.reporting.terminal import print_table
+
+    print_table(COLUMNS, rows(result.table), figures=True)
+    for warning in result.warnings:
+        print(warning)
+    if result.out is not None:
+        print(f"Page and plots: {result.out}/compare.html")
 
 
 @app.command(name="list", cls=Grouped, epilog="Example: distill list targets")

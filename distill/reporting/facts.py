@@ -26,7 +26,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
     exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
-    predicted (a row per phone and tower), arms (see `reporting.arms`), judged_on,
+    predicted (a row per phone and tower), predicted_teachers (teacher -> such rows), arms (see `reporting.arms`), judged_on,
     choice (as choice.json holds it, None without a budget),
     curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
 
@@ -63,6 +63,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "profiles": profile["exported"],
         "phones": _phones(profile["exported"], profile.get("phones", []), resolved["recipe"]),
         "predicted": profile.get("phones", []),
+        "predicted_teachers": profile.get("teacher_phones", {}),
         "judged_on": evals[0].get("data"),
         "curves": {"student": _curve(run), "plain student": _curve(run.plain)},
         "choice": _json_or(run.choice, None),

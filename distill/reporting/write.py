@@ -5,14 +5,21 @@ from typing import Any
 
 from distill.core import atomic
 from distill.reporting import arms, phones, plots, table
-from distill.reporting.pareto import choices
+from distill.reporting.pareto import choices, draw
+from distill.reporting.pareto.fronts import fronts, primary
+from distill.reporting.pareto.references import references
 from distill.reporting.searches import searches
 from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
 
+NOTE = (
+    "Filled: on the front, nothing here is as cheap and as good. Dotted: what published models cost; their accuracies are of other "
+    "data. Bars: 90 % intervals. Measured and predicted latencies never share a plot."
+)
 
-def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
-    """Write report.md and report.html (one file, no network)."""
+
+def environment() -> Any:
+    """The templates of reports, strict about names that they are not given."""
     import jinja2
 
     templates = jinja2.Environment(
@@ -23,6 +30,12 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         lstrip_blocks=True,
     )
     templates.filters["percent"] = table.percent
+    return templates
+
+
+def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
+    """Write report.md and report.html (one file, no network)."""
+    templates = environment()
     shown = {**facts, "columns": table.COLUMNS, "rows": table.rows(facts)}
     shown |= {"arm_columns": arms.COLUMNS, "arm_rows": arms.rows(facts), "arm_note": arms.note(facts)}
     shown |= {"summary": summary(facts), "searches": searches(run, facts)}
@@ -36,7 +49,8 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),
-        "pareto_svg": plots.pareto(facts["table"]),
+        "pareto": _pareto(facts),
+        "pareto_note": NOTE,
         "latency_svg": plots.latency_bars(facts["profiles"]),
         "operations": plots.operations(facts["profiles"]),
         "retrieval_columns": table.RETRIEVAL,
@@ -61,3 +75,20 @@ def _choice(record: dict[str, Any] | None) -> dict[str, Any]:
         "choice_title": choices.title(record),
         "choice_lines": choices.lines(record),
     }
+
+
+def _pareto(facts: dict[str, Any]) -> list[dict[str, str]]:
+    """Accuracy against size, and against latency on the first phone that is predicted for all models."""
+    found = fronts([facts])
+    metric = primary(found)
+    models = len(facts["table"])
+    shown = [front for front in found if front.metric == metric and front.axis.name == "size"]
+    phones_of = [front for front in found if front.metric == metric and front.axis.kind == "predicted"]
+    shown += sorted(phones_of, key=lambda front: len(front.points) < models)[:1]
+    return [
+        {
+            "title": draw.title(front),
+            "svg": plots.svg_of(draw.front_figure(front, references(front.axis.name))),
+        }
+        for front in shown
+    ]

@@ -1,27 +1,46 @@
-"""`distill compare`: finished runs side by side."""
+"""`distill compare`: finished runs side by side, and which of their models are worth what they cost."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import UsageError
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath
-from distill.verbs.results import CompareResult
+from distill.verbs.results import CompareResult, Row
+
+if TYPE_CHECKING:
+    from distill.reporting.pareto.fronts import Front
 
 
-def compare(runs: Sequence[AnyPath]) -> CompareResult:
-    """One row per run and model: accuracy, size, latency; with a warning where the runs were judged on different data.
+def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: bool = False) -> CompareResult:
+    """One row per run and model: accuracy, size, latency, and the axes on whose Pareto front it is.
 
-    Latencies that were not measured alike (machine, system, versions of runtimes, protocol) are left out, and what differs is said.
+    Axes are size, this host's latency, and each phone's, predicted ones apart from measured ones. Latencies that were not measured
+    alike (machine, system, versions of runtimes, protocol) are left out, and what differs is said; models that were judged on
+    different data have no front together.
 
-    Raises UsageError for fewer than two folders, or one that is not a run.
-    """
+    Args:
+        runs: at least two run folders.
+        out: folder for compare.html, compare.json and a plot per axis as .svg and .png; None = none are written.
+        overwrite: replace the files of an earlier comparison there.
+
+    Raises UsageError for fewer than two folders, one that is not a run, or an `out` that holds something.
+    """  # fmt: skip
     from distill.reporting.facts import read_run
     from distill.reporting.likeness import LATENCIES, differences
+    from distill.reporting.pareto.fronts import fronts, marks
 
     if len(runs) < 2:
         raise UsageError("distill compare needs at least two run folders.")
+    folder = None if out is None else _free(Path(out).expanduser(), overwrite)
     facts = [read_run(RunFolder(path)) for path in runs]
-    rows = [{"run": item["out"], **row} for item in facts for row in item["table"]]
+    found = fronts(facts)
+    rows = [
+        {"run": item["out"], **row, "front": marks(found, item["out"], row["model"])}
+        for item in facts
+        for row in item["table"]
+    ]
     judged = {str(item["judged_on"]) for item in facts}
     warnings = [] if len(judged) == 1 else ["The runs were judged on different data: their accuracies do not compare."]
     if unlike := differences(facts):
@@ -29,4 +48,25 @@ def compare(runs: Sequence[AnyPath]) -> CompareResult:
         rows = [{**row, **dict.fromkeys(LATENCIES)} for row in rows]
     if any(item["rehearsal"] for item in facts):
         warnings.append("At least one run is a rehearsal, which says nothing of accuracy.")
-    return CompareResult(rows, warnings)
+    result = CompareResult(rows, warnings, [front.to_json() for front in found], _references(found), folder)
+    if folder is not None:
+        from distill.reporting.pareto.page import write_comparison
+
+        write_comparison(folder, facts, found, result.to_json())
+    return result
+
+
+def _free(folder: Path, overwrite: bool) -> Path:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise UsageError(
+            f"The output {str(folder)!r} exists. Give another --out, or --overwrite to replace a comparison there."
+        )
+    return folder
+
+
+def _references(found: "Sequence[Front]") -> dict[str, list[Row]]:
+    """Axis -> published models on it."""
+    from distill.reporting.pareto.references import references
+
+    known: dict[str, Any] = {front.axis.name: references(front.axis.name) for front in found}
+    return {axis: rows for axis, rows in known.items() if rows}

@@ -212,14 +212,31 @@ class CalibrateResult:
 
 @dataclass(frozen=True)
 class CompareResult:
-    """Runs side by side: a row per run and model, and what makes them hard to compare."""
+    """Runs side by side.
+
+    Attributes:
+        table: a row per run and model, with the axes on whose front it is.
+        warnings: what makes the runs hard to compare.
+        fronts: an entry per axis and figure: every model with its cost, interval, source, accuracy, and whether it is on the front.
+        published: axis -> what others' models cost there, with their papers' ImageNet figures.
+        out: the folder that was written, None without one.
+    """
 
     table: list[Row]
     warnings: list[str]
+    fronts: list[Row] = field(default_factory=list)
+    published: dict[str, list[Row]] = field(default_factory=dict)
+    out: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
-        return {"table": self.table, "warnings": self.warnings}
+        return {
+            "table": self.table,
+            "warnings": self.warnings,
+            "fronts": self.fronts,
+            "published": self.published,
+            "out": None if self.out is None else str(self.out),
+        }
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,13 @@ def _spec(path: Path) -> TeacherSpec | None:
     return folder_spec(path)
 
 
+def place_of(spec: TeacherSpec) -> Path:
+    """The folder that a spec of this kind names, in the installed package or anywhere; whether it is there is not looked at."""
+    if spec.source.startswith(_PACKAGE):
+        return Path(str(files("teachers").joinpath(spec.source[len(_PACKAGE) :])))
+    return Path(spec.source)
+
+
 def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> Teacher:
     from teachers.open_clip.folder import load_folder
 

@@ -105,6 +105,7 @@ def _named(model: str) -> dict[str, Any] | None:
     from export.latency.graph.names import clip_config
     from students.spec import STUDENTS
     from teachers.load import resolve_teacher
+    from teachers.loaders.folder import place_of
 
     if model.startswith(OPEN_CLIP):  # its weights do not matter, and need not be named
         architecture = model.removeprefix(OPEN_CLIP).partition("/")[0].partition("@")[0]
@@ -118,6 +119,8 @@ def _named(model: str) -> dict[str, Any] | None:
         spec = resolve_teacher(model, noun="model")
     except UsageError:
         return None
+    if is_clip_folder(folder := place_of(spec)):
+        return _config(folder)
     architecture = spec.source.partition("/")[0].partition("@")[0]
     try:
         config = clip_config("clip", architecture)

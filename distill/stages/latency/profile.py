@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.errors import DistillError
 from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import RunFolder
@@ -48,13 +49,26 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
             rounds=settings.rounds,
         )
         host = next(asdict(device) for device in list_devices() if device.kind == "host")
+        names = [*phones, *recipe.choose.devices, *REPORTED]
+        teachers = [model.name for model in models if model.role == "teacher"]
         result: dict[str, Any] = {
             "made_of": made_of,
             "host": host,
             "exported": [asdict(item) for item in exported],
             "eager": eager,
-            "phones": [asdict(item) for item in predicted(str(run.path), [*phones, *recipe.choose.devices, *REPORTED])],
+            "phones": [asdict(item) for item in predicted(str(run.path), names)],
+            "teacher_phones": {
+                name: _predicted_teacher(said, names) for said, name in zip(recipe.teachers, teachers, strict=True)
+            },
         }
         if recipe.rehearse:
             result["rehearsal"] = MARK
         atomic.write_json(target, result)
+
+
+def _predicted_teacher(teacher: str, devices: list[str]) -> list[dict[str, Any]]:
+    """What a teacher would take on the phones; nothing where it is not one architecture that is known by name."""
+    try:
+        return [asdict(item) for item in predicted(teacher, devices)]
+    except DistillError:
+        return []
