@@ -57,15 +57,17 @@ class StudentSpec:
         name: registry name, for example "mci2".
         model_cfg: open_clip model configuration (embed_dim, vision_cfg, text_cfg), as in its model_configs/*.json.
         mean, std: of the image normalisation, RGB.
-        interpolation: "bilinear" or "bicubic", for resizing to vision_cfg.image_size; what training here does is bicubic.
+        interpolation: "bilinear" or "bicubic", for resizing a whole image to vision_cfg.image_size; of published models, theirs.
+            The crops that training draws are bicubic, so that every model of a set sees the same ones.
         resize_mode: how a whole image becomes a square: "shortest" (centre crop), "squash" or "longest", in open_clip's words.
         vocabulary: None for CLIP's own BPE; else the name of a merges file in students/vocabularies/ that is CLIP's BPE
             cut to the merges that a corpus needs (every other word still tokenises, in more pieces). Its size is filled
             into text_cfg when the student is built.
         tokenizer: of a text tower of Hugging Face kind, a tokenizer.json, a vocab.txt or a folder with one; None = the tokenizer
             that text_cfg names, from an installed package, the Hub's cache or the Hub.
-        published_params: (image tower, text blocks, token embedding) of the published model in millions, None without one.
-        note: where the architecture comes from.
+        published_params: (image tower, text blocks, token embedding) in millions, before reparameterization: of the published
+            model, of our own architectures as they are built; None for one that is put together or changed.
+        note: what it is, in a few words for lists.
         training: how its authors trained it; None = not published.
         activation_mb: what a training step keeps of one pair for the backward pass, in megabytes at bf16 (twice that at
             fp32), measured by saved-tensor hooks; None = not measured.

@@ -32,13 +32,15 @@ class Form(Generic[T]):
     Attributes:
         prefix: what all of them begin with.
         joint: what all whole ones contain behind it.
-        shown: the forms in words, for messages and lists.
+        shown: the forms in words, for messages.
+        listed: the same, short, for lists.
         parse: a name that begins so -> its entry; raises UsageError that says what is wrong with it.
     """
 
     prefix: str
     joint: str
     shown: tuple[str, ...]
+    listed: tuple[str, ...]
     parse: Callable[[str], T]
 
 
@@ -74,9 +76,9 @@ class Registry(Generic[T]):
 
     @property
     def forms(self) -> list[str]:
-        """The forms of names that can be put together, in words."""
+        """The forms of names that can be put together, short."""
         self._load()
-        return [shown for form in self._forms for shown in form.shown]
+        return [listed for form in self._forms for listed in form.listed]
 
     def _load(self) -> None:
         if self._loaded:
@@ -96,7 +98,8 @@ class Registry(Generic[T]):
         for form in self._forms:
             if name.startswith(form.prefix):
                 return form.parse(name)
-        other = f" Or put one together: {' or '.join(self.forms)}." if self._forms else ""
+        shown = " or ".join(words for form in self._forms for words in form.shown)
+        other = f" Or put one together: {shown}." if shown else ""
         raise UsageError(f"Unknown {self.noun} {name!r}. {nearest(name, self._entries)}{other}")
 
     def __contains__(self, name: object) -> bool:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
-from distill.core.clip.folder import CONFIG_FILE
+from distill.core.clip.folder import CONFIG_FILE, MERGES_FILE
+from distill.core.clip.model import MIXED
 from distill.reporting import table
 from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
@@ -36,6 +37,8 @@ def model_card(run: RunFolder, facts: dict[str, Any]) -> str:
         "summary": summary(facts),
         "image_size": model["vision_cfg"].get("image_size", 224),
         "context_length": model["text_cfg"].get("context_length", 77),
+        "ours_alone": MIXED in model["text_cfg"],
+        "merges": MERGES_FILE if (run.student / MERGES_FILE).is_file() else "",
         "columns": table.COLUMNS,
         "rows": table.rows(facts),
         "export_columns": table.EXPORTS,

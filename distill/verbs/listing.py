@@ -75,11 +75,12 @@ def _captioners() -> list[dict[str, Any]]:
 def _students() -> list[dict[str, Any]]:
     from students.spec import STUDENTS
 
-    rows: list[dict[str, Any]] = [
-        {"name": name, "input": spec.image_size, "context": spec.context_length, "note": spec.note}
-        for name, spec in STUDENTS.items()
-    ]
-    return rows + [{"name": form, "input": None, "context": None, "note": "put together"} for form in STUDENTS.forms]
+    def row(name: str, pixels: int | None, counts: tuple[float, ...] | None, note: str) -> dict[str, Any]:
+        parts = dict(zip(("image_M", "text_M", "tokens_M"), counts or (None,) * 3, strict=True))
+        return {"name": name, "input": pixels, **parts, "note": note}
+
+    rows = [row(name, spec.image_size, spec.published_params, spec.note) for name, spec in STUDENTS.items()]
+    return rows + [row(form, None, None, "put together by name") for form in STUDENTS.forms]
 
 
 def _losses() -> list[dict[str, Any]]:

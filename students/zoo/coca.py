@@ -23,12 +23,14 @@ def _coca(width: int, heads: int, image: dict[str, Any], layers: int, context: i
 
 _OPENAI: dict[str, Any] = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "interpolation": "bicubic"}
 
-for _name, _size in (
-    ("coca-vitl14", _coca(768, 12, {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14}, 12, 76, 12)),
-    ("coca-vitb32", _coca(512, 8, {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}, 12, 76, 8)),
+_LARGE = _coca(768, 12, {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14}, 12, 76, 12)
+_BASE = _coca(512, 8, {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}, 12, 76, 8)
+for _name, _size, _counts in (
+    ("coca-vitl14", _LARGE, (306.72, 85.71, 37.95)),
+    ("coca-vitb32", _BASE, (89.16, 38.13, 25.30)),
 ):
     STUDENTS.register(_name)(
-        StudentSpec(_name, _size, **_OPENAI, note="open_clip's CoCa, to be fine-tuned as a captioner")
+        StudentSpec(_name, _size, **_OPENAI, published_params=_counts, note="a captioner to fine-tune")
     )
 
 _NANO = _coca(96, 3, {"image_size": 64, "layers": 2, "width": 96, "patch_size": 8, "head_width": 32}, 2, 32, 3)
@@ -40,6 +42,7 @@ STUDENTS.register("coca-nano")(
         (0.5, 0.5, 0.5),
         (0.25, 0.25, 0.25),
         vocabulary="rendered",
-        note="a small captioner for tests",
+        published_params=(0.299, 0.236, 0.085),
+        note="a captioner for tests",
     )
 )

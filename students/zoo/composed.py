@@ -17,6 +17,7 @@ from students.spec import STUDENTS, StudentSpec
 
 PREFIX, JOINT = "timm:", "+"
 SHOWN = ("timm:TOWER[@PIXELS]+text:LAYERSxWIDTH", "timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH")
+LISTED = ("timm:T+text:LxW", "timm:T+hf:bert-LxW")  # the same, for narrow lists
 EMBED_DIM = 512  # of every published mobile CLIP; recipes change it by student.embed_dim
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_WIDTH, MINILM_HEADS, WORD_PIECES = 384, 12, 30_522  # BERT's own vocabulary, which MiniLM keeps
@@ -41,7 +42,7 @@ def compose(name: str) -> StudentSpec:
     return StudentSpec(
         name=name,
         model_cfg={"embed_dim": EMBED_DIM, "vision_cfg": vision_cfg, "text_cfg": text_cfg, "custom_text": True},
-        note=f"timm {tower} + {text}",
+        note="put together by name",
         **seen,
     )
 
@@ -113,4 +114,4 @@ def _text(name: str, text: str) -> dict[str, Any]:
     }
 
 
-STUDENTS.register_form(Form(PREFIX, JOINT, SHOWN, compose))
+STUDENTS.register_form(Form(PREFIX, JOINT, SHOWN, LISTED, compose))

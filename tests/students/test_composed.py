@@ -132,7 +132,7 @@ def test_only_whole_names_count_as_students():
     assert "timm:resnet18" not in STUDENTS
     assert not any("timm:" in name for name in STUDENTS)
     plain: Registry[int] = Registry("thing", ())
-    plain.register_form(Form("n:", "=", ("n:=NUMBER",), lambda name: int(name.partition("=")[2])))
+    plain.register_form(Form("n:", "=", ("n:=NUMBER",), ("n:=N",), lambda name: int(name.partition("=")[2])))
     assert (plain.get("n:=7"), "n:=7" in plain, "n:7" in plain, list(plain)) == (7, True, False, [])
 
 

@@ -3,30 +3,13 @@
 import pytest
 import torch
 
-from distill.core.clip.model import count_parameters, import_open_clip
+from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
 from students.spec import STUDENTS
 from students.student import build_student, load_student
 from students.tokenizer import cut_merges, load_tokenizer, vocabulary_path
 
 import_open_clip()
-
-
-@pytest.mark.parametrize("name", [n for n, spec in STUDENTS.items() if spec.published_params])
-def test_parameter_counts_are_the_published_ones(name):
-    spec = STUDENTS.get(name)
-    with torch.device("meta"):
-        counts = count_parameters(build_student(spec, 0).clip)
-    for counted, published in zip(counts.values(), spec.published_params, strict=True):
-        assert counted / 1e6 == pytest.approx(published, rel=0.02)
-
-
-@pytest.mark.parametrize("name", ["mci0", "mci2"])
-def test_mobileclip_configurations_are_open_clips(name):
-    import open_clip
-
-    theirs = open_clip.get_model_config(f"MobileCLIP2-S{name[-1]}")
-    assert STUDENTS.get(name).model_cfg == theirs
 
 
 def test_a_saved_student_loads_in_open_clip_with_equal_outputs(tmp_path):

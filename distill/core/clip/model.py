@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+MIXED = (
+    "distill_mixed_kernel"  # of text_cfg: the tower is that of `distill.core.clip.mixed_text`, its convolutions so long
+)
 # What open_clip's text transformers, transformers' BERT family and its T5 family call their table of tokens.
 TOKEN_TABLES = ("token_embedding", "word_embeddings", "embed_tokens", "shared.weight")
 
@@ -56,9 +59,15 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int, device: str | None = Non
         kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
     place = torch.device(device) if device else contextlib.nullcontext()
     try:
+        mixed = config["text_cfg"].pop(MIXED, None)
         with torch.random.fork_rng(devices=[]), at_hand(config["text_cfg"]) as text_cfg, place:
             torch.manual_seed(seed)
             model = kind(**{**config, "text_cfg": text_cfg})
+            if mixed is not None:
+                from distill.core.clip.mixed_text import MixedTransformer
+
+                text: Any = model.text
+                text.transformer = MixedTransformer(text.transformer, int(mixed), text_cfg.get("mlp_ratio", 4.0))
             if kind is CoCa:  # open_clip leaves this one as uninitialised memory
                 projection = model.get_parameter("text_decoder.text_projection")
                 torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)

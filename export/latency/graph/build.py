@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.clip.hf_text import is_described
-from distill.core.clip.model import build_clip
+from distill.core.clip.model import MIXED, build_clip
 from distill.core.errors import DistillError, UsageError
 from export.latency.graph.memory import most_alive
 from export.latency.graph.modules import MixedTextTower, TextTower
 from export.latency.graph.names import DEFAULT_PIXELS, DEFAULT_TOKENS, ModelKey, clip_config
 from export.latency.graph.trace import Op, compact, trace
-from export.towers.text import HuggingFaceTextTower
+from export.towers.text import text_tower
 
 META = torch.device("meta")
 FLOAT_BYTES = 4  # towers are traced in fp32
@@ -141,8 +141,8 @@ def clip_text(config: dict[str, Any], length: int | None = None) -> tuple[nn.Mod
     Raises UsageError where the configuration names a tower of the Hugging Face Hub, whose sizes it does not hold.
     """
     text = config["text_cfg"]
-    if is_described(text):
-        return _described_text(config, length)
+    if is_described(text) or MIXED in text:
+        return _exported_text(config, length)
     if "hf_model_name" in text:
         raise UsageError(
             f"The text tower is {text['hf_model_name']}, which only the Hugging Face Hub describes. Give its sizes instead, such "
@@ -163,13 +163,17 @@ def clip_text(config: dict[str, Any], length: int | None = None) -> tuple[nn.Mod
     return tower, torch.zeros(1, tokens, dtype=torch.long, device=META)
 
 
-def _described_text(config: dict[str, Any], length: int | None) -> tuple[nn.Module, Tensor]:
-    """A text tower of Hugging Face kind as it is exported, and an input; both on the meta device."""
+def _exported_text(config: dict[str, Any], length: int | None) -> tuple[nn.Module, Tensor]:
+    """A text tower that is no plain transformer, as it is exported, and an input; both on the meta device."""
     tokens = length or int(config["text_cfg"].get("context_length", DEFAULT_TOKENS))
     small = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32}  # not asked for
-    clip = build_clip({**config, "vision_cfg": small}, seed=0, device="meta").eval()
+    text = {**config["text_cfg"], "context_length": tokens}
+    clip = build_clip({**config, "vision_cfg": small, "text_cfg": text}, seed=0, device="meta").eval()
+    for module in list(clip.get_submodule("text").modules()):
+        if callable(fold := getattr(module, "reparameterize", None)):
+            fold()
     with META:
-        tower = HuggingFaceTextTower(clip.get_submodule("text"))
+        tower = text_tower(clip, int(text.get("vocab_size", 1)) - 1)
     return tower, torch.zeros(1, tokens, dtype=torch.int32, device=META)
 
 

@@ -68,7 +68,8 @@ def test_a_teacher_is_judged_by_its_own_preprocessing():
     assert teacher_embedder(squash).resize_mode == "squash"
 
 
-def test_a_student_keeps_its_resize_mode_and_the_interpolation_of_its_training(tmp_path):
+def test_a_student_keeps_the_resize_mode_and_the_interpolation_of_its_spec(tmp_path):
+    """Published models theirs, which for MobileCLIP is bilinear of whole images and bicubic of training's crops (Apple's too)."""
     from dataclasses import replace
 
     from distill.core.clip.folder import read_config
@@ -76,13 +77,15 @@ def test_a_student_keeps_its_resize_mode_and_the_interpolation_of_its_training(t
     from students.spec import STUDENTS
     from students.student import build_student, load_student
 
-    for name, spec in STUDENTS.items():
-        assert spec.interpolation == "bicubic", name  # views of training are bicubic
-    student = build_student(replace(STUDENTS.get("nano"), resize_mode="squash"), 0)
-    student.save(tmp_path / "s", {})
-    assert read_config(tmp_path / "s")["preprocess_cfg"]["resize_mode"] == "squash"
-    embedder = student_embedder(load_student(tmp_path / "s"), "s")
-    assert (embedder.resize_mode, embedder.interpolation) == ("squash", "bicubic")
+    bilinear = {name for name, spec in STUDENTS.items() if spec.interpolation == "bilinear"}
+    assert bilinear == {name for name in STUDENTS if name.startswith(("mobileclip", "mci")) and "l14" not in name}
+    for how in ("bicubic", "bilinear"):
+        student = build_student(replace(STUDENTS.get("nano"), resize_mode="squash", interpolation=how), 0)
+        student.save(tmp_path / how, {})
+        written = read_config(tmp_path / how)["preprocess_cfg"]
+        assert (written["resize_mode"], written["interpolation"]) == ("squash", how)
+        embedder = student_embedder(load_student(tmp_path / how), "s")
+        assert (embedder.resize_mode, embedder.interpolation) == ("squash", how)
 
 
 def test_models_see_images_in_their_own_way():
