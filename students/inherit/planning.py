@@ -54,19 +54,14 @@ def make_plan(
             pairs[which] = (old, new, match_vocabularies(source, vocabulary, tokens, old, new))
         except UsageError as reason:
             skipped[which] = str(reason)
-    layers = {which: _layers(chosen, old, new) for which, (old, new, _) in pairs.items()}
-    scores = chosen.scores(source, {which: pair[0] for which, pair in pairs.items()}, layers, calibration)
+    scores = chosen.scores(source, {which: (old, new) for which, (old, new, _) in pairs.items()}, calibration)
     embed = _embed(pairs, scores, chosen)
     towers, across = {}, {}
     for which, (old, new, words) in pairs.items():
-        towers[which] = _plan_tower(old, new, layers[which], scores[which], chosen, embed, words)
+        towers[which] = _plan_tower(old, new, scores[which], chosen, embed, words)
         if found := differences(old, new, words.difference):
             across[which] = found
     return InheritancePlan(strategy, source.name, source.sha256, towers, skipped, across)
-
-
-def _layers(strategy: Strategy, old: Tower, new: Tower) -> list[int]:
-    return strategy.layers(old.layers, new.layers)
 
 
 def _embed(
@@ -88,12 +83,12 @@ def _embed(
 def _plan_tower(
     old: Tower,
     new: Tower,
-    layers: list[int],
     scores: Scores,
     strategy: Strategy,
     embed: list[int] | None,
     words: VocabularyMap,
 ) -> TowerPlan:
+    layers = scores.layers
     heads = new.heads * max(1, new.head_width // old.head_width)
     kept_heads = [strategy.pick(old.heads, heads, scores.heads[layer]) for layer in layers]
     channels = None

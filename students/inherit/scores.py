@@ -1,11 +1,15 @@
-"""How much each channel, head and neuron of a source counts, by the norm of its weights."""
+"""How much each channel, head and neuron of a source counts: by the norm of its weights, or on calibration pairs."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from students.inherit.towers.tower import State, Tower
+
+if TYPE_CHECKING:
+    from students.inherit.probe import Totals
 
 
 @dataclass(frozen=True)
@@ -13,17 +17,19 @@ class Scores:
     """The worth of a tower's parts; only their order within one list counts.
 
     Attributes:
+        layers: the source layers kept, ascending.
         hidden: [width], of the channels of the residual stream.
-        heads: per source layer, [heads].
-        ffn: per source layer, [neurons].
-        channels: per source layer, [heads, head width], of the channels inside each head.
+        ffn: per source layer kept, [neurons].
+        channels: per source layer kept, [heads, head width], of the channels inside each head.
+        heads: per source layer kept, [heads].
         embed: [embed], of the channels of the embedding; empty where the tower has no projection.
     """
 
+    layers: list[int]
     hidden: Tensor
-    heads: dict[int, Tensor]
     ffn: dict[int, Tensor]
     channels: dict[int, Tensor]
+    heads: dict[int, Tensor]
     embed: Tensor
 
 
@@ -46,7 +52,20 @@ def weight_norms(tower: Tower, state: State, layers: list[int]) -> Scores:
         channels[layer] = per_channel.view(tower.heads, tower.head_width).sqrt()
         heads[layer] = channels[layer].square().sum(1).sqrt()
         ffn[layer] = (up.square().sum(1) + down.square().sum(0)).sqrt()
-    return Scores(hidden.sqrt(), heads, ffn, channels, embed_norms(tower, state))
+    return Scores(layers, hidden.sqrt(), ffn, channels, heads, embed_norms(tower, state))
+
+
+def from_totals(totals: "Totals", tower: Tower, layers: list[int]) -> Scores:
+    """Scores from what a scan of calibration pairs added up (`students.inherit.probe.scan`), over the layers kept."""
+    norms = [totals.channels["hidden", layer] for layer in [*layers, -1] if ("hidden", layer) in totals.channels]
+    return Scores(
+        layers=layers,
+        hidden=torch.stack([norm / norm.mean().clamp(min=1e-30) for norm in norms]).sum(0),
+        ffn={layer: totals.channels["down", layer] for layer in layers},
+        channels={layer: totals.channels["out", layer].view(tower.heads, tower.head_width) for layer in layers},
+        heads={layer: totals.heads[layer] for layer in layers},
+        embed=totals.embed if tower.embed else torch.zeros(0),
+    )
 
 
 def embed_norms(tower: Tower, state: State) -> Tensor:

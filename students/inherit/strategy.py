@@ -34,19 +34,21 @@ class Strategy:
         return evenly(n, k)
 
     def scores(
-        self, source: "ClipWeights", towers: "dict[str, Tower]", layers: dict[str, list[int]], calibration: Any
+        self, source: "ClipWeights", towers: "dict[str, tuple[Tower, Tower]]", calibration: Any
     ) -> "dict[str, Scores]":
-        """Per tower, the worth of its parts over the layers kept: the norm of their weights, unless a strategy says otherwise.
+        """Per tower, the layers kept and the worth of its parts: the norm of their weights, unless a strategy says otherwise.
 
         Args:
             source: what is inherited from.
-            towers: of the source, "visual" and "text" or one of them.
-            layers: per tower, the source layers kept.
+            towers: "visual" and "text" or one of them -> the tower in the source and in the student.
             calibration: `students.inherit.calibration.Calibration`, None where there is none.
         """
         from students.inherit.scores import weight_norms
 
-        return {which: weight_norms(tower, source.state, layers[which]) for which, tower in towers.items()}
+        return {
+            which: weight_norms(old, source.state, self.layers(old.layers, new.layers))
+            for which, (old, new) in towers.items()
+        }
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """Which k of n channels, heads or neurons to keep, ascending. scores: [n], the worth of each one."""

@@ -11,6 +11,7 @@ from distill.core.clip.model import build_clip
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.apply import apply_plan
+from students.inherit.calibration import Calibration
 from students.inherit.plan import compose, plan_of
 from students.inherit.planning import make_plan
 from students.inherit.strategy import STRATEGIES, evenly
@@ -20,10 +21,14 @@ from students.student import build_student
 TEACHER = STUDENTS.get("rendered-teacher")
 PIXELS = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 CAPTIONS = ["a red circle", "two blue squares above a star", "unseen words"]
+PAIRS = Calibration(PIXELS, CAPTIONS, lambda student: torch.zeros(()))
 
 
 def source_of(student, name="t"):
-    return ClipWeights(name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v")
+    return ClipWeights(
+        name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v",
+        model=student.clip, normalise=student._normalised, tokenize=student.tokenize,
+    )  # fmt: skip
 
 
 def small(width=96, layers=3, text_width=64, text_layers=2) -> StudentSpec:
@@ -36,7 +41,7 @@ def small(width=96, layers=3, text_width=64, text_layers=2) -> StudentSpec:
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_a_full_plan_reproduces_the_source(strategy):
     teacher, student = build_student(TEACHER, 0).eval(), build_student(TEACHER, 1).eval()
-    plan = make_plan(source_of(teacher), student.spec.model_cfg, strategy, "v")
+    plan = make_plan(source_of(teacher), student.spec.model_cfg, strategy, "v", calibration=PAIRS)
     state = apply_plan(plan, source_of(teacher), student.spec.model_cfg)
     student.clip.load_state_dict(state)  # strict: nothing is left random
     with torch.no_grad():
@@ -48,7 +53,7 @@ def test_a_full_plan_reproduces_the_source(strategy):
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_every_strategy_fills_a_regular_smaller_student(strategy):
     teacher, student = build_student(TEACHER, 0), build_student(small(), 1)
-    plan = make_plan(source_of(teacher), student.spec.model_cfg, strategy, "v")
+    plan = make_plan(source_of(teacher), student.spec.model_cfg, strategy, "v", calibration=PAIRS)
     state = apply_plan(plan, source_of(teacher), student.spec.model_cfg)
     student.clip.load_state_dict(state)
     assert not plan.skipped

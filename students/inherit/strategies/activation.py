@@ -1,0 +1,36 @@
+"""The strategy of Minitron: what is most active on data is most worth keeping."""
+
+from typing import TYPE_CHECKING, Any
+
+from students.inherit.strategy import STRATEGIES, Strategy, largest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.core.clip.weights import ClipWeights
+    from students.inherit.scores import Scores
+    from students.inherit.towers.tower import Tower
+
+
+@STRATEGIES.register("activation")
+class Activation(Strategy):
+    """The k most active on the run's own pairs: mean absolute activation (Minitron, arXiv 2407.14679)."""
+
+    needs_data = True
+
+    def scores(
+        self, source: "ClipWeights", towers: "dict[str, tuple[Tower, Tower]]", calibration: Any
+    ) -> "dict[str, Scores]":
+        """Per tower the mean absolute activation of heads, neurons and channels; of the embedding its spread over pairs."""
+        from students.inherit.probe import scan
+        from students.inherit.scores import from_totals
+
+        found = scan(source, {which: old for which, (old, _) in towers.items()}, calibration)
+        return {
+            which: from_totals(found[which], old, self.layers(old.layers, new.layers))
+            for which, (old, new) in towers.items()
+        }
+
+    def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
+        """The k of largest score."""
+        return largest(k, scores)

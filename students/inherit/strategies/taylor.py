@@ -1,0 +1,42 @@
+"""The strategy of first-order Taylor pruning: what changes the loss most when it is removed is most worth keeping."""
+
+from typing import TYPE_CHECKING, Any
+
+from students.inherit.strategy import STRATEGIES, Strategy, largest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.core.clip.weights import ClipWeights
+    from students.inherit.scores import Scores
+    from students.inherit.towers.tower import Tower
+
+
+@STRATEGIES.register("taylor")
+class Taylor(Strategy):
+    """The k whose removal changes the source's contrastive loss most on the run's own pairs: |gradient x activation|.
+
+    After Molchanov et al. 2019 (arXiv 1906.10771), ranked only among parts of one kind (Isomorphic Pruning, arXiv 2407.04616):
+    heads of a layer, neurons of a layer, channels of a tower.
+    """
+
+    needs_data = True
+
+    def scores(
+        self, source: "ClipWeights", towers: "dict[str, tuple[Tower, Tower]]", calibration: Any
+    ) -> "dict[str, Scores]":
+        """Per tower the mean absolute first-order change of the contrastive loss, of both towers of the source."""
+        from students.inherit.probe import contrastive, scan
+        from students.inherit.scores import from_totals
+
+        both = {which: towers[which][0] if which in towers else None for which in ("visual", "text")}
+        scale = min(float(source.state["logit_scale"].float().exp()), 100.0)
+        found = scan(source, both, calibration, contrastive(scale))
+        return {
+            which: from_totals(found[which], old, self.layers(old.layers, new.layers))
+            for which, (old, new) in towers.items()
+        }
+
+    def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
+        """The k of largest score."""
+        return largest(k, scores)
