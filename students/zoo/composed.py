@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from distill.core.errors import UsageError, nearest
+from distill.core.packages.files import MINILM_REPOSITORY
 from distill.core.registry import Form
 from students.spec import STUDENTS, StudentSpec
 
@@ -19,7 +20,6 @@ PREFIX, JOINT = "timm:", "+"
 SHOWN = ("timm:TOWER[@PIXELS]+text:LAYERSxWIDTH", "timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH")
 LISTED = ("timm:T+text:LxW", "timm:T+hf:bert-LxW")  # the same, for narrow lists
 EMBED_DIM = 512  # of every published mobile CLIP; recipes change it by student.embed_dim
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_WIDTH, MINILM_HEADS, WORD_PIECES = 384, 12, 30_522  # BERT's own vocabulary, which MiniLM keeps
 SQUARES = {"center": "shortest", "squash": "squash", "border": "longest"}  # timm's words -> open_clip's
 CLIP_CONTEXT, BERT_CONTEXT = 77, 64
@@ -104,7 +104,7 @@ def _text(name: str, text: str) -> dict[str, Any]:
         shape["heads"] = MINILM_HEADS  # so that MiniLM's weights fit
     return {
         "hf_model_name": "bert",
-        "hf_tokenizer_name": MINILM,
+        "hf_tokenizer_name": MINILM_REPOSITORY,
         "hf_pooler_type": "mean_pooler",
         "hf_proj_type": "linear",
         "context_length": BERT_CONTEXT,

@@ -12,11 +12,12 @@ from typing import Any
 
 from distill.core.errors import DistillError
 from distill.core.packages import files
-from distill.core.packages.files import LITE0, MINILM, MINILM_WEIGHTS
+from distill.core.packages.files import LITE0, MINILM, MINILM_REPOSITORY, MINILM_WEIGHTS
 from distill.core.torch_compat import ensure_torchvision, quiet_import
 
 __all__ = [
-    "LITE0", "MAX_TOKENS", "MINILM", "MINILM_WEIGHTS", "lite0", "minilm", "package_file", "require", "timm_names", "word_pieces",
+    "LITE0", "MAX_TOKENS", "MINILM", "MINILM_REPOSITORY", "MINILM_WEIGHTS", "lite0", "minilm", "package_file",
+    "require", "timm_names", "word_pieces",
 ]  # fmt: skip
 NEEDS = "The teacher sail-lite0-minilm"
 TEXT_WIDTH = 384

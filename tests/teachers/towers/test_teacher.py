@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.core.errors import DistillError, UsageError
+from distill.core.clip.model import build_clip
+from distill.core.errors import DistillError
 from teachers.load import load_teacher
 from teachers.towers import files as tower_files
 from teachers.towers.features import FeatureCache, cache_features, class_name_pairs
@@ -348,9 +349,31 @@ def test_rehearsal_needs_no_weights() -> None:
     assert teacher.encode_image(torch.rand(2, 3, 64, 64)).isfinite().all()
     assert teacher.encode_text(["a cat", ""]).shape == (2, 256)
     assert teacher.parameters is None
-    with pytest.raises(UsageError, match="'sail-lite0-minilm' is made of towers"):
-        teacher.inheritable()
+    assert teacher.inheritable().sha256 == "random"
     assert teacher.to("cpu").device.type == "cpu"
+
+
+@needs_packages
+def test_the_towers_are_inheritable(tmp_path: Path, towers: FrozenTowers) -> None:
+    """Built by open_clip's own classes from the configuration given, they compute the frozen towers' features."""
+    save_heads_teacher(tmp_path / "t", AlignmentHeads().eval(), {"name": "sail-mine"})
+    weights = load_teacher(str(tmp_path / "t")).inheritable()
+    cfg = {**weights.model_cfg, "embed_dim": 384}  # MiniLM's width: no projection behind either tower
+    cfg["vision_cfg"] = {**cfg["vision_cfg"], "timm_proj": "linear"}
+    cfg["text_cfg"] = {**cfg["text_cfg"], "hf_proj_type": None}
+    model: Any = build_clip(cfg, seed=0).eval()
+    lost = model.load_state_dict(weights.state, strict=False)
+    assert not lost.unexpected_keys
+    assert sorted(lost.missing_keys) == ["logit_scale", "visual.head.proj.weight"]
+    pixels, captions = torch.rand(2, 3, 224, 224), ["a red fox", "two dogs run"]
+    ids, _ = towers._tokens(captions)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.visual.trunk((pixels * 255 - 127) / 128), towers.image_features(pixels), atol=1e-4, rtol=1e-4
+        )
+        text = torch.nn.functional.normalize(model.encode_text(ids), dim=-1)
+    torch.testing.assert_close(text, towers.text_features(captions), atol=1e-6, rtol=1e-5)
+    assert weights.vocabulary == cfg["text_cfg"]["hf_tokenizer_name"]
 
 
 def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
