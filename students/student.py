@@ -103,10 +103,11 @@ class Student(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1] -> [b, D], unit length; resized to the model's input when H, W differ."""
-        features: Tensor = self.clip.encode_image(self._normalised(pixels))
+        features: Tensor = self.clip.encode_image(self.normalised(pixels))
         return F.normalize(features.float(), dim=-1)  # of unit length in float32 under autocast too
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """[b, 3, H, W] RGB in [0, 1] -> [b, 3, S, S], what the image tower sees."""
         size = (self.image_size, self.image_size)
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode=self.spec.interpolation, antialias=True).clamp(0, 1)
@@ -127,7 +128,7 @@ class Student(nn.Module):
             Image and text embeddings [b, D], unit length; logits [b, T, V] of the tokens after the first, T = the longest
             caption of the batch less one; labels [b, T], `IGNORED` behind a caption's end marker.
         """
-        image, image_tokens = self.clip._encode_image(self._normalised(pixels))
+        image, image_tokens = self.clip._encode_image(self.normalised(pixels))
         text, token_embeds = self.clip._encode_text(tokens)
         labels = caption_labels(tokens, int(self.tokenizer.eot_token_id))
         longest = int((labels != IGNORED).any(0).sum())  # no logits where every caption of the batch has ended

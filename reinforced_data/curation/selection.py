@@ -18,7 +18,7 @@ from distill.core.existing import Existing
 from reinforced_data.store.identity import SET_KEY, fresh, set_identity
 from reinforced_data.store.names import SELECTION_FILE, SELECTION_ROWS_FILE
 from reinforced_data.store.reader import ReinforcedData
-from reinforced_data.training.pairs import Pair, Pairs
+from reinforced_data.training.pairs import Pair, StoredPairs
 
 SELECTION_VERSION = 1
 
@@ -201,7 +201,7 @@ class SelectedPairs:
     Raises UsageError when the numbers of samples differ.
     """
 
-    def __init__(self, pairs: Pairs, selection: Selection) -> None:
+    def __init__(self, pairs: StoredPairs, selection: Selection) -> None:
         if len(pairs) != len(selection.keys):
             raise UsageError(
                 f"The selection is of {len(selection.keys)} samples and the set has {len(pairs)}. Make it anew: distill "
@@ -221,3 +221,7 @@ class SelectedPairs:
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """A pair of the sample of draw `index`, its view and captions drawn from `rng`."""
         return self.pairs.pair(int(self.places[index]), rng)
+
+    def captions(self, index: int) -> tuple[list[str], dict[str, Array]]:
+        """Every caption of the sample of draw `index`, see `StoredPairs.captions`."""
+        return self.pairs.captions(int(self.places[index]))

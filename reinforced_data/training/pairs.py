@@ -141,6 +141,12 @@ class StoredPairs:
             teacher_text={name: self._text_embeds(index, name, picked) for name in self.teacher_facts},
         )
 
+    def captions(self, index: int) -> tuple[list[str], dict[str, Array]]:
+        """Every caption of sample `index` and per teacher their unit-length embeddings, float32 [captions, D]."""
+        number = range(self.data.counts(index)[1])
+        texts = [self.data.caption(index, caption).text for caption in number]
+        return texts, {name: self._text_embeds(index, name, tuple(number)) for name in self.teacher_facts}
+
     def _sources(self, index: int) -> list[str]:
         return self.data.caption_sources(index)
 

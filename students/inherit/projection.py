@@ -49,10 +49,10 @@ class Projection:
 
     @property
     def takes_offset(self) -> bool:
-        """Whether the tower has a place for an offset."""
-        found = self._map
+        """Whether any offset can be set: by the map itself, or by the norm layer where no width is wider than its features."""
+        found, (features, width) = self._map, self.shape
         own = isinstance(found, nn.Linear) and found.bias is not None
-        return own or getattr(self.norm, "bias", None) is not None
+        return own or (getattr(self.norm, "bias", None) is not None and width <= features)
 
     @contextlib.contextmanager
     def left_out(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class Projection:
                 found.bias.copy_(offset)
                 return
             bias: Any = getattr(self.norm, "bias", None)
-            if bias is not None:
+            if self.takes_offset:
                 bias.add_((torch.linalg.pinv(weight.double()) @ offset.double()).to(bias))
             elif offset.any():
                 raise ValueError("The tower has no place for an offset.")

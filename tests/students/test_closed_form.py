@@ -124,6 +124,8 @@ def test_a_map_without_an_offset_is_fitted_through_zero() -> None:
     assert not place.takes_offset
     with pytest.raises(ValueError, match="no place"):
         place.set(torch.zeros(16, place.shape[0]), torch.ones(16))
+    wide = projection_of(build_clip({**FORMS["open_clip"], "embed_dim": 80}, seed=0), "text")
+    assert not wide.takes_offset  # 64 features cannot give every offset in 80 dimensions
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 7)) + 3, rng.normal(size=(60, 4)) + 1
     moments = Moments(7, 4, offset=False)
