@@ -52,6 +52,10 @@ class StudentRecipe(Strict):
         "auto",
         description="facts in which a source may differ in kind; auto = where measured better than a random start",
     )
+    project: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto = towers that are inherited without their projection get one in closed form, from stored embeddings",
+    )
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 
 

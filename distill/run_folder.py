@@ -43,6 +43,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.stopped = self.path / "stopped.json"  # where the loss was not finite, see stages.stops
         self.inheritance = self.path / "inheritance.json"
+        self.start = self.path / "start"  # the student before its first step, where its projections were fitted
         self.trained_on = self.path / "trained-on.json"
         self.student = self.path / "student"
         self.teacher = self.path / "teacher"

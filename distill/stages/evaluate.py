@@ -125,7 +125,7 @@ class Judged:
     """A model of the run.
 
     Attributes:
-        role: in the table: "teacher", "student", "plain", "random-start" or "no-teacher".
+        role: in the table: "teacher", "student", "start", "plain", "random-start" or "no-teacher".
         name: of the model.
         embedder: gives an `Embedder` on a torch device when one is needed.
         rest: lets go of the device afterwards.
@@ -150,6 +150,9 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
 
     models = [Judged("teacher", spec.name, teacher(i), teachers.rest) for i, spec in enumerate(teachers.specs)]
     models.append(Judged("student", recipe.student.name, student(run.student, recipe.student.name)))
+    if run.start.exists():
+        name = f"{recipe.student.name} (start)"
+        models.append(Judged("start", name, student(run.start, name)))
     if recipe.baseline.enabled:
         name = f"{recipe.student.name} (plain)"
         models.append(Judged("plain", name, student(run.plain.student, name)))

@@ -22,6 +22,7 @@ from distill.stages.training.start import calibration, start_lines
 from distill.stages.training.stops import noting_stops, read_stops
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
+from students.inherit.start import ADOPTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,7 @@ def train_model(
         return run.student
     from distill.learning.fit import fit
     from distill.learning.task import pair_arguments
+    from distill.stages.training.project import new_projections
 
     first = this_place().rank == 0
     run.path.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,12 @@ def train_model(
         lambda student: _calibration(recipe, arm, student, data),
         atomic.read_json(run.inheritance) if run.inheritance.exists() else None,
     )
+    if recipe.student.project == "auto" and not arm.plain and (bare := new_projections(student, inherited)):
+        inherited["projected"] = _projected(
+            recipe, arm, student, data, list(bare), with_inherited_licence(licence, inherited), progress
+        )
+        for names in bare.values():
+            inherited["origins"] |= dict.fromkeys(names, ADOPTED)
     if first:
         atomic.write_json(run.inheritance, inherited)
         for line in start_lines(inherited):
@@ -101,6 +109,25 @@ def train_model(
         student.save(run.student, card, half=recipe.train.half_weights)
     wait_until(run.student.exists, f"the first process to write {str(run.student)!r}")
     return run.student
+
+
+def _projected(
+    recipe: Recipe, arm: Arm, student: Any, data: Any, towers: list[str], licence: str, progress: Progress
+) -> dict[str, Any]:
+    """Fit the projections of towers that have none of their own and keep the student so; what was found, per tower.
+
+    A run that goes on from a checkpoint does not need them again.
+    """
+    from distill.learning.checkpoint import latest
+    from distill.stages.training.project import project
+
+    run = arm.run
+    if run.start.exists() and latest(run.checkpoints) is not None:
+        return dict(atomic.read_json(run.inheritance)["projected"])
+    found = project(student, data, towers, recipe.seed, progress)
+    if this_place().rank == 0:
+        student.save(run.start, {"licence": licence, "seed": recipe.seed, "samples": 0})
+    return found
 
 
 def refuse_few(recipe: Recipe, run: RunFolder, pairs: Any) -> None:

@@ -53,9 +53,10 @@ class InheritancePlan:
     Attributes:
         strategy: what made the plan.
         source, source_sha256: the model it was made for, and the hash of its weights.
-        towers: "visual" and "text", those that are inherited.
+        towers: "visual" and "text", those that are sliced.
         skipped: those that are not, and why.
         across: per tower, fact -> how source and student differ in it although the tower is inherited.
+        adopted: towers that are taken over whole, of an architecture that is not sliced (`towers.adopt`).
     """
 
     strategy: str
@@ -64,6 +65,7 @@ class InheritancePlan:
     towers: dict[str, TowerPlan]
     skipped: dict[str, str]
     across: dict[str, dict[str, str]] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as a JSON object, which `read_plan` reads."""
@@ -108,8 +110,10 @@ def plan_of(value: Any) -> InheritancePlan:
         if not isinstance(value.get(key), str):
             raise UsageError(f"{key} must be a string.")
     towers = {name: _tower_plan(name, tower) for name, tower in value["towers"].items()}
-    skipped, across = dict(value.get("skipped", {})), dict(value.get("across", {}))
-    return InheritancePlan(value["strategy"], value["source"], value["source_sha256"], towers, skipped, across)
+    skipped, across, adopted = dict(value.get("skipped", {})), dict(value.get("across", {})), value.get("adopted", [])
+    if not isinstance(adopted, list) or not set(adopted) <= {"visual", "text"} - towers.keys():
+        raise UsageError("adopted must be a list of towers (visual, text) that are not sliced.")
+    return InheritancePlan(value["strategy"], value["source"], value["source_sha256"], towers, skipped, across, adopted)
 
 
 def _tower_plan(name: str, value: Any) -> TowerPlan:

@@ -10,8 +10,9 @@ from distill.core.errors import UsageError
 from students.inherit.plan import INTERPOLATE, OWN, InheritancePlan, TowerPlan
 from students.inherit.scores import Scores
 from students.inherit.strategy import STRATEGIES, Strategy
+from students.inherit.towers.adopt import adopt_tower
 from students.inherit.towers.differences import differences, refuse_unbridgeable
-from students.inherit.towers.tower import Tower, tower_of, tower_of_config
+from students.inherit.towers.tower import Tower, skeleton, tower_of, tower_of_config
 from students.inherit.towers.words import VocabularyMap, match_vocabularies
 
 TOWERS = ("visual", "text")
@@ -26,6 +27,8 @@ def make_plan(
     calibration: Any = None,
 ) -> InheritancePlan:
     """The plan by which a student inherits from `source`; a tower that cannot is in `skipped`, with the reason.
+
+    Transformers are sliced; a tower of another kind is adopted whole where it is of the same architecture.
 
     A tower that differs in kind (see `differences.FACTS`) is planned all the same, and `across` says in what.
 
@@ -47,13 +50,20 @@ def make_plan(
         )
     pairs: dict[str, tuple[Tower, Tower, VocabularyMap]] = {}
     skipped: dict[str, str] = {}
+    adopted: list[str] = []
     for which in TOWERS:
         try:
             old, new = tower_of(source, which), tower_of_config(model_cfg, which)
             refuse_unbridgeable(old, new)
             pairs[which] = (old, new, match_vocabularies(source, vocabulary, tokens, old, new))
         except UsageError as reason:
-            skipped[which] = str(reason)
+            try:
+                if which == "text" and source.vocabulary != vocabulary:
+                    raise UsageError("the vocabulary differs")
+                adopt_tower(skeleton(model_cfg), model_cfg, source, which)
+                adopted.append(which)
+            except UsageError as also:
+                skipped[which] = f"{reason}; {also}" if str(reason) != str(also) else str(reason)
     scores = chosen.scores(source, {which: (old, new) for which, (old, new, _) in pairs.items()}, calibration)
     embed = _embed(pairs, scores, chosen)
     towers, across = {}, {}
@@ -61,7 +71,7 @@ def make_plan(
         towers[which] = _plan_tower(old, new, scores[which], chosen, embed, words)
         if found := differences(old, new, words.difference):
             across[which] = found
-    return InheritancePlan(strategy, source.name, source.sha256, towers, skipped, across)
+    return InheritancePlan(strategy, source.name, source.sha256, towers, skipped, across, adopted)
 
 
 def _embed(

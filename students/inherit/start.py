@@ -19,7 +19,7 @@ NONE = "none"  # nothing is inherited
 PLAN = "plan:"  # then the file of a plan
 TOWERS = ("visual", "text")
 AUTO, ALL = "auto", "all"
-INHERITED, NEW = "inherited", "new"  # where a parameter starts from
+INHERITED, ADOPTED, NEW = "inherited", "adopted", "new"  # where a parameter starts from
 
 
 def check_strategy(name: str) -> None:
@@ -66,7 +66,7 @@ def start_from(
     Returns:
         What inheritance.json records: strategy, source, source_sha256, the towers inherited, the towers skipped with the
         reason, in what inherited ones differ ("across") and the losses measured ("step0"), where each parameter starts
-        from ("origins": name -> "inherited" or "new"), and but for "copy" the plan.
+        from ("origins": name -> "inherited", "adopted" or "new"), and but for "copy" the plan.
 
     Raises:
         UsageError: an unknown strategy, a plan that does not fit, or "copy" between models that are not alike.
@@ -92,21 +92,27 @@ def start_from(
     taken = load_plan(student, source, plan)
     return {
         **summary,
-        "towers": list(plan.towers),
+        "towers": [*plan.towers, *plan.adopted],
         "skipped": plan.skipped,
         "across": plan.across,
         "step0": step0,
-        "origins": {name: INHERITED if name in taken else NEW for name in student.clip.state_dict()},
+        "origins": {name: taken.get(name, NEW) for name in student.clip.state_dict()},
         "plan": plan.to_json(),
     }
 
 
-def load_plan(student: "Student", source: ClipWeights, plan: "InheritancePlan") -> set[str]:
-    """Slice the source by a plan into the student. Returns the names of the tensors that were inherited."""
+def load_plan(student: "Student", source: ClipWeights, plan: "InheritancePlan") -> dict[str, str]:
+    """Slice the source by a plan into the student, and adopt what it adopts. Returns the tensors taken: name -> origin."""
     from students.inherit.apply import apply_plan
+    from students.inherit.towers.adopt import adopt_tower
 
     own = student.clip.state_dict()
     state = apply_plan(plan, source, student.spec.model_cfg, own)
+    origins = dict.fromkeys(state, INHERITED)
+    for tower in plan.adopted:
+        adopted = adopt_tower(student.clip, student.spec.model_cfg, source, tower)
+        state |= adopted
+        origins |= dict.fromkeys(adopted, ADOPTED)
     for name, value in state.items():
         if name not in own:
             raise DistillError(f"Inheritance made the tensor {name}, which the student lacks. Please report this.")
@@ -116,7 +122,7 @@ def load_plan(student: "Student", source: ClipWeights, plan: "InheritancePlan") 
                 "make the plan's lists as long as the student's layers, channels, heads and neurons are many."
             )
     student.clip.load_state_dict(state, strict=False)
-    return set(state)
+    return origins
 
 
 def _planned(
@@ -158,7 +164,7 @@ def _tried(
     if pairs is None or (random := measure(student, source, pairs, tower)) is None:
         return None
     before = {name: value.clone() for name, value in student.clip.state_dict().items()}
-    alone = replace(plan, towers={tower: plan.towers[tower]})
+    alone = replace(plan, towers={tower: plan.towers[tower]}, adopted=[])
     load_plan(student, source, alone)
     inherited = measure(student, source, pairs, tower)
     student.clip.load_state_dict(before)

@@ -1,7 +1,7 @@
 """The projections of a student's towers in closed form, from the embeddings that teachers stored: before any step is taken.
 
 One pass over the set without a gradient: pooled features of the views and of the captions against what the teachers said of
-the same. Left out: the regression (`students.inherit.closed_form`) and which towers need it (`new_projections`).
+the same. Left out: the regression (`students.inherit.projections.ridge`) and which towers need it (`new_projections`).
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ from distill.core.errors import UsageError
 from distill.core.progress import Progress, silent
 from distill.core.streams import Stream, rng
 from reinforced_data.training.loader import collate
-from students.inherit.closed_form import HELD_OUT, RidgeRegression, shared_space
-from students.inherit.projection import projection_of
+from students.inherit.projections.place import projection_of
+from students.inherit.projections.ridge import HELD_OUT, RidgeRegression, shared_space
+from students.inherit.start import NEW
 
 if TYPE_CHECKING:
     from reinforced_data.curation.selection import SelectedPairs
@@ -33,18 +34,21 @@ SPACE = 1_000  # samples that the space of several teachers is found from
 NOUNS = {"visual": "image", "text": "text"}
 
 
-def new_projections(student: "Student", inherited: dict[str, Any]) -> list[str]:
-    """The towers whose weights are inherited and whose projection is not: what they know is lost without one."""
-    found = []
+def new_projections(student: "Student", inherited: dict[str, Any]) -> dict[str, list[str]]:
+    """The towers whose weights are inherited and whose projection is not, with the names of its tensors.
+
+    What such a tower knows would be lost behind a random one.
+    """
+    found = {}
     origins = inherited.get("origins", {})
     names = {id(tensor): name for name, tensor in student.clip.named_parameters()}
     for tower in inherited["towers"]:
         try:
-            tensors = projection_of(student.clip, tower).parameters
+            tensors = [names[id(tensor)] for tensor in projection_of(student.clip, tower).parameters]
         except UsageError:
             continue
-        if any(origins.get(names[id(tensor)]) == "new" for tensor in tensors):
-            found.append(tower)
+        if any(origins.get(name) == NEW for name in tensors):
+            found[tower] = tensors
     return found
 
 

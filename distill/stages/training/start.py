@@ -63,6 +63,11 @@ def start_lines(inherited: dict[str, Any]) -> list[str]:
         losses = inherited.get("step0", {}).get(tower)
         measured = f" Step-0 loss {losses['inherited']:.3f}, {losses['random']:.3f} at random." if losses else ""
         lines.append(f"{tower} inherited although it differs ({how}).{measured}")
+    for tower, fit in inherited.get("projected", {}).items():
+        lines.append(
+            f"the projection of {tower} is fitted in closed form on {fit['samples']} embeddings, of whose variance it explains "
+            f"{fit['explained']:.0%} where they were held out."
+        )
     for tower in inherited["towers"]:
         if new := _new_parts(inherited.get("origins", {}), tower):
             lines.append(f"of {tower}, these start at random: {', '.join(new)}.")

@@ -11,7 +11,7 @@ from torch import nn
 from distill.core.errors import UsageError
 from distill.stages.training.project import new_projections, project
 from reinforced_data.training.pairs import Pair
-from students.inherit.projection import projection_of
+from students.inherit.projections.place import projection_of
 from students.spec import STUDENTS
 from students.student import Student, build_student
 
@@ -89,10 +89,10 @@ def test_two_teachers_are_met_in_their_mean_similarity(student: Student) -> None
 def test_only_towers_that_know_something_and_say_nothing_are_projected(student: Student) -> None:
     origins = dict.fromkeys(student.clip.state_dict(), "inherited")
     every: dict[str, Any] = {"towers": ["visual", "text"], "origins": origins}
-    assert new_projections(student, every) == []
+    assert new_projections(student, every) == {}
     every["origins"] = {**origins, "visual.proj": "new", "text_projection": "new"}
-    assert new_projections(student, every) == ["visual", "text"]
-    assert new_projections(student, {**every, "towers": ["text"]}) == ["text"]
+    assert new_projections(student, every) == {"visual": ["visual.proj"], "text": ["text_projection"]}
+    assert list(new_projections(student, {**every, "towers": ["text"]})) == ["text"]
 
 
 def test_a_set_without_teachers_is_refused(student: Student) -> None:

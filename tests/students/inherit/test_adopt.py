@@ -8,7 +8,7 @@ import torch
 from distill.core.clip.model import build_clip
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
-from students.inherit.adopt import adopt_tower
+from students.inherit.towers.adopt import adopt_tower
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 2, "layers": 1}
 

@@ -2,7 +2,7 @@
 
 open_clip keeps the map as a bare parameter, as a linear layer with or without an offset, or as the classifier of a timm
 model. Where it has no place for an offset of its own, the norm layer before it has: `W (x + d) = W x + b` for `d = W⁺ b`, as
-long as W has full row rank. Left out: where the map comes from (`students.inherit.closed_form`).
+long as W has full row rank. Left out: where the map comes from (`students.inherit.projections.ridge`).
 """
 
 import contextlib

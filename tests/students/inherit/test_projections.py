@@ -9,8 +9,8 @@ from torch import nn
 
 from distill.core.clip.model import build_clip
 from distill.core.errors import UsageError
-from students.inherit.closed_form import Moments, RidgeRegression, shared_space
-from students.inherit.projection import projection_of
+from students.inherit.projections.place import projection_of
+from students.inherit.projections.ridge import Moments, RidgeRegression, shared_space
 
 VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 2, "layers": 1}

@@ -1,8 +1,8 @@
 """Adopting a tower whole: every weight of a source's tower of the same architecture, of whatever kind that is.
 
-Slicing knows transformers; a convolutional tower that runs well on phones is taken over as it is, or not at all. Its projection
-is taken too where it is as wide, and is to be fitted anew where it is not (`students.inherit.closed_form`). Left out: transformer
-towers of other sizes (`students.inherit.planning`).
+Slicing knows transformers; a convolutional tower that runs well on phones is taken over as it is, or not at all. Its
+projection is taken too where it is as wide, and is to be fitted anew where it is not (`students.inherit.projections.ridge`).
+Left out: transformer towers of other sizes (`students.inherit.planning`).
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
-from students.inherit.projection import projection_of
+from students.inherit.projections.place import projection_of
 
 PARTS = {"visual": "vision_cfg", "text": "text_cfg"}
 WORDS = {"visual": "timm_model_name", "text": "hf_model_name"}  # what names an architecture of another library
