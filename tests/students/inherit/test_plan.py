@@ -27,7 +27,7 @@ PAIRS = Calibration(PIXELS, CAPTIONS, lambda student: torch.zeros(()))
 def source_of(student, name="t"):
     return ClipWeights(
         name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v",
-        model=student.clip, normalise=student._normalised, tokenize=student.tokenize,
+        model=student.clip, normalise=student.normalised, tokenize=student.tokenize,
     )  # fmt: skip
 
 

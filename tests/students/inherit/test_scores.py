@@ -32,7 +32,7 @@ PAIRS = Calibration(
 def source_of(student):
     return ClipWeights(
         "t", student.spec.model_cfg, student.clip.state_dict(), "abc", student.vocabulary,
-        model=student.clip, normalise=student._normalised, tokenize=student.tokenize,
+        model=student.clip, normalise=student.normalised, tokenize=student.tokenize,
     )  # fmt: skip
 
 
