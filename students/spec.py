@@ -143,7 +143,7 @@ class StudentSpec:
         if "hf_tokenizer_name" not in self.model_cfg["text_cfg"]:
             raise UsageError(
                 f"{self.name!r} reads CLIP's byte pairs, and student.tokenizer = {tokenizer!r} is for text towers of Hugging Face "
-                "kind (timm:TOWER+hf:bert-LAYERSxWIDTH). Leave it out, or choose such a student."
+                "kind (timm:TOWER+hf:bert-LAYERSxWIDTH[xMLP]). Leave it out, or choose such a student."
             )
         return replace(self, tokenizer=tokenizer, published_params=None)
 

@@ -1,13 +1,14 @@
 """Students put together by name, any image tower of timm with a text tower of a given size:
 
-    timm:TOWER[@PIXELS]+text:LAYERSxWIDTH       open_clip's text transformer, over CLIP's byte pairs
-    timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH    transformers' BERT, over word pieces
+    timm:TOWER[@PIXELS]+text:LAYERSxWIDTH[xMLP]       open_clip's text transformer, over CLIP's byte pairs
+    timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH[xMLP]    transformers' BERT, over word pieces
 
 The name becomes a `StudentSpec` in open_clip's own words; nothing is downloaded. What the image tower sees (size, mean, std,
 interpolation, how a photo becomes a square) is timm's own of that tower. Left out: timm's pretrained weights.
 """
 
 import functools
+import math
 import re
 from typing import Any
 
@@ -17,7 +18,7 @@ from distill.core.registry import Form
 from students.spec import STUDENTS, StudentSpec
 
 PREFIX, JOINT = "timm:", "+"
-SHOWN = ("timm:TOWER[@PIXELS]+text:LAYERSxWIDTH", "timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH")
+SHOWN = ("timm:TOWER[@PIXELS]+text:LAYERSxWIDTH[xMLP]", "timm:TOWER[@PIXELS]+hf:bert-LAYERSxWIDTH[xMLP]")
 LISTED = ("timm:T+text:LxW", "timm:T+hf:bert-LxW")  # the same, for narrow lists
 EMBED_DIM = 512  # of every published mobile CLIP; recipes change it by student.embed_dim
 MINILM_WIDTH, MINILM_HEADS, WORD_PIECES = 384, 12, 30_522  # BERT's own vocabulary, which MiniLM keeps
@@ -86,18 +87,18 @@ def _text(name: str, text: str) -> dict[str, Any]:
     kind, _, sizes = text.partition(":")
     if kind not in ("text", "hf"):
         raise UsageError(f"The student {name!r} has the text tower {text!r}. Write {' or '.join(SHOWN)}.")
-    match = re.fullmatch(r"(bert-)?([1-9]\d*)x([1-9]\d*)", sizes)
+    match = re.fullmatch(r"(bert-)?([1-9]\d*)x([1-9]\d*)(?:x([1-9]\d*))?", sizes)
     if not match or (kind == "hf") != bool(match[1]):
         example = "hf:bert-3x384" if kind == "hf" else "text:4x256"
         other = " Only BERT is known." if kind == "hf" and not sizes.startswith("bert-") else ""
         raise UsageError(f"The student {name!r} has the text tower {text!r}. Write layers x width: {example}.{other}")
-    layers, width = int(match[2]), int(match[3])
+    layers, width, inner = int(match[2]), int(match[3]), int(match[4] or 4 * int(match[3]))
     if width % 32:
         raise UsageError(
             f"The student {name!r} has a text tower {width} wide; heads are 64 or 32 wide, so it must be a multiple of 32."
         )
     heads = width // 64 if width % 64 == 0 else width // 32
-    shape = {"width": width, "heads": heads, "layers": layers}
+    shape = {"width": width, "heads": heads, "layers": layers, "mlp_ratio": _ratio(inner, width)}
     if kind == "text":
         return {"context_length": CLIP_CONTEXT, "vocab_size": 49_408, **shape, "no_causal_mask": True}
     if width == MINILM_WIDTH:
@@ -110,8 +111,13 @@ def _text(name: str, text: str) -> dict[str, Any]:
         "context_length": BERT_CONTEXT,
         "vocab_size": WORD_PIECES,
         **shape,
-        "mlp_ratio": 4.0,
     }
+
+
+def _ratio(inner: int, width: int) -> float:
+    """The ratio from which open_clip, which cuts the product to a whole number, computes `inner`."""
+    ratio = inner / width
+    return ratio if int(width * ratio) == inner else math.nextafter(ratio, math.inf)
 
 
 STUDENTS.register_form(Form(PREFIX, JOINT, SHOWN, LISTED, compose))

@@ -110,7 +110,7 @@ def test_towers_of_many_kinds_give_embeddings_in_training_and_after(tower: str):
     [
         ("timm:mobilenet4_conv_small+text:4x256", "no image tower 'mobilenet4_conv_small'.*'mobilenetv4_conv_small'"),
         ("timm:resnet18.nosuch+text:4x256", "cannot build .*'resnet18.nosuch'.*nosuch"),
-        ("timm:resnet18", r"no text tower. Write timm:TOWER\[@PIXELS\]\+text:LAYERSxWIDTH or"),
+        ("timm:resnet18", r"no text tower. Write timm:TOWER\[@PIXELS\]\+text:LAYERSxWIDTH\[xMLP\] or"),
         ("timm:+text:4x256", "no image tower. Write"),
         ("timm:resnet18+text:4", "'text:4'. Write layers x width: text:4x256"),
         ("timm:resnet18+text:0x64", "Write layers x width"),
@@ -124,6 +124,19 @@ def test_towers_of_many_kinds_give_embeddings_in_training_and_after(tower: str):
 def test_what_is_wrong_with_a_name_is_said(name: str, words: str):
     with pytest.raises(UsageError, match=words):
         STUDENTS.get(name)
+
+
+@needs_transformers
+def test_mlps_are_as_wide_as_the_name_says(pieces: Path):
+    clip: Any = build_student(STUDENTS.get("timm:resnet18@32+text:1x64x96"), seed=0).clip
+    assert clip.text.transformer.resblocks[0].mlp.c_fc.weight.shape == (96, 64)
+    spec = STUDENTS.get("timm:resnet18@32+hf:bert-1x384x1000").with_tokenizer(str(pieces))
+    bert: Any = build_student(spec, seed=0).clip
+    assert bert.text.transformer.encoder.layer[0].intermediate.dense.weight.shape == (1000, 384)
+    for inner in (61, 960, 1920, 3136):  # open_clip is given a ratio
+        assert (
+            int(352 * STUDENTS.get(f"timm:resnet18@32+text:1x352x{inner}").model_cfg["text_cfg"]["mlp_ratio"]) == inner
+        )
 
 
 def test_only_whole_names_count_as_students():
