@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from distill.verbs.demo import demo
     from distill.verbs.evaluate import evaluate as eval
     from distill.verbs.export import export
+    from distill.verbs.lint import lint
     from distill.verbs.listing import list_names as list
     from distill.verbs.load import load_student, load_teacher
     from distill.verbs.machine import devices, doctor
@@ -56,6 +57,7 @@ __all__ = [
     "doctor",
     "eval",
     "export",
+    "lint",
     "list",
     "load_recipe",
     "load_student",

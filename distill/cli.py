@@ -309,6 +309,27 @@ def train(
     _print(result, as_json, lambda done: print_pairs(done.to_json()))
 
 
+@app.command(cls=Grouped, epilog="Example: distill lint mci2 --target coreml --target onnx-qnn")
+def lint(
+    student: Annotated[str, typer.Argument(help="A student by name, a run, or any model that distill export takes.")],
+    recipe: RecipeFlag = None, target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None,
+    sets: SetFlag = None, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """What phones' runtimes are known to run badly in a student, and what to do; distill list rules has them all."""
+    from distill.verbs.lint import lint as verb
+
+    result = verb(student, recipe, target=target or (), precision=precision or (), data=data, settings=sets or ())
+    _print(result, as_json, _show_lints)
+    if result.errors:
+        raise typer.Exit(1)
+
+
+def _show_lints(result: Any) -> None:
+    from distill.reporting.terminal import print_lints
+
+    print_lints(result.to_json())
+
+
 @app.command(name="eval", cls=Grouped, epilog="Example: distill eval runs/mine --data ./other-photos")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run or student folder, or a teacher's name.")],

@@ -13,7 +13,7 @@ from pydantic import Field
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from export.settings import ChooseSettings, ExportSettings, ProfileSettings
+from export.settings import ChooseSettings, ExportSettings, LintSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
@@ -159,6 +159,7 @@ class Recipe(Strict):
     baseline: BaselineRecipe = BaselineRecipe()
     eval: EvalRecipe = EvalRecipe()
     export: ExportSettings = ExportSettings()
+    lint: LintSettings = LintSettings()
     profile: ProfileSettings = ProfileSettings()
     rehearse: bool = Field(
         False, description="random weights, a handful of samples: proves the machine, not the accuracy"

@@ -167,6 +167,13 @@ class ProfileSettings(Strict):
     cool_seconds: float = Field(300, ge=0, description="of waiting for a phone to cool down, before it is refused")
 
 
+class LintSettings(Strict):
+    """What is known against a student on its targets, looked for before it is trained."""
+
+    enabled: bool = Field(True, description="look at the student before training; errors stop it")
+    allow: tuple[str, ...] = Field((), description="rules that are known and accepted; see distill list rules")
+
+
 _UNITS = {"ms": {"ms": 1.0, "s": 1e3, "us": 1e-3}, "MB": {"MB": 1.0, "GB": 1e3, "KB": 1e-3}}
 
 

@@ -32,7 +32,7 @@ MOST_NAMES = 13  # at the top of a folder: a dozen or so can be taken in at a gl
 EXTENSIONS = {
     "distill/verbs", "distill/learning/losses", "export/targets", "export/devices", "students/inherit/strategies",
     "students/zoo", "teachers/zoo", "teachers/captioners", "teachers/loaders", "reinforced_data/sources",
-    "reinforced_data/curation/filters",
+    "reinforced_data/curation/filters", "export/towers/lints/rules",
 }  # fmt: skip
 # Importing these modules must stay quick, so that `distill --help` and `distill list` answer at once.
 HEAVY = {
@@ -42,7 +42,7 @@ LIGHT = ("distill/cli.py", "distill/recipe.py", "distill/verbs", "teachers/zoo",
          "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
          "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py",
          "reinforced_data/labelling/settings.py", "reinforced_data/store/names.py", "reinforced_data/store/dtypes.py",
-         "export/targets", "export/devices", "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
+         "export/targets", "export/devices", "export/towers/lints/rules", "export/towers/lints/rule.py", "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
 
 # Of these, a class of torch's is the whole content; only what builds one imports them.
 CLASSES = ("distill.core.clip.mixed_text",)

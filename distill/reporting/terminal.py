@@ -163,6 +163,28 @@ def print_findings(findings: Iterable[tuple[bool, str, str, str]]) -> None:
             start = indent
 
 
+def print_lints(found: dict[str, Any]) -> None:
+    """A paragraph per finding, the errors first, and a line that counts; as of `distill.verbs.results.LintResult.to_json`."""
+    room = shutil.get_terminal_size((100, 24)).columns
+
+    def paragraph(text: str, indent: str) -> None:
+        print(textwrap.fill(text, room, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False))
+
+    for row in found["findings"]:
+        places = ", ".join(filter(None, row["where"])) or f"the {row['tower']} tower"
+        more = f" and {row['count'] - len(row['where'])} more" if row["count"] > len(row["where"]) else ""
+        print(f"{row['severity']} {row['rule']} ({row['tower']}; {', '.join(row['targets'])})")
+        paragraph(f"{places}{more}: {row['what']}", "    ")
+        paragraph(f"{row['says']}. {row['mend'][:1].upper()}{row['mend'][1:]}. [{row['source']}]", "    ")
+    counts = {name: sum(row["severity"] == name for row in found["findings"]) for name in "EWI"}
+    told = f"{found['rules']} rules for {', '.join(found['targets'])}"
+    print(f"{counts['E']} errors, {counts['W']} warnings, {counts['I']} to know, of {told}.")
+    if found["mended"]:
+        paragraph(f"Export mends first: {'; '.join(found['mended'])}.", "")
+    for note in found["notes"]:
+        paragraph(note, "")
+
+
 def cell(value: Any) -> str:
     """A value in a few words: yes or no, a dash for None, the plain values of a dict by name."""
     if isinstance(value, bool):

@@ -32,6 +32,7 @@ FREE_TO_CHANGE = (
     "cluster",
     "reinforce.verify",
     "export",
+    "lint",
     "train.workers",
     "train.log_every",
     "train.checkpoint_minutes",

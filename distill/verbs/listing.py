@@ -17,6 +17,7 @@ KINDS = {
     "sources": "kinds of data",
     "filters": "choices among stored samples",
     "strategies": "ways to inherit a teacher's weights",
+    "rules": "what is known against a student on a target",
     "recipes": "files of settings that ship",
     "keys": "every key of a recipe, with its default: --set key=value",
 }
@@ -137,6 +138,22 @@ def _strategies() -> list[dict[str, Any]]:
     rows = [{"name": name, "what": _first_line(strategy)} for name, strategy in STRATEGIES.items()]
     copy = "Every weight as it is, from a model of the same architecture: for fine-tuning."
     return sorted([*rows, {"name": "copy", "what": copy}], key=lambda row: row["name"])
+
+
+def _rules() -> list[dict[str, Any]]:
+    from export.towers.lints.rule import RULES, SEVERITIES
+
+    return [
+        {
+            "name": name,
+            "severity": SEVERITIES[rule.severity],
+            "for": rule.unit,
+            "what": rule.says,
+            "mend": rule.mend,
+            "source": rule.source,
+        }
+        for name, rule in RULES.items()
+    ]
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -114,6 +114,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.models import CaptionerSet, student_spec
     from distill.stages.evaluate import check_data
     from distill.stages.exporting.stage import classes_of
+    from distill.stages.lint import refuse_errors
     from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training_data import caption_policy, check_curation
@@ -139,6 +140,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
         look_first(job)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
+    refuse_errors(job, run)
 
 
 def _label(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> Path:

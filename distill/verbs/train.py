@@ -59,6 +59,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
+    from distill.stages.lint import refuse_errors
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
     from distill.stages.train import Arm, refuse_few, train_model, training_licence
@@ -86,6 +87,7 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
         _refuse_without_set(job)
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
+    refuse_errors(job, run)
     share_run(run, job, existing, filled, "train")
     if this_place().rank == 0:
         console.log_to(run.log)

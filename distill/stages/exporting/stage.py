@@ -46,7 +46,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         calibration, learned_from = None, None
         if any(target.learns for target in targets):
             learned_from = calibration_samples(recipe, settings.calibration_samples, console)
-            calibration = _inputs(student, learned_from)
+            calibration = inputs_of(student, learned_from)
         provenance = {"student": card["name"], "teachers": card.get("teachers", []), "objective": card.get("objective")}
         provenance |= {key: card[key] for key in ("origin", "weights_sha256") if key in card}
         provenance["samples"] = samples.terms
@@ -54,7 +54,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
             provenance["calibrated_on"] = learned_from.terms
         if recipe.rehearse:
             provenance["rehearsal"] = True
-        pixels, tokens = _inputs(student, samples)
+        pixels, tokens = inputs_of(student, samples)
 
         def make(names: tuple[str, ...], out: Path, resume: bool, kept: "dict[Tower, list[str]] | None" = None) -> None:
             export_student(
@@ -117,7 +117,7 @@ def _refuse_text(model: "ImageModel", classes: "Classes | None", targets: "list[
         )
 
 
-def _inputs(student: "Student | ImageModel", samples: ImagesAndCaptions) -> "tuple[Array, Array | None]":
+def inputs_of(student: "Student | ImageModel", samples: ImagesAndCaptions) -> "tuple[Array, Array | None]":
     """Pixels [n, 3, S, S] float32 and tokens [m, L] int32, as the model wants both; no tokens without a text tower."""
     from distill.evaluation.evalset import pixels
     from export.towers.image_model import ImageModel

@@ -107,7 +107,12 @@ def families(recipe: Recipe) -> list[str]:
     if named:
         return list(dict.fromkeys(named))
     words = "rendered" if recipe.data.partition(":")[0] == "rendered" else None
-    return [name for name in STUDENTS if not (spec := STUDENTS.get(name)).captions and spec.vocabulary == words]
+    found: dict[str, str] = {}
+    for name in sorted(STUDENTS, key=len):  # of two names of one architecture the shorter one
+        spec = STUDENTS.get(name)
+        if not spec.captions and spec.vocabulary == words:
+            found.setdefault(json.dumps(spec.model_cfg, sort_keys=True, default=str), name)
+    return sorted(found.values())
 
 
 def shapes(recipe: Recipe, names: Sequence[str]) -> list[Shape]:

@@ -86,7 +86,7 @@ def _meant(model: str) -> "tuple[Towers, list[str]]":
         return towers_of_config(_config(run.student)), exported
     if is_clip_folder(path):
         return towers_of_config(_config(path)), []
-    if (named := _named(model)) is not None:
+    if (named := named_config(model)) is not None:
         return towers_of_config(named), []
     from export.latency.graph.names import resolve
 
@@ -100,7 +100,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(read_config(folder)["model_cfg"])
 
 
-def _named(model: str) -> dict[str, Any] | None:
+def named_config(model: str) -> dict[str, Any] | None:
     """open_clip's configuration of a registered student or teacher, or of "open_clip:..."; None for anything else."""
     from export.latency.graph.names import clip_config
     from students.spec import STUDENTS

@@ -108,6 +108,7 @@ STOPPED = {
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
     "push": (["push", "student", "elsewhere"], "distill.reporting.facts.read_run", "call again"),
     "demo": (["demo", "student"], "distill.stages.evaluate.open_evaluation", "call again"),
+    "lint": (["lint", "nano"], "distill.stages.lint.lint_model", "call again"),
     "list": (["list", "students"], "distill.verbs.listing.list_names", "call again"),
     "doctor": (["doctor"], "distill.verbs.machine.doctor", "call again"),
     "devices": (["devices"], "distill.verbs.machine.devices", "call again"),

@@ -1,0 +1,40 @@
+"""`distill lint`: what phones' runtimes are known to run badly in a student, before it is trained or exported."""
+
+from distill.console import Console
+from distill.core.strict import Settings
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.results import LintResult
+
+
+def lint(
+    student: AnyPath,
+    recipe: RecipeLike = None,
+    *,
+    target: OneOrMore = (),
+    precision: OneOrMore = (),
+    data: AnyPath | None = None,
+    settings: Settings = (),
+    console: Console | None = None,
+) -> LintResult:
+    """Run the rules of every target over both towers, as they are lowered; nothing is written.
+
+    Args:
+        student: a run, an open_clip folder, a registered student, "timm:NAME+text:LAYERSxWIDTH", a teacher's name,
+            "open_clip:MODEL", "timm:NAME@WEIGHTS". Of a name without weights here its architecture is looked at.
+        recipe: its export and lint tables are read; None = the default's.
+        target, precision: as of `distill.export`.
+        data: what trained weights are run on, for the rules about numbers; None = the embedded drawings.
+        settings: as of `distill.run`; lint.allow silences rules.
+
+    Raises:
+        UsageError: no such model, target or rule. DistillError: a model that cannot be deployed at all.
+    """
+    from distill.stages.lint import check_allowed, lint_model
+
+    job = recipe_of(recipe, settings, target=target, precision=precision, eval_data=data)
+    check_allowed(job.lint.allow)
+    console = console or Console()
+    with console.stage("lint"):
+        found = lint_model(str(student), job, console)
+    kept = [one.to_json() for one in found.findings if one.rule not in job.lint.allow]
+    return LintResult(str(student), kept, found.mended, found.notes, found.rules, found.targets)

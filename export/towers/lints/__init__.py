@@ -1,0 +1,1 @@
+"""What a phone's runtime is known to run badly or wrongly, looked for in a tower before it is trained and lowered."""

@@ -1,0 +1,1 @@
+"""One module per kind of hardware; each registers rules. Nothing heavy is imported when these modules load."""
