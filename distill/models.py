@@ -8,6 +8,7 @@ from distill.core.errors import DistillError, UsageError
 from distill.recipe import StudentRecipe
 from students.inherit.start import COPY, NONE, TOWERS, Across, check_strategy, start_from
 from students.spec import STUDENTS, StudentSpec
+from students.vocabularies.cut import size_of
 from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher, resolve_teacher
 from teachers.load_captioner import load_captioner, resolve_captioner
@@ -86,7 +87,13 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
         text_layers=recipe.text_layers,
         embed_dim=recipe.embed_dim,
     )
-    return spec if recipe.tokenizer is None else spec.with_tokenizer(recipe.tokenizer)
+    if recipe.tokenizer is not None:
+        spec = spec.with_tokenizer(recipe.tokenizer)
+    if recipe.vocabulary is not None and recipe.vocabulary.endswith(".gz"):
+        spec = spec.with_vocabulary(recipe.vocabulary)
+    elif recipe.vocabulary is not None:
+        size_of(recipe.vocabulary)  # refuses what is no choice; the cut itself waits for the captions
+    return spec
 
 
 def new_student(

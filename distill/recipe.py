@@ -45,6 +45,12 @@ class StudentRecipe(Strict):
     tokenizer: str | None = Field(
         None, description="of an hf: text tower: tokenizer.json, vocab.txt or a folder; None = MiniLM's"
     )
+    vocabulary: str | None = Field(
+        None, description="auto = the tokens of the captions; auto:8000 = so many; a bpe_merges.txt.gz; None = its own"
+    )
+    corpus: str | None = Field(
+        None, description="text file to cut the vocabulary to, a caption a line; None = the captions"
+    )
     inherit: str = Field(
         "magnitude", description="a strategy (distill list strategies); plan:FILE; copy = every weight; none"
     )
@@ -237,9 +243,11 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     if recipe.student.inherit_from:
         origin = absolute_teacher(recipe.student.inherit_from)
         changed["student"] = changed.get("student", recipe.student).model_copy(update={"inherit_from": origin})
-    if recipe.student.tokenizer:
-        tokenizer = str(Path(recipe.student.tokenizer).expanduser().absolute())
-        changed["student"] = changed.get("student", recipe.student).model_copy(update={"tokenizer": tokenizer})
+    files = {name: getattr(recipe.student, name) for name in ("tokenizer", "corpus", "vocabulary")}
+    files = {name: value for name, value in files.items() if value and (name != "vocabulary" or value.endswith(".gz"))}
+    if files:
+        places = {name: str(Path(value).expanduser().absolute()) for name, value in files.items()}
+        changed["student"] = changed.get("student", recipe.student).model_copy(update=places)
     if weights := _absolute_sources(recipe.captions.weights):
         changed["captions"] = recipe.captions.model_copy(update={"weights": weights})
     changed = {key: value for key, value in changed.items() if value != getattr(recipe, key)}

@@ -44,6 +44,7 @@ class RunFolder:
         self.stopped = self.path / "stopped.json"  # where the loss was not finite, see stages.stops
         self.inheritance = self.path / "inheritance.json"
         self.start = self.path / "start"  # the student before its first step, where its projections were fitted
+        self.vocabulary = self.path / "vocabulary"  # what the student's was cut to, where it was
         self.trained_on = self.path / "trained-on.json"
         self.student = self.path / "student"
         self.teacher = self.path / "teacher"

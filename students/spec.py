@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from distill.core.errors import UsageError
@@ -60,9 +61,9 @@ class StudentSpec:
         interpolation: "bilinear" or "bicubic", for resizing a whole image to vision_cfg.image_size; of published models, theirs.
             The crops that training draws are bicubic, so that every model of a set sees the same ones.
         resize_mode: how a whole image becomes a square: "shortest" (centre crop), "squash" or "longest", in open_clip's words.
-        vocabulary: None for CLIP's own BPE; else the name of a merges file in students/vocabularies/ that is CLIP's BPE
-            cut to the merges that a corpus needs (every other word still tokenises, in more pieces). Its size is filled
-            into text_cfg when the student is built.
+        vocabulary: None for CLIP's own BPE; else a merges file (a path that ends in .gz, or the name of one in
+            students/vocabularies/) that is CLIP's BPE cut to the merges that a corpus needs (every other word still tokenises,
+            in more pieces). Its size is filled into text_cfg when the student is built.
         tokenizer: of a text tower of Hugging Face kind, a tokenizer.json, a vocab.txt or a folder with one; None = the tokenizer
             that text_cfg names, from an installed package, the Hub's cache or the Hub.
         published_params: (image tower, text blocks, token embedding) in millions, before reparameterization: of the published
@@ -146,6 +147,22 @@ class StudentSpec:
                 "kind (timm:TOWER+hf:bert-LAYERSxWIDTH[xMLP]). Leave it out, or choose such a student."
             )
         return replace(self, tokenizer=tokenizer, published_params=None)
+
+    def with_vocabulary(self, merges: str) -> "StudentSpec":
+        """The same architecture over a cut vocabulary of CLIP's byte pairs, in a file that ends in .gz.
+
+        Raises UsageError where it reads the tokens of Hugging Face tokenizers, or the file is not there.
+        """
+        if "hf_tokenizer_name" in self.model_cfg["text_cfg"]:
+            raise UsageError(
+                f"{self.name!r} reads no byte pairs, which {merges!r} holds: give its tokenizer by student.tokenizer, or let it be "
+                "cut by student.vocabulary = auto:8000."
+            )
+        if not merges.endswith(".gz") or not Path(merges).is_file():
+            raise UsageError(
+                f"There is no file {merges!r} of CLIP's merges (bpe_merges.txt.gz, as a student/ folder holds it)."
+            )
+        return replace(self, vocabulary=merges, published_params=None)
 
 
 STUDENTS: Registry[StudentSpec] = Registry("student", ("students.zoo",))

@@ -223,7 +223,7 @@ def _assemble(spec: StudentSpec, merges: Path | None, seed: int, folder: Path | 
     """A student with random weights. `folder`: where it comes from, with what it borrows from Hugging Face, if anything."""
     cfg = copy.deepcopy(spec.model_cfg)
     if cfg["text_cfg"].get("hf_tokenizer_name"):
-        tokenizer = _hugging_face_tokenizer(spec, cfg["text_cfg"], folder)
+        tokenizer = hugging_face_tokenizer(spec, cfg["text_cfg"], folder)
         own = cfg if folder is None else built_here(folder, cfg)
         return Student(replace(spec, model_cfg=cfg), build_clip(own, seed=seed), None, tokenizer)
     if merges is not None:
@@ -234,8 +234,16 @@ def _assemble(spec: StudentSpec, merges: Path | None, seed: int, folder: Path | 
     return Student(replace(spec, model_cfg=cfg), build_clip(cfg, seed=seed), merges)
 
 
-def _hugging_face_tokenizer(spec: StudentSpec, text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
-    """The tokenizer of a text tower of Hugging Face kind; of a new student, `text_cfg` gets its name and size."""
+def hugging_face_tokenizer(
+    spec: StudentSpec, text_cfg: dict[str, Any] | None = None, folder: Path | None = None
+) -> Tokenizer:
+    """The tokenizer of a text tower of Hugging Face kind.
+
+    Args:
+        spec: names it, or has its file.
+        text_cfg: of a new student, gets the name and size of a tokenizer from a file.
+        folder: of a saved student, holds it.
+    """
     if spec.tokenizer is None or folder is not None:
         try:
             tokenizer, _ = tokenizer_of(
@@ -251,6 +259,8 @@ def _hugging_face_tokenizer(spec: StudentSpec, text_cfg: dict[str, Any], folder:
         tokenizer, _ = tokenizer_of(
             spec.model_cfg, stand_in=False, what=f"the tokenizer {spec.tokenizer}", folder=readable
         )
+    if text_cfg is None:
+        return tokenizer  # type: ignore[no-any-return]
     text_cfg["hf_tokenizer_name"] = name_of(tokenizer.tokenizer)
     if is_described(text_cfg):
         text_cfg["vocab_size"] = len(tokenizer.tokenizer)

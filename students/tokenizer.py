@@ -10,7 +10,8 @@ import gzip
 import importlib.resources
 import io
 import itertools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +48,9 @@ def load_tokenizer(merges: Path | None, context_length: int) -> Tokenizer:
 
 
 def vocabulary_path(name: str) -> Path:
-    """The merges file of a named vocabulary that ships with the package."""
+    """The merges file of a vocabulary: one of the user's own (a path that ends in .gz), or by the name of one that ships."""
+    if name.endswith(".gz"):
+        return Path(name)
     return Path(str(importlib.resources.files("students") / "vocabularies" / f"{name}.txt.gz"))
 
 
@@ -58,39 +61,47 @@ def cut_merges(words: Iterable[str]) -> bytes:
         words: in lower case.
 
     Returns:
-        A gzip file in CLIP's format, the merges in CLIP's order; its bytes depend on the words alone (no time stamp).
+        A gzip file in CLIP's format, see `merges_file`.
     """
     import_open_clip()
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+    from open_clip.tokenizer import SimpleTokenizer
 
     full = SimpleTokenizer()
     used: set[tuple[str, str]] = set()
     for word in words:
         for piece in full.pat.findall(word.lower()):
-            used |= _merges_of("".join(full.byte_encoder[byte] for byte in piece.encode("utf-8")), full.bpe_ranks)
+            used.update(merges_of("".join(full.byte_encoder[byte] for byte in piece.encode("utf-8")), full.bpe_ranks))
+    return merges_file(used)
+
+
+def merges_file(kept: Container[tuple[str, str]]) -> bytes:
+    """A gzip file in CLIP's format with these of CLIP's merges, in CLIP's order; its bytes depend on them alone (no time stamp)."""
+    import_open_clip()
+    from open_clip.tokenizer import default_bpe
+
     with gzip.open(default_bpe()) as merges:
         lines = merges.read().decode("utf-8").split("\n")
-    kept = [line for line in lines[1 : CLIP_MERGES + 1] if tuple(line.split()) in used]
+    chosen = [line for line in lines[1 : CLIP_MERGES + 1] if tuple(line.split()) in kept]
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
-        file.write("\n".join([lines[0], *kept]).encode("utf-8"))
+        file.write("\n".join([lines[0], *chosen]).encode("utf-8"))
     return buffer.getvalue()
 
 
-def _merges_of(token: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
-    """The merges that BPE applies to one token: repeatedly the pair of lowest rank, everywhere it stands."""
+def merges_of(token: str, ranks: dict[tuple[str, str], int]) -> Counter[tuple[str, str]]:
+    """The merges that BPE applies to one token, and how often: repeatedly the pair of lowest rank, everywhere it stands."""
     pieces = [*token[:-1], token[-1] + "</w>"]
-    used: set[tuple[str, str]] = set()
+    used: Counter[tuple[str, str]] = Counter()
     while True:
         pairs = [pair for pair in itertools.pairwise(pieces) if pair in ranks]
         if not pairs:
             return used
         best = min(pairs, key=lambda pair: ranks[pair])
-        used.add(best)
         merged: list[str] = []
         for piece in pieces:
             if merged and (merged[-1], piece) == best:
                 merged[-1] += piece
+                used[best] += 1
             else:
                 merged.append(piece)
         pieces = merged

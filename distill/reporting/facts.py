@@ -28,7 +28,8 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
     predicted (a row per phone and tower), predicted_teachers (teacher -> such rows), arms (see `reporting.arms`), judged_on,
     choice (as choice.json holds it, None without a budget),
-    curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited.
+    curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited,
+    vocabulary (what a cut one was cut from, see `students.vocabularies.cut.Cut`; None = not cut).
 
     Raises:
         UsageError: this is not a run folder. DistillError: it has no evaluation yet.
@@ -78,6 +79,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "seconds": _json_or(run.seconds, {}),
         "host": " ".join(filter(None, [host.get("model"), host.get("os")])) or resolved["versions"]["platform"],
         "inherited": inherited,
+        "vocabulary": card.get("vocabulary"),
     }
 
 

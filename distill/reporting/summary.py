@@ -16,6 +16,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
         sentences.append(_kept(student, teacher))
     if plain is not None:
         sentences.append(_gained(facts))
+    sentences.append(_words(facts.get("vocabulary")))
     sentences.append(_files(facts["exports"]))
     sentences.append(_phone(facts.get("predicted", [])))
     sentences += _terms(facts["licence"])
@@ -53,6 +54,17 @@ def _gained(facts: dict[str, Any]) -> str:
         )
     return (
         f"It cannot be told from the same student trained without a teacher: {shown}. Train longer, or on more images."
+    )
+
+
+def _words(cut: dict[str, Any] | None) -> str:
+    """What a vocabulary was cut to, and what that does to its corpus."""
+    if cut is None:
+        return ""
+    return (
+        f"Its vocabulary is cut from {cut['tokens_before']:,} to {cut['tokens_after']:,} {cut['kind']}: "
+        f"{cut['fertility_before']:.3f} to {cut['fertility_after']:.3f} tokens a word, and {cut['captions_unchanged']:.1%} of "
+        f"{cut['captions']:,} captions read as before."
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from distill.run_folder import RunFolder
 from distill.stages.evaluate import smaller_batch
 from distill.stages.training.start import calibration, start_lines
 from distill.stages.training.stops import noting_stops, read_stops
+from distill.stages.training.words import with_own_vocabulary
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
 from students.inherit.start import ADOPTED
+from students.vocabularies.cut import read_cut
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,8 +72,9 @@ def train_model(
 
     first = this_place().rank == 0
     run.path.mkdir(parents=True, exist_ok=True)
+    wanted = recipe.student.model_copy(update={"inherit": arm.inherit})
     student, inherited = new_student(
-        recipe.student.model_copy(update={"inherit": arm.inherit}),
+        with_own_vocabulary(wanted, run, data, None if say is None else lambda line: say(f"{arm.name}: {line}")),
         arm.teachers,
         recipe.seed,
         lambda student: _calibration(recipe, arm, student, data),
@@ -187,6 +190,7 @@ def _card(
         "seed": recipe.seed,
         "teachers": teacher_names,
         "inherited": {key: value for key, value in inherited.items() if key not in ("plan", "origins")},
+        **({} if (cut := read_cut(arm.run.vocabulary)) is None else {"vocabulary": asdict(cut[1])}),
         **({"stopped_before": stops} if (stops := read_stops(arm.run)) else {}),
         **({"rehearsal": MARK} if recipe.rehearse else {}),
     }

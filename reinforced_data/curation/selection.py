@@ -218,6 +218,10 @@ class SelectedPairs:
         """What messages call the sample of draw `index`."""
         return self.pairs.key(int(self.places[index]))
 
+    def texts(self, index: int) -> list[str]:
+        """Every caption of the sample of draw `index`."""
+        return self.pairs.texts(int(self.places[index]))
+
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """A pair of the sample of draw `index`, its view and captions drawn from `rng`."""
         return self.pairs.pair(int(self.places[index]), rng)

@@ -60,6 +60,10 @@ class Pairs(Protocol):
         """What messages call sample `index`."""
         ...
 
+    def texts(self, index: int) -> list[str]:
+        """Every caption of sample `index`."""
+        ...
+
 
 class _SmallImages:
     """Decoded small images, kept until a budget is spent. Copies in other processes start empty."""
@@ -123,6 +127,10 @@ class StoredPairs:
     def key(self, index: int) -> str:
         """What messages call sample `index`: its key."""
         return self.data.key(index)
+
+    def texts(self, index: int) -> list[str]:
+        """Every caption of sample `index`."""
+        return [self.data.caption(index, caption).text for caption in range(self.data.counts(index)[1])]
 
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """A pair of sample `index`, drawn from `rng`.
@@ -219,6 +227,10 @@ class RawPairs:
     def key(self, index: int) -> str:
         """What messages call sample `index`: its key."""
         return self.source[index].key
+
+    def texts(self, index: int) -> list[str]:
+        """Every caption of sample `index`."""
+        return [caption.text for caption in self.source[index].captions]
 
     def _texts(self, captions: Sequence[Caption], rng: np.random.Generator) -> tuple[str, ...]:
         picked = self.policy.draw([caption.source for caption in captions], rng)

@@ -5,11 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.clip.model import TOKEN_TABLES
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError, UsageError
 from students.inherit.strategy import STRATEGIES
+from students.vocabularies.rows import kept_rows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from students.inherit.calibration import Calibrate, Calibration
     from students.inherit.plan import InheritancePlan
     from students.student import Student
@@ -173,12 +177,27 @@ def _tried(
 
 def _copy(student: "Student", source: ClipWeights) -> None:
     own = student.clip.state_dict()
-    odd = sorted(own.keys() ^ source.state.keys())
-    odd += [name for name in own if name in source.state and own[name].shape != source.state[name].shape]
-    if odd or source.vocabulary != student.vocabulary:
+    state = _of_kept_tokens(student, source)
+    odd = sorted(own.keys() ^ state.keys())
+    odd += [name for name in own if name in state and own[name].shape != state[name].shape]
+    if odd or (state is source.state and source.vocabulary != student.vocabulary):
         what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
         raise UsageError(
             f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
             f"{student.spec.name!r} ({what}). Choose the student of that name, or another strategy (distill list strategies)."
         )
-    student.clip.load_state_dict(source.state)
+    student.clip.load_state_dict(state)
+
+
+def _of_kept_tokens(student: "Student", source: ClipWeights) -> "dict[str, Tensor]":
+    """The source's tensors with the rows of the student's tokens alone, where its vocabulary is the source's, cut."""
+    from distill.core.clip.tokenizer import token_texts
+
+    tokens = token_texts(student.tokenizer)
+    if source.vocabulary == student.vocabulary or tokens is None or source.tokens is None:
+        return source.state
+    rows = kept_rows(source.tokens, tokens)
+    if rows is None:
+        return source.state
+    tables = [name for name in source.state if any(table in name for table in TOKEN_TABLES)]
+    return {**source.state, **{name: source.state[name][rows] for name in tables}}

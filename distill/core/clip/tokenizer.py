@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# CLIP's two markers as transformers calls them -> as open_clip does.
+MARKERS = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>"}
+
+
 def tokenizer_of(
     model_cfg: dict[str, Any], *, stand_in: bool, what: str = "", folder: Path | None = None
 ) -> tuple[Any, str]:
@@ -73,7 +77,7 @@ def token_texts(tokenizer: Any) -> list[str] | None:
         table = inner.get_vocab()
     texts = [""] * (max(table.values()) + 1)
     for text, index in table.items():
-        texts[index] = text
+        texts[index] = MARKERS.get(text, text)
     return texts
 
 
