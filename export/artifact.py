@@ -142,7 +142,8 @@ class LatencyProfile:
         peak_mb: of the process that ran it; None = not told.
         output_cosine: of the device's embedding to the golden one; None = not compared.
         conditions: of a phone: its system, and its heat, battery and screen before and after.
-        operations: milliseconds per kind of operation, the most expensive first, where the runner can trace.
+        operations: milliseconds per kind of operation, the most expensive first: traced where the runner can, else shares of a
+            prediction, with the place where each is known to run.
     """
 
     device: str

@@ -51,20 +51,50 @@ def training_curves(curves: dict[str, list[dict[str, float]]]) -> str:
     return svg_of(figure)
 
 
+PLACES = {"CPU": COLOURS["plain student"], "may leave the NPU": "#dc2626"}  # every other place is an NPU
+
+
 def operations(profiles: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Per traced file: a bar per kind of operation, in another colour where the delegate left it to the CPU's own kernels."""
-    found = []
-    for item in profiles:
-        rows = item.get("operations", [])[:12]
-        if not rows:
-            continue
-        figure, axes = axes_of(height=0.6 + 0.3 * len(rows))
-        colours = [COLOURS["student" if row["delegated"] else "plain student"] for row in rows]
-        axes.barh([f"{row['name']} ({row['count']})" for row in rows], [row["ms"] for row in rows], color=colours)
-        axes.invert_yaxis()
-        axes.set_xlabel("ms, traced (blue: delegated; orange: left to the runtime's own kernels)")
-        found.append({"title": f"{item['device']}, {item['runtime']}, {item['tower']} tower", "svg": svg_of(figure)})
-    return found
+    words = "ms, traced (blue: delegated; orange: left to the runtime's own kernels)"
+    return [
+        {
+            "title": f"{item['device']}, {item['runtime']}, {item['tower']} tower",
+            "svg": _bars(
+                rows[:12], [COLOURS["student" if row["delegated"] else "plain student"] for row in rows[:12]], words
+            ),
+        }
+        for item in profiles
+        if (rows := item.get("operations", []))
+    ]
+
+
+def predicted_operations(predicted: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Both towers of the first phone: a bar per kind of operation with its share of the prediction, coloured by where it runs."""
+    words = (
+        "ms, shares of a prediction, not measured (blue: NPU; orange: known to run on the CPU; red: may leave the NPU)"
+    )
+    first = [item for item in predicted if item["device"] == predicted[0]["device"] and item.get("operations")]
+    towers = {item["tower"]: item for item in reversed(first)}  # the first precision of each
+    return [
+        {
+            "title": f"{item['device']}, {item['precision']}, {tower} tower: {item['predicted_ms']:.3g} ms, {item['source']}",
+            "svg": _bars(
+                item["operations"][:12],
+                [PLACES.get(row["place"], COLOURS["student"]) for row in item["operations"][:12]],
+                words,
+            ),
+        }
+        for tower, item in sorted(towers.items())
+    ]
+
+
+def _bars(rows: list[dict[str, Any]], colours: list[str], words: str) -> str:
+    figure, axes = axes_of(height=0.6 + 0.3 * len(rows))
+    axes.barh([f"{row['name']} ({row['count']})" for row in rows], [row["ms"] for row in rows], color=colours)
+    axes.invert_yaxis()
+    axes.set_xlabel(words, fontsize=7)
+    return svg_of(figure)
 
 
 def latency_bars(profiles: list[dict[str, Any]]) -> str:

@@ -53,6 +53,7 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         "pareto_note": NOTE,
         "latency_svg": plots.latency_bars(facts["profiles"]),
         "operations": plots.operations(facts["profiles"]),
+        "predicted_operations": plots.predicted_operations(facts["predicted"]),
         "retrieval_columns": table.RETRIEVAL,
         "retrieval_rows": table.retrieval_rows(facts),
         "retrieval_note": table.retrieval_note(facts),

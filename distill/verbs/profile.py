@@ -4,12 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.console import Console
-from distill.core.errors import UsageError
+from distill.core.errors import DistillError, UsageError
 from distill.core.strict import Settings
 from distill.run_folder import RunFolder
 from distill.verbs.endings import ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ProfileResult
+from export.settings import ProfileSettings
 
 
 def profile(
@@ -41,6 +42,7 @@ def profile(
 
     Raises:
         UsageError: there is nothing exported there, or it failed parity, was edited, or is of another student; no such device.
+        DistillError: a device that is named cannot be timed now; nothing was timed then.
     """
     from distill.stages.latency.phones import calibrated_here, predicted, split_devices
     from export.artifact import read_artifacts, student_of
@@ -57,6 +59,7 @@ def profile(
         if calibrated_here(here):
             return ProfileResult([asdict(row) for row in predicted(str(folder), here)] + rows)
         raise
+    _refuse_absent(here, job.profile)
     there = all(student_of(read_artifacts(place), student) for place in folders)
     if not there:
         console.say(
@@ -71,6 +74,22 @@ def profile(
             progress=lambda done, total, note: console.say(note),
         )
     return ProfileResult([asdict(item) for item in found] + rows)
+
+
+def _refuse_absent(named: list[str], settings: ProfileSettings) -> None:
+    """Raise DistillError where a device that was asked for by name cannot be timed now: an hour later it would be no better."""
+    from export.device import list_devices
+
+    known = {info.name: info for info in list_devices(settings)}
+    for name in named:
+        info = known.get(name)
+        if info is None or not info.ready:
+            missing = "it is not attached" if info is None else info.missing
+            others = " Leave it out to time the others." if len(named) > 1 else ""
+            raise DistillError(
+                f"The device {name!r} cannot be timed: {missing.rstrip('.')}. Nothing was timed.{others} What is attached: distill "
+                f"devices. A phone that is not here is predicted by its name: distill list devices."
+            )
 
 
 def _found(path: Path) -> tuple[list[Path], Path]:

@@ -180,8 +180,8 @@ class ProfileResult:
 
     @property
     def shown(self) -> list[Row]:
-        """The rows without what none of them has."""
-        said = {key for row in self.profiles for key, value in row.items() if value}
+        """The rows without what none of them has, and without the times per operation, which are tables of their own."""
+        said = {key for row in self.profiles for key, value in row.items() if value} - {"operations"}
         return [{key: value for key, value in row.items() if key in said} for row in self.profiles]
 
     def to_json(self) -> dict[str, Any]:

@@ -146,6 +146,13 @@ class Predictor:
             )
         return Prediction(ms, ms * low, ms * high, source, note, lints)
 
+    def costs(self, chip: Chip, group: Group) -> tuple[str, Any, str]:
+        """Where a group's models run, what operations cost there (as `fit.roofline.shares` takes it), and in which precision."""
+        unit = self._unit(chip, group)
+        kind, narrower = self._kind(unit, group.precision)
+        _, theta, _ = self._parameters(chip, replace_precision(group, kind.precision), kind)
+        return unit, theta, narrower or kind.precision
+
     def _unit(self, chip: Chip, group: Group) -> str:
         """Where it runs: the CPU for XNNPACK, and where the rows of such a runtime ran there."""
         if group.runtime == "xnnpack" or chip.unit == "CPU":

@@ -17,6 +17,7 @@ from export.latency.devices import find_chip
 from export.latency.graph.build import clip_operations, operations
 from export.latency.graph.features import Operations, known_as, published_features
 from export.latency.graph.names import ModelKey
+from export.latency.parts import parts
 from export.latency.predictor import Predictor, Source
 from export.latency.rows import DEFAULT_RUNTIMES, runtime_of
 
@@ -90,7 +91,8 @@ def predict_towers(
                     continue
                 ms, low, high = (float(f"{value:.3g}") for value in (said.ms, said.low, said.high))
                 row = LatencyProfile(*where, source=SOURCES[said.source], note=said.note)
-                rows.append(replace(row, predicted_ms=ms, low_ms=low, high_ms=high))
+                each = parts(predictor, device, given, precision, ms)
+                rows.append(replace(row, predicted_ms=ms, low_ms=low, high_ms=high, operations=each))
     return rows
 
 

@@ -68,7 +68,7 @@ def pack(models: Sequence[Operations]) -> Pack:
                 products.append((index, kind, _flops(op), op.inner, op.outer, op.weights, op.reads + op.writes, times))
             elif op.kind == "view":
                 seen += times
-            elif mover := _mover(op):
+            elif mover := mover_of(op):
                 passed[mover] += (op.reads + op.writes) * times
                 alone += 0 if op.fused or op.kind == "io" else times
         moved.append(list(passed.values()))
@@ -91,7 +91,7 @@ def _flops(op: Op) -> float:
     return 2.0 * op.macs
 
 
-def _mover(op: Op) -> str:
+def mover_of(op: Op) -> str:
     """Which of MOVERS an operation is; "" where a runtime does it inside the product before."""
     if op.kind == "act":
         light = op.name in LIGHT_ACTIVATIONS

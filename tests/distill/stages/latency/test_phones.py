@@ -61,3 +61,22 @@ def test_devices_are_listed_with_how_far_they_are_calibrated():
     assert rows["iphone-12"].startswith("predicted from ")
     assert rows["pixel-9"].startswith("uncalibrated")
     assert rows["host"] == "measured"
+
+
+def test_a_named_device_that_cannot_be_timed_ends_the_call_before_anything_is_timed(tmp_path, monkeypatch):
+    from distill.core.errors import DistillError
+    from distill.verbs import profile as verb
+    from export import device
+    from export.device import DeviceInfo
+
+    found = [
+        DeviceInfo("host", "host", ready=True),
+        DeviceInfo("R58", "android", missing="unauthorized: accept the dialog."),
+    ]
+    monkeypatch.setattr(device, "list_devices", lambda settings=None: found)
+    monkeypatch.setattr(verb, "_found", lambda path: ([], path))
+    with pytest.raises(
+        DistillError, match=r"'R58' cannot be timed: unauthorized: accept the dialog\. Nothing was timed"
+    ):
+        profile(tmp_path, device=["host", "R58"])
+    assert profile(tmp_path, device="host").profiles == []
