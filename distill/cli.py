@@ -123,7 +123,7 @@ PrecisionFlag = Annotated[
 ]
 DeviceFlag = Annotated[
     list[str] | None,
-    typer.Option("--device", help="host or a device of distill devices; may repeat."),
+    typer.Option("--device", help="host, one of distill devices, or a phone by name; may repeat."),
 ]
 MaxLatencyFlag = Annotated[
     str | None, typer.Option("--max-latency", help="Choose a student whose towers take no longer on --device, as 5ms.")

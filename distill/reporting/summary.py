@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from distill.reporting.pareto.choices import kept_budget
+
 NAMES = {"zero_shot_top1": "zero-shot top-1", "t2i_r1": "text-to-image R@1", "i2t_r1": "image-to-text R@1"}
 
 
@@ -18,6 +20,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
         sentences.append(_gained(facts))
     sentences.append(_words(facts.get("vocabulary")))
     sentences.append(_files(facts["exports"]))
+    sentences += kept_budget(facts)
     sentences.append(_phone(facts.get("predicted", [])))
     sentences += _terms(facts["licence"])
     return [sentence for sentence in sentences if sentence]

@@ -44,7 +44,7 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         "phone_rows": phones.rows(facts["predicted"]),
         "phone_notes": phones.notes(facts["predicted"]),
     }
-    shown |= _choice(facts["choice"])
+    shown |= _choice(facts)
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
@@ -66,15 +66,16 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     atomic.write_text(run.report_html, templates.get_template("report.html").render({**shown, **drawn}))
 
 
-def _choice(record: dict[str, Any] | None) -> dict[str, Any]:
+def _choice(facts: dict[str, Any]) -> dict[str, Any]:
     """What the report shows of a choice by a budget; no rows without one."""
+    record = facts["choice"]
     if record is None:
         return {"choice_columns": (), "choice_rows": [], "choice_title": "", "choice_lines": []}
     return {
         "choice_columns": choices.COLUMNS,
         "choice_rows": choices.rows(record),
         "choice_title": choices.title(record),
-        "choice_lines": choices.lines(record),
+        "choice_lines": [*choices.lines(record), *choices.kept_budget(facts)],
     }
 
 

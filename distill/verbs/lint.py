@@ -2,6 +2,7 @@
 
 from distill.console import Console
 from distill.core.strict import Settings
+from distill.recipe import Recipe
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import LintResult
 
@@ -21,7 +22,7 @@ def lint(
     Args:
         student: a run, an open_clip folder, a registered student, "timm:NAME+text:LAYERSxWIDTH", a teacher's name,
             "open_clip:MODEL", "timm:NAME@WEIGHTS". Of a name without weights here its architecture is looked at.
-        recipe: its export and lint tables are read; None = the default's.
+        recipe: its export and lint tables are read; None = the run's own, or the default's.
         target, precision: as of `distill.export`.
         data: what trained weights are run on, for the rules about numbers; None = the embedded drawings.
         settings: as of `distill.run`; lint.allow silences rules.
@@ -29,8 +30,13 @@ def lint(
     Raises:
         UsageError: no such model, target or rule. DistillError: a model that cannot be deployed at all.
     """
+    from distill.stages.exporting.any_model import model_name, run_of
     from distill.stages.lint import check_allowed, lint_model
 
+    run = run_of(model_name(str(student)))
+    if recipe is None and run is not None and run.resolved.exists():
+        own = run.read_recipe()
+        recipe = Recipe(export=own.export, lint=own.lint)
     job = recipe_of(recipe, settings, target=target, precision=precision, eval_data=data)
     check_allowed(job.lint.allow)
     console = console or Console()

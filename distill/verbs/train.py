@@ -1,9 +1,10 @@
 """`distill train`: a student from a reinforced set, a full teacher from a source, or heads over frozen towers."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
+from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
@@ -16,6 +17,9 @@ from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
 from reinforced_data.source import opening_once
 from reinforced_data.store.names import MANIFEST_FILE
+
+if TYPE_CHECKING:
+    from distill.stages.latency.choose import Choice
 
 
 def train(
@@ -43,19 +47,32 @@ def train(
     Raises what `distill.run` raises.
     """
     from distill.stages.budget import settle
+    from distill.stages.latency.choose import settle_choice
 
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
     with going_on(run), opening_once():
         job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
+        if job.choose.asked and job.choose.train > 1:
+            raise UsageError(
+                "choose.train trains several students and judges them, which distill run does. Leave it out here."
+            )
+        job, chosen, choice = settle_choice(job, run, existing, console)
         job, filled = settle(job, run, existing, this_place(), console)
         if job.towers is not None:
             from distill.stages.align import align_towers
 
             return TrainResult(run.teacher, align_towers(job, run, existing, console), heads=True)
-        return _train(job, filled, run, existing, console)
+        return _train(job, {**chosen, **filled}, run, existing, console, choice)
 
 
-def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existing, console: Console) -> TrainResult:
+def _train(
+    job: Recipe,
+    filled: dict[str, str],
+    run: RunFolder,
+    existing: Existing,
+    console: Console,
+    choice: "Choice | None",
+) -> TrainResult:
     from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
@@ -91,6 +108,8 @@ def _train(job: Recipe, filled: dict[str, str], run: RunFolder, existing: Existi
     share_run(run, job, existing, filled, "train")
     if this_place().rank == 0:
         console.log_to(run.log)
+        if choice is not None:
+            atomic.write_json(run.choice, choice.to_json())
     tell_how_read(job, run, console, evaluation=False)
     selection, terms = None, f"data {source.name}: {source.licence}" if source else ""
     if set_folder is not None:

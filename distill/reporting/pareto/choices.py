@@ -3,6 +3,7 @@
 from typing import Any
 
 COLUMNS = ("student", "px", "text", "stored", "ms (up to)", "MB", "prior", "outcome")
+TOWERS = ("image", "text")
 SHOWN = 4  # of either kind, beside those that are trained
 
 
@@ -48,6 +49,40 @@ def _outcome(record: dict[str, Any], entry: dict[str, Any], judged: dict[str, An
     if entry["name"] in [one["name"] for one in record["chosen"]]:
         return "chosen" if len(record["chosen"]) == 1 else "is trained"
     return "lower prior"
+
+
+def kept_budget(facts: dict[str, Any]) -> list[str]:
+    """What the finished files take of the budget: their size, and their latency where it was measured; a sentence each.
+
+    Args:
+        facts: of a run, as of `reporting.facts.read_run`; one without a budget gives none.
+    """
+    record = facts.get("choice")
+    if record is None:
+        return []
+    entry = next((one for one in record["chosen"] if one["name"] == record.get("kept")), record["chosen"][0])
+    told = []
+    for target in record["targets"]:
+        folder = f"{target}-{entry['precision']}"
+        files = [row for row in facts["exports"] if row["file"].startswith(f"{folder}/") and row["tower"] in TOWERS]
+        limit = record["budget"]["max_size_mb"]
+        if limit and files:
+            told.append(_against(f"The files of {folder} take", sum(row["size_mb"] for row in files), limit, "MB"))
+    limit, towers = record["budget"]["max_latency_ms"], TOWERS if record["towers"] == "both" else (record["towers"],)
+    measured: dict[tuple[str, str], dict[str, float]] = {}
+    for row in facts["profiles"]:
+        wanted = row["device"] in record["devices"] and row.get("precision") == entry["precision"]
+        if limit and wanted and str(row["source"]).startswith("measured") and "eager" not in row["runtime"]:
+            measured.setdefault((row["device"], row["runtime"]), {})[row["tower"]] = row["p50_ms"]
+    for (device, runtime), each in measured.items():
+        if set(towers) <= set(each):
+            told.append(_against(f"On {device}, {runtime} measured", sum(each[tower] for tower in towers), limit, "ms"))
+    return told
+
+
+def _against(what: str, value: float, limit: float, unit: str) -> str:
+    verdict = f"within the budget of {limit:g}" if value <= limit else f"over the budget of {limit:g}"
+    return f"{what} {value:.3g} {unit}, {verdict}."
 
 
 def title(record: dict[str, Any]) -> str:

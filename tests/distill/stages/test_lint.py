@@ -49,6 +49,16 @@ def test_trained_weights_are_run_and_large_numbers_found(tmp_path):
     assert "ANE-FP16" not in {row["rule"] for row in quiet.findings}
 
 
+def test_a_run_is_linted_for_its_own_targets_unless_others_are_named(tmp_path):
+    from distill.stages.opening import keep_recipe
+
+    run = RunFolder(tmp_path)
+    keep_recipe(run, load_recipe(None, ["export.targets=['onnx-qnn']", "lint.allow=['HTP-CH']"]), {}, "run")
+    build_student(STUDENTS.get("nano"), 0).save(run.student, {"licence": "none"})
+    assert lint(tmp_path).targets == ["onnx-qnn-fp16"]
+    assert lint(tmp_path, target="coreml").targets == ["coreml-fp16"]
+
+
 def test_a_name_without_weights_here_is_looked_at_by_its_architecture(monkeypatch):
     from distill.core.errors import DistillError
 

@@ -231,3 +231,28 @@ def test_the_recipe_gets_the_student_and_a_resume_does_not_choose_again(tmp_path
 def test_the_run_folder_is_named_by_the_budget():
     job = load_recipe(None, [], {"choose.max_latency": "5ms", "choose.max_size": "40MB", "profile.devices": [PHONE]})
     assert default_out(job).name == "5ms-40MB-iphone-12-pro-max-from-rendered"
+
+
+def test_training_alone_chooses_by_a_recipe_too_but_only_one(tmp_path, monkeypatch):
+    from distill.verbs import train
+
+    seen = {}
+
+    def stop(job, filled, run, existing, console, choice):
+        seen.update(student=job.student, filled=filled, chosen=choice.chosen[0].name)
+        raise UsageError("stop")
+
+    monkeypatch.setattr(train, "_train", stop)
+    settings = [
+        "choose.max_size=1.2",
+        "choose.students=['nano']",
+        "choose.target=coreml",
+        "data=rendered:train=24,eval=8",
+    ]
+    with pytest.raises(UsageError, match="stop"):
+        train.train(settings=settings, out=tmp_path / "run")
+    assert seen["student"].name == "nano"
+    assert seen["chosen"].startswith("nano at 64 px")
+    assert "chosen among" in seen["filled"]["student.name"]
+    with pytest.raises(UsageError, match="distill run does"):
+        train.train(settings=[*settings, "choose.train=2"], out=tmp_path / "run")
