@@ -1,11 +1,14 @@
 """WordPiece vocabularies (BERT's, MiniLM's) cut to a corpus.
 
-Kept are the markers, every single character, inside and at the start of a word, and the pieces that the corpus uses most. A word
+Kept are the markers, every single character of ASCII and of the scripts that the corpus is written in, inside and at the start
+of a word, and the pieces that the corpus uses most; BERT's two thousand characters of all other scripts would be most of a small
+vocabulary. So every word in those scripts still splits into pieces; one in another script becomes the marker of the unknown. A word
 whose pieces are all kept is split exactly as before, since the longest piece that fits is still there; any other falls back to
 shorter ones. Left out: Hugging Face tokenizers of other kinds (byte-level BPE, Unigram).
 """
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,13 +39,16 @@ def cut_word_pieces(tokenizer: Any, captions: Iterable[str], size: int | None, f
             "student.vocabulary out."
         )
     prefix, table = model["continuing_subword_prefix"], model["vocab"]
+    counts, each = count_words(captions, lambda caption: _words(inner, caption))
+    scripts = {_script(letter) for letter in set().union(*counts)}
     markers = {str(token) for token in tokenizer.all_special_tokens}
-    fixed = {piece for piece in table if piece in markers or len(piece.removeprefix(prefix)) == 1}
+    single = {piece: letter for piece in table if len(letter := piece.removeprefix(prefix)) == 1}
+    fixed = {piece for piece, letter in single.items() if letter.isascii() or _script(letter) in scripts}
+    fixed |= markers & table.keys()
     if size is not None and size < len(fixed):
         raise UsageError(
-            f"A vocabulary of word pieces has at least {len(fixed)} (markers and single characters), not {size}."
+            f"A vocabulary of word pieces has at least {len(fixed)} (markers, and characters of the captions' scripts), not {size}."
         )
-    counts, each = count_words(captions, lambda caption: _words(inner, caption))
     used: Counter[str] = Counter()
     for word, times in counts.items():
         for piece in _pieces(inner, word):
@@ -71,6 +77,11 @@ def cut_word_pieces(tokenizer: Any, captions: Iterable[str], size: int | None, f
 def _words(inner: Any, caption: str) -> list[str]:
     text = inner.normalizer.normalize_str(caption) if inner.normalizer is not None else caption
     return [word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _script(letter: str) -> str:
+    """The first word of a character's Unicode name: LATIN, CYRILLIC, CJK, ...; its category where it has no name."""
+    return unicodedata.name(letter, unicodedata.category(letter)).split(" ")[0] if letter.isalpha() else ""
 
 
 def _pieces(inner: Any, word: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ CORPUS = [
     "Men in hats are playing the accordion; women's voices echo",
     "a surfer rides a wave, 12 feet high!",
 ]
+CHINESE = {"漢", "字", "##漢", "##字"}  # of a script that the corpus is not written in
 UNSEEN = ["an okapi grazes", "Übermäßig zebra 漢字", "xylophonist"]
 needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
 SMALL = StudentSpec(
@@ -153,7 +154,7 @@ def test_captions_inside_cut_word_pieces_have_the_same_embedding(tmp_path: Path,
         before, after = (model.encode_text(model.tokenize(CORPUS)) for model in (full, student))
     assert (before - after).abs().max() < 1e-6
     saved = (cut.tokens_before - cut.tokens_after) * 64
-    gone = {"[unused0]", "[unused1]", "okapi", "##ing", "##ter", "graze", "##s!", "women's"}
+    gone = {"[unused0]", "[unused1]", "okapi", "##ing", "##ter", "graze", "##s!", "women's", *CHINESE}
     assert full.tokenizer.tokenizer.get_vocab().keys() - student.tokenizer.tokenizer.get_vocab().keys() == gone  # type: ignore[attr-defined]
     assert saved == 64 * len(gone)
     assert count_parameters(full.clip)["token_embedding"] - count_parameters(student.clip)["token_embedding"] == saved
@@ -161,7 +162,7 @@ def test_captions_inside_cut_word_pieces_have_the_same_embedding(tmp_path: Path,
     own: Any = student.tokenizer
     unknown = own.tokenizer.unk_token_id
     unseen = student.tokenize(UNSEEN)
-    assert not (unseen == unknown).any(), "every word of characters that are known still tokenises"
+    assert (unseen == unknown).sum(1).tolist() == [0, 2, 0], "every word in the corpus' scripts still tokenises"
     assert (unseen != own.tokenizer.pad_token_id).sum(1).min() > 6
     student.save(tmp_path / "s", {"licence": "x"})
     assert torch.equal(open_clip.get_tokenizer(f"local-dir:{tmp_path / 's'}")(CORPUS), student.tokenize(CORPUS))
@@ -172,7 +173,11 @@ def test_captions_inside_cut_word_pieces_have_the_same_embedding(tmp_path: Path,
 def test_word_pieces_have_the_size_asked_for_and_figures_of_both_tokenizers(tmp_path: Path):
     spec = STUDENTS.get(BERT).with_tokenizer(str(bert_pieces(tmp_path)))
     tokenizer: Any = hugging_face_tokenizer(spec)
-    fixed = [piece for piece in tokenizer.tokenizer.get_vocab() if len(piece.removeprefix("##")) == 1]
+    fixed = [
+        piece
+        for piece in tokenizer.tokenizer.get_vocab()
+        if len(piece.removeprefix("##")) == 1 and piece not in CHINESE
+    ]
     (tmp_path / "cut").mkdir()
     size = len(fixed) + 5 + 9
     cut = cut_word_pieces(tokenizer.tokenizer, CORPUS + ["the dog"] * 9, size, tmp_path / "cut")
