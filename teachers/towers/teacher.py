@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from distill.core.atomic import sha256_file, sha256_json
+from distill.core.clip.model import import_open_clip
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError
 from teachers.open_clip.teacher import resize
@@ -80,17 +81,14 @@ class FrozenTowers:
         with torch.no_grad():
             # The layout in which CPUs run depthwise convolutions well: 1.65 times as fast as the default on 2 cores.
             square = square_pixels(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
-            features: Tensor = self.image((square * 255.0 - 127.0) / 128.0)
+            features: Tensor = self.image(standard_pixels(square))
         return features.float()
 
     def text_features(self, captions: list[str]) -> Tensor:
         """b captions -> [b, 384] float32, mean over the tokens, unit length, no gradient."""
-        ids, mask = self._tokens(captions)
+        ids, mask = self.tokens(captions)
         with torch.no_grad():
-            hidden = self.text(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
-            weights = mask.to(self.device).unsqueeze(-1).float()
-            pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
-            return torch.nn.functional.normalize(pooled, dim=-1)
+            return mean_of_words(self.text, ids.to(self.device), mask.to(self.device))
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Lite0's own ImageNet-1k classifier: weight [1000, 1280] and bias [1000]."""
@@ -102,7 +100,7 @@ class FrozenTowers:
         """The classifier layer, kept beside the headless tower."""
         return self.image.classifier_kept
 
-    def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+    def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Captions -> ids and mask, LongTensor [b, L], L the longest of the batch."""
         if self.tokenizer is None:  # rehearsal: bytes stand in for word pieces
             rows = [[byte + 1 for byte in caption.encode()[:MAX_TOKENS]] or [1] for caption in captions]
@@ -115,6 +113,11 @@ class FrozenTowers:
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
         return ids, mask
+
+
+def standard_pixels(square: Tensor) -> Tensor:
+    """[b, 3, 224, 224] in [0, 1] -> what the image tower reads, in about [-1, 1]."""
+    return (square * 255.0 - 127.0) / 128.0
 
 
 def square_pixels(pixels: Tensor) -> Tensor:
@@ -145,6 +148,44 @@ def towers_config(text: Any) -> dict[str, Any]:
         },
         "custom_text": True,
     }
+
+
+class AlignedTowers(nn.Module):
+    """The towers behind their heads, named as open_clip names them; with gradients, for what looks into a source of weights.
+
+    Args:
+        towers, heads: whose modules these are; nothing is copied.
+    """
+
+    def __init__(self, towers: "FrozenTowers", heads: AlignmentHeads) -> None:
+        super().__init__()
+        open_clip = import_open_clip()
+        self.visual, self.text, self.heads = nn.Module(), nn.Module(), heads
+        self.visual.trunk, self.text.transformer = towers.image, towers.text
+        self.text.pooler = open_clip.hf_model.MeanPooler()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """[b, 3, 224, 224], normalised -> [b, D], unit length."""
+        return self.heads.encode_image(self.visual.get_submodule("trunk")(pixels))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Word pieces [b, L], 0 behind a caption's end -> [b, D], unit length."""
+        return self.heads.encode_text(
+            mean_of_words(self.text.get_submodule("transformer"), tokens, (tokens != 0).long())
+        )
+
+
+def mean_of_words(text: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Word pieces and which of them count, [b, L] -> the mean of the text tower's outputs, [b, 384] float32, unit length."""
+    hidden = text(input_ids=ids, attention_mask=mask).last_hidden_state
+    weights = mask.unsqueeze(-1).float()
+    return nn.functional.normalize((hidden.float() * weights).sum(1) / weights.sum(1), dim=-1)
+
+
+def _texts(tokenizer: Any) -> list[str]:
+    """The tokens of a tokenizer as text, by id."""
+    table = tokenizer.get_vocab()
+    return sorted(table, key=table.__getitem__)
 
 
 class TowersTeacher(Teacher):
@@ -195,6 +236,10 @@ class TowersTeacher(Teacher):
             "random" if self.weights_sha256 == "random" else sha256_json(self.towers.weights_sha256),
             MINILM_REPOSITORY,
             "Apache-2.0",
+            tokens=None if self.towers.tokenizer is None else _texts(self.towers.tokenizer),
+            model=AlignedTowers(self.towers, self.heads),
+            normalise=lambda pixels: standard_pixels(square_pixels(pixels)),
+            tokenize=lambda captions: self.towers.tokens(captions)[0],
         )
 
     @override

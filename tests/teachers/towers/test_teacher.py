@@ -366,7 +366,7 @@ def test_the_towers_are_inheritable(tmp_path: Path, towers: FrozenTowers) -> Non
     assert not lost.unexpected_keys
     assert sorted(lost.missing_keys) == ["logit_scale", "visual.head.proj.weight"]
     pixels, captions = torch.rand(2, 3, 224, 224), ["a red fox", "two dogs run"]
-    ids, _ = towers._tokens(captions)
+    ids, _ = towers.tokens(captions)
     with torch.no_grad():
         torch.testing.assert_close(
             model.visual.trunk((pixels * 255 - 127) / 128), towers.image_features(pixels), atol=1e-4, rtol=1e-4
@@ -380,3 +380,19 @@ def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("distill.core.packages.files.find_spec", lambda name: None)
     with pytest.raises(DistillError, match=r'pip install "distill-edge\[sail\]"'):
         tower_files.package_file(*tower_files.LITE0)
+
+
+@needs_packages
+def test_strategies_look_into_the_towers_behind_their_heads(tmp_path: Path) -> None:
+    """What scores heads and neurons runs the source itself: its embeddings are the teacher's, and gradients reach the towers."""
+    save_heads_teacher(tmp_path / "t", AlignmentHeads().eval(), {"name": "sail-mine"})
+    teacher = load_teacher(str(tmp_path / "t"))
+    source: Any = teacher.inheritable()
+    pixels, captions = torch.rand(2, 3, 80, 60), ["a red fox", "two dogs run over a lawn"]
+    torch.testing.assert_close(source.model.encode_image(source.normalise(pixels)), teacher.encode_image(pixels))
+    torch.testing.assert_close(source.model.encode_text(source.tokenize(captions)), teacher.encode_text(captions))
+    assert source.tokens[source.tokenize(["fox"])[0, 1]] == "fox"
+    inner = torch.rand(2, 3, 224, 224, requires_grad=True)
+    source.model.encode_image(inner).sum().backward()
+    assert inner.grad is not None
+    assert inner.grad.abs().sum() > 0
