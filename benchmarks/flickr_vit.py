@@ -21,7 +21,8 @@ from distill.recipe import Recipe, load_recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.reinforce import reinforce_stage
-from distill.stages.train import Arm, train_model
+from distill.stages.train import train_model
+from distill.stages.training.arm import Arm
 from distill.stages.training_data import stored_pairs
 from students.spec import STUDENTS, StudentSpec
 from students.student import load_student

@@ -1,12 +1,13 @@
 """Building what a recipe names: teachers (lazily, once), the student, and its inherited start."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
 from distill.recipe import StudentRecipe
-from students.inherit.start import COPY, NONE, TOWERS, Across, check_strategy, start_from
+from students.inherit.start import COPY, NONE, TOWERS, Terms, check_strategy, start_from
 from students.spec import STUDENTS, StudentSpec
 from students.vocabularies.cut import size_of
 from teachers.captioner import CaptionSettings
@@ -14,6 +15,7 @@ from teachers.load import load_teacher, resolve_teacher
 from teachers.load_captioner import load_captioner, resolve_captioner
 
 if TYPE_CHECKING:
+    from distill.core.clip.weights import ClipWeights
     from students.inherit.calibration import Calibration
     from students.student import Student
     from teachers.captioner import Captioner
@@ -121,15 +123,33 @@ def new_student(
     if recipe.inherit == NONE or (teachers is None and recipe.inherit_from is None):
         return student, {"strategy": NONE, "towers": [], "skipped": {}}
     check_strategy(recipe.inherit)
-    origin = _origin(recipe, teachers)
     try:
-        weights = origin.inheritable()
+        origin, weights = source_of_weights(recipe, teachers)
     except UsageError as reason:
         if recipe.inherit == COPY:
             raise
         return student, {"strategy": recipe.inherit, "towers": [], "skipped": dict.fromkeys(TOWERS, str(reason))}
     if recipe.inherit == COPY:
         return student, start_from(student, weights, COPY)
+    with _on_fastest(origin) if calibrate is not None else contextlib.nullcontext():
+        return student, start_student(student, recipe, weights, calibrate, before)
+
+
+def source_of_weights(recipe: StudentRecipe, teachers: TeacherSet | None) -> "tuple[Teacher, ClipWeights]":
+    """What a student starts from, by its recipe: the teacher and its weights. Raises UsageError where none can be taken."""
+    check_strategy(recipe.inherit)
+    origin = _origin(recipe, teachers)
+    return origin, origin.inheritable()
+
+
+def start_student(
+    student: "Student",
+    recipe: StudentRecipe,
+    weights: "ClipWeights",
+    calibrate: "Callable[[Student], Calibration | None] | None" = None,
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Give a student what it inherits from these weights; the arguments and the record are those of `new_student`."""
     from students.inherit.plan import plan_of
 
     pairs = cache(partial(calibrate, student)) if calibrate is not None else None
@@ -137,8 +157,21 @@ def new_student(
     known = plan_of(before["plan"]) if before else None
     if known is not None and (known.source_sha256, before["strategy"]) != (weights.sha256, recipe.inherit):
         known, before = None, {}
-    took = start_from(student, weights, recipe.inherit, Across(recipe.inherit_across, pairs), known)
-    return student, {**took, **{key: before[key] for key in ("step0",) if key in before}}
+    took = start_from(student, weights, recipe.inherit, Terms(recipe.inherit_across, recipe.repair, pairs), known)
+    return {**took, **{key: before[key] for key in ("step0",) if key in before}}
+
+
+@contextlib.contextmanager
+def _on_fastest(origin: "Teacher") -> Iterator[None]:
+    """The source of weights on a GPU where there is one, while a start is scored and measured; then back."""
+    import torch
+
+    if torch.cuda.is_available():
+        origin.to("cuda")
+    try:
+        yield
+    finally:
+        origin.to("cpu")
 
 
 def _origin(recipe: StudentRecipe, teachers: TeacherSet | None) -> "Teacher":

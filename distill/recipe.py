@@ -34,6 +34,13 @@ Fact = Literal[
 LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
 
 
+class StageRecipe(Strict):
+    """A size between the source and the student, trained on the way to it."""
+
+    keep: float = Field(gt=0, lt=1, description="share of the source's layers, channels, heads and neurons")
+    steps: int | None = Field(None, ge=1, description="of train.steps; None = an equal share of what is left")
+
+
 class StudentRecipe(Strict):
     """Which student, at which size, and what it starts from."""
 
@@ -61,6 +68,12 @@ class StudentRecipe(Strict):
     project: Literal["auto", "none"] = Field(
         "auto",
         description="auto = towers that are inherited without their projection get one in closed form, from stored embeddings",
+    )
+    repair: Literal["auto", "least-squares", "bias", "none"] = Field(
+        "auto", description="of sliced layers, on pairs of the data; auto = least-squares where measured better"
+    )
+    stages: tuple[StageRecipe, ...] = Field(
+        (), description="sizes on the way from the source to the student; see docs/train.md"
     )
     inherit_from: str | None = Field(None, description="teacher name or path; None = the first teacher")
 

@@ -12,6 +12,7 @@ from distill.recipe import Recipe
 from export.artifact import Examined, examine
 from reinforced_data.store.names import SET_FOLDER
 
+BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
 VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 
@@ -74,6 +75,10 @@ class RunFolder:
     def no_teacher(self) -> "RunFolder":
         """The folder of the student that inherits and has no teacher (baseline.four_arms)."""
         return RunFolder(self.path / "no-teacher")
+
+    def stage(self, number: int) -> "RunFolder":
+        """The folder of a progressive stage, counted from 1: its checkpoints, start and student."""
+        return RunFolder(self.path / "stages" / str(number))
 
     def arms(self) -> "list[RunFolder]":
         """The folders of everything that a run may train, its own first."""

@@ -37,6 +37,31 @@ def latest(folder: Path) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
+def read_task(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The state dict of what was trained. Raises DistillError when it is damaged."""
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, torch.Tensor] = load_file(checkpoint.path / "task.safetensors")
+        return state
+    except Exception as error:
+        raise DistillError(
+            f"The checkpoint {str(checkpoint.path)!r} does not load ({error}). Delete its folder and call again with --resume."
+        ) from error
+
+
+def read_moments(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
+    """AdamW's state by parameter name: "exp_avg", "exp_avg_sq", "step". Raises DistillError when it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint.path / "optimizer.pt", map_location="cpu", weights_only=True)
+        names = [name for group in state["param_groups"] for name in group["names"]]
+        return {name: state["state"][index] for index, name in enumerate(names) if index in state["state"]}
+    except Exception as error:
+        raise DistillError(
+            f"The checkpoint {str(checkpoint.path)!r} does not load ({error}). Delete its folder and call again with --resume."
+        ) from error
+
+
 def save(
     folder: Path,
     step: int,

@@ -7,7 +7,8 @@ exactly the steps that an uninterrupted one takes. Left out: what is trained (ta
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,12 @@ class BatchLike(Protocol):
 class Trainable(nn.Module):
     """What `fit` trains."""
 
+    def before_step(self, step: int) -> None:
+        """Called before the forward pass of the 0-based `step`."""
+
+    def drop_gradients(self) -> None:
+        """Called when gradients are there, before they are used: set those to None whose parameters are to stay."""
+
     def after_step(self) -> None:
         """Called after each optimizer step, for parameters that have bounds."""
 
@@ -49,13 +56,42 @@ def learning_rate(step: int, optim: OptimSettings) -> float:
     return optim.lr_floor + (optim.lr - optim.lr_floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def parameter_groups(task: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights and embeddings decay; gains, biases and scales (fewer than two axes) do not."""
-    trainable = [p for p in task.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def parameter_groups(
+    task: nn.Module, weight_decay: float, factor: Callable[[str], float] = lambda _: 1.0
+) -> list[dict[str, Any]]:
+    """Weights and embeddings decay; gains, biases and scales (fewer than two axes) do not.
+
+    Args:
+        task: whose parameters they are.
+        weight_decay: of those that decay.
+        factor: from a parameter's name to what the learning rate is multiplied by for it.
+
+    Returns:
+        One group per kind and factor: params, names (in the same order), weight_decay, factor.
+    """
+    trainable = [(name, p) for name, p in task.named_parameters() if p.requires_grad]
+    factors = sorted({factor(name) for name, _ in trainable} or {1.0}, reverse=True)
+    groups = []
+    for share in factors:
+        for decay, wide in ((weight_decay, True), (0.0, False)):
+            chosen = [(name, p) for name, p in trainable if factor(name) == share and (p.ndim >= 2) == wide]
+            names, parameters = [name for name, _ in chosen], [p for _, p in chosen]
+            groups.append({"params": parameters, "names": names, "weight_decay": decay, "factor": share})
+    return groups
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of a training that is taken by one model of several (progressive stages); the schedule is that of the whole.
+
+    Attributes:
+        first, last: 0-based steps [first, last) of the whole.
+        moments: AdamW's state to begin with, parameter name -> "exp_avg", "exp_avg_sq", "step"; empty = none yet.
+    """
+
+    first: int
+    last: int
+    moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 class MetricsLog:
@@ -120,6 +156,8 @@ def fit(
     checkpointing: CheckpointSettings,
     seed: int,
     progress: Progress = silent,
+    factor: Callable[[str], float] = lambda _: 1.0,
+    leg: Leg | None = None,
 ) -> None:
     """Train `task` in place to optim.steps, going on from the newest complete checkpoint.
 
@@ -127,6 +165,8 @@ def fit(
         task: called with a batch's arguments -> named losses with "loss", each a scalar.
         metrics_file: gets a line of JSON per logged step; losses are means over the ranks.
         seed: of everything random inside the task (dropout).
+        factor: from a parameter's name to what the learning rate is multiplied by for it.
+        leg: the steps to take, where they are a part of the training; None = all.
 
     Raises:
         LossError: the loss or its gradient is not finite; names the step and the samples.
@@ -137,29 +177,31 @@ def fit(
     on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)
     optimizer = torch.optim.AdamW(
-        parameter_groups(task, optim.weight_decay), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
+        parameter_groups(task, optim.weight_decay, factor), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
     )
-    first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler)
+    leg = leg or Leg(0, optim.steps)
+    first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler, leg)
     wrapped, prepared = accelerator.prepare(task, optimizer)
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
-    source, pace = batches(first_step, optim.steps), Pace()
+    source, pace = batches(first_step, leg.last), Pace()
     first_loss: Tensor | None = None
-    due = CheckpointClock(checkpointing, optim.steps)
-    for step in range(first_step, optim.steps):
+    due = CheckpointClock(checkpointing, leg.last)
+    for step in range(first_step, leg.last):
         before = time.perf_counter()
         batch = next(source)
         pace.waited_s += time.perf_counter() - before
         torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         rate = learning_rate(step, optim)
         for group in prepared.param_groups:
-            group["lr"] = rate
-        losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step)
+            group["lr"] = rate * group.get("factor", 1.0)
+        task.before_step(step)
+        losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step, task)
         task.after_step()
-        first_loss = losses["loss"].detach() if step == 0 else first_loss
+        first_loss = losses["loss"].detach() if step == leg.first else first_loss
         pace.samples += len(batch.keys) * accelerator.num_processes
         done = step + 1
-        if done % optim.log_every == 0 or done == optim.steps:
+        if done % optim.log_every == 0 or done == leg.last:
             mean = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
             if log is not None:
                 row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm, **mean, **pace.read()}
@@ -175,12 +217,19 @@ def fit(
 
 
 def _restored(
-    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+    folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, leg: Leg
 ) -> tuple[int, dict[str, float]]:
-    """The step to begin with, and the losses known: those of the newest checkpoint, which is loaded; or 0 and none."""
+    """The step to begin with, and the losses known: those of the newest checkpoint, which is loaded; or the leg's first."""
     found = checkpoints.latest(folder)
     if found is None:
-        return 0, {}
+        named = dict(task.named_parameters())
+        for name, moments in leg.moments.items():
+            own = named[name]
+            optimizer.state[own] = {
+                key: value.clone() if key == "step" else value.to(own.device, own.dtype).clone()
+                for key, value in moments.items()
+            }
+        return leg.first, {}
     checkpoints.restore(found, task, optimizer, scaler)
     return found.step, found.losses
 
@@ -190,9 +239,16 @@ def _note(row: dict[str, float]) -> str:
 
 
 def _take_step(
-    accelerator: Any, task: nn.Module, optimizer: Any, batch: B, arguments: Arguments[B], clip_norm: float, step: int
+    accelerator: Any,
+    task: nn.Module,
+    optimizer: Any,
+    batch: B,
+    arguments: Arguments[B],
+    clip_norm: float,
+    step: int,
+    trained: Trainable,
 ) -> tuple[dict[str, Tensor], float]:
-    """One optimizer step: the named losses and the gradient's norm before clipping."""
+    """One optimizer step of `task`, which wraps `trained`: the named losses and the gradient's norm before clipping."""
     inputs = arguments(batch, accelerator.device)
     with accelerator.autocast():
         losses: dict[str, Tensor] = task(*inputs)
@@ -200,6 +256,7 @@ def _take_step(
         raise _not_finite("loss", batch, step)
     optimizer.zero_grad()
     accelerator.backward(losses["loss"])
+    trained.drop_gradients()
     norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm).item()
     if (
         not math.isfinite(norm) and accelerator.scaler is None

@@ -77,6 +77,7 @@ class Objective(nn.Module):
         self, objective: str | dict[str, float], student_width: int, teacher_facts: dict[str, TeacherFacts]
     ) -> None:
         super().__init__()
+        self.width = student_width
         self.weights = {name: weight for name, weight in objective_weights(objective).items() if weight > 0}
         if not teacher_facts:
             refuse_without_teachers(objective)

@@ -21,6 +21,14 @@ class OptimSettings(Strict):
     precision: Literal["no", "bf16", "fp16"] = "no"
     device: Literal["auto", "cpu"] = "auto"
     log_every: int = Field(5, ge=1, description="steps")
+    lr_inherited: float = Field(1.0, ge=0, description="factor on lr of weights inherited from a larger model")
+    lr_adopted: float = Field(1.0, ge=0, description="factor on lr of weights adopted from another model")
+    lr_new: float = Field(1.0, ge=0, description="factor on lr of weights that start at random")
+    freeze_text_steps: int = Field(0, ge=0, description="steps at the start in which the text tower stays as it is")
+    frozen_text: Literal["own", "stored"] = Field(
+        "own",
+        description="what the image tower learns against meanwhile: its own text tower, or stored text embeddings (LiT)",
+    )
 
 
 class CheckpointSettings(Strict):

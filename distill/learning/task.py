@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, embeddings, gather, gather_ids, row_ids
 from distill.learning.fit import Trainable
+from distill.learning.freezing import TextFreeze, text_parameters
 from distill.learning.objective import Objective
 from distill.learning.scale import clamp_scale
 from teachers.spec import TeacherFacts
@@ -84,6 +85,9 @@ class DistillTask(Trainable):
         teacher_facts: of the teachers whose embeddings the batches carry.
         scale: fixes the logit scale of student and softmax teachers (the tinyclip preset), None = learned and own.
         consistency: temperature of the weights by teacher consistency (see `distill.learning.consistency`), None = none.
+        freeze: in which steps the text tower stays as it is, None = it never does.
+
+    Raises UsageError where stored text embeddings are to stand for the student's and have another width.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class DistillTask(Trainable):
         teacher_facts: dict[str, TeacherFacts],
         scale: float | None = None,
         consistency: float | None = None,
+        freeze: TextFreeze | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -100,6 +105,10 @@ class DistillTask(Trainable):
         self.teacher_facts = teacher_facts
         self.scale = scale
         self.consistency = consistency
+        self.freeze = freeze if freeze is not None and freeze.steps else None
+        self._frozen = False
+        if self.freeze is not None:
+            self.freeze.check(teacher_facts, objective.needs_captions, objective.width)
         self.learns_scale = scale is None and objective.reads_scale
         self._two_towers.log_logit_scale.requires_grad_(self.learns_scale)
         if not objective.needs_captions and isinstance(decoder := getattr(model, "caption_decoder", None), nn.Module):
@@ -109,6 +118,16 @@ class DistillTask(Trainable):
     @property
     def _two_towers(self) -> TwoTowers:
         return self.model  # type: ignore[return-value]
+
+    def before_step(self, step: int) -> None:
+        """Freeze the text tower, or let it go."""
+        self._frozen = self.freeze is not None and step < self.freeze.steps
+
+    def drop_gradients(self) -> None:
+        """A frozen text tower keeps its weights: without a gradient AdamW neither moves nor decays them."""
+        if self._frozen:
+            for parameter in text_parameters(self.model):
+                parameter.grad = None
 
     def after_step(self) -> None:
         """Bring every learned scale back below its bound."""
@@ -165,7 +184,7 @@ class DistillTask(Trainable):
         own_scale = model.logit_scale
         scale = own_scale if self.scale is None else torch.full_like(own_scale, self.scale)
         b = images.shape[0]
-        student = self._student(model, images, texts, scale)
+        student = self._student(model, images, texts, scale, teacher_text)
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 teacher_embeds = self._teacher_embeds(teacher_image, teacher_text, b, len(student))
@@ -175,16 +194,32 @@ class DistillTask(Trainable):
                 self.objective(replace(own, positives=positives), theirs, count)
                 for own, positives, theirs, count in zip(student, same, teacher_embeds, counts, strict=True)
             ]
-        return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        named = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        if (
+            self._frozen and torch.distributed.is_initialized()
+        ):  # DistributedDataParallel wants a gradient of every parameter
+            named["loss"] = named["loss"] + 0.0 * sum(p.sum() for p in text_parameters(self.model))
+        return named
 
-    def _student(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> list[Embeddings]:
+    def _student(
+        self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor, stored: dict[str, Tensor]
+    ) -> list[Embeddings]:
         """The student's embeddings of each stream of texts, its next-token logits among them where a loss reads them."""
         streams = torch.split(texts, images.shape[0])
         if self.objective.needs_captions:
             return [self._captioned(model, images, stream, scale) for stream in streams]
         image = model.encode_image(images).float()
-        every, read = gather(image), torch.split(model.encode_text(texts).float(), images.shape[0])
+        every, read = gather(image), torch.split(self._text(model, texts, stored), images.shape[0])
         return [embeddings(image, text, scale, all_image=every) for text in read]
+
+    def _text(self, model: TwoTowers, texts: Tensor, stored: dict[str, Tensor]) -> Tensor:
+        """[streams x b, D]: the text embeddings that the losses see as the student's."""
+        if not self._frozen:
+            return model.encode_text(texts).float()
+        if self.freeze is not None and self.freeze.against == "stored":
+            return stored[next(iter(self.teacher_facts))].float()
+        with torch.no_grad():
+            return model.encode_text(texts).float()
 
     def _captioned(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> Embeddings:
         image, text, logits, labels = model.encode_pair(images, texts)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
 from distill.rehearsal import MARK
 from distill.reporting.arms import arms
-from distill.run_folder import RunFolder
+from distill.run_folder import BULKY, RunFolder
 from export.artifact import read_artifacts
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
@@ -43,10 +43,10 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     profile = _json_or(run.profile, {"exported": [], "eager": {}})
     host = profile.get("host", {})
     exports = _exports(run, profile)
-    evals.sort(key=lambda item: list(ROLES).index(item["role"]))
+    evals.sort(key=lambda item: _place(item["role"]))
     recipe, table = resolved["recipe"], [_model_row(item, profile["eager"], exports) for item in evals]
     card = read_card(run.student)
-    inherited = {key: value for key, value in _json_or(run.inheritance, {}).items() if key not in ("plan", "origins")}
+    inherited = {key: value for key, value in _json_or(run.inheritance, {}).items() if key not in BULKY}
     manifest = _json_or(run.reinforced / MANIFEST_FILE, {})
     return {
         "out": str(run),
@@ -83,6 +83,16 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _shown(role: str) -> str:
+    """What a table calls a role; "stage-2" is "stage 2"."""
+    return ROLES.get(role, role.replace("-", " "))
+
+
+def _place(role: str) -> tuple[int, str]:
+    """Where a role stands in a table: stages behind all others."""
+    return (list(ROLES).index(role) if role in ROLES else len(ROLES), role)
+
+
 def _stops(run: RunFolder) -> list[str]:
     """A line per training that had stopped because its loss was not finite: by which settings, and how it went on."""
     names = ("student", *(arm.path.name.replace("-", " ") + " student" for arm in run.arms()[1:]))
@@ -109,7 +119,7 @@ def _model_row(item: dict[str, Any], eager: dict[str, Any], exports: list[dict[s
     parity = [row["cosine_min"] for row in exports if row["cosine_min"] is not None]
     counts = item.get("parameters")
     return {
-        "role": ROLES[role],
+        "role": _shown(role),
         "model": item["model"],
         "zero_shot_top1": zero_shot["top1"] if zero_shot else None,
         "t2i_r1": retrieval["t2i_r1"] if retrieval else None,

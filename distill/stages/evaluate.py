@@ -125,7 +125,8 @@ class Judged:
     """A model of the run.
 
     Attributes:
-        role: in the table: "teacher", "student", "start", "plain", "random-start" or "no-teacher".
+        role: in the table: "teacher", "student", "start", "plain", "random-start" or "no-teacher"; "stage-N" of a
+            progressive stage.
         name: of the model.
         embedder: gives an `Embedder` on a torch device when one is needed.
         rest: lets go of the device afterwards.
@@ -153,6 +154,10 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
     if run.start.exists():
         name = f"{recipe.student.name} (start)"
         models.append(Judged("start", name, student(run.start, name)))
+    for number, stage in enumerate(recipe.student.stages, start=1):
+        if (folder := run.stage(number).student).exists():
+            name = f"{recipe.student.name} (stage {number}, keep {stage.keep:g})"
+            models.append(Judged(f"stage-{number}", name, student(folder, name)))
     if recipe.baseline.enabled:
         name = f"{recipe.student.name} (plain)"
         models.append(Judged("plain", name, student(run.plain.student, name)))

@@ -79,7 +79,8 @@ def _train(
     from distill.stages.lint import refuse_errors
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
-    from distill.stages.train import Arm, refuse_few, train_model, training_licence
+    from distill.stages.train import refuse_few, train_model, training_licence
+    from distill.stages.training.arm import Arm
     from distill.stages.training_data import (
         caption_policy,
         check_curation,

@@ -44,9 +44,10 @@ def source_embeddings(source: ClipWeights, calibration: Calibration, which: str)
     if source.model is None or source.normalise is None or source.tokenize is None:
         return None
     normalise, tokenize, model = source.normalise, source.tokenize, source.model
+    device = next(model.parameters()).device
     if which == "visual":
-        return _in_pieces(lambda i: model.encode_image(normalise(calibration.images[i])), len(calibration))
-    return _in_pieces(lambda i: model.encode_text(tokenize(calibration.captions[i])), len(calibration))
+        return _in_pieces(lambda i: model.encode_image(normalise(calibration.images[i].to(device))), len(calibration))
+    return _in_pieces(lambda i: model.encode_text(tokenize(calibration.captions[i]).to(device)), len(calibration))
 
 
 def student_embeddings(student: "Student", calibration: Calibration, which: str) -> Tensor:
@@ -58,7 +59,7 @@ def student_embeddings(student: "Student", calibration: Calibration, which: str)
 
 @torch.no_grad()
 def _in_pieces(encode: Callable[[slice], Tensor], n: int, size: int = 64) -> Tensor:
-    return torch.cat([encode(slice(i, i + size)).float() for i in range(0, n, size)])
+    return torch.cat([encode(slice(i, i + size)).float().cpu() for i in range(0, n, size)])
 
 
 def step0_loss(features: Tensor, targets: Tensor) -> float:

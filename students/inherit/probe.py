@@ -76,20 +76,20 @@ def hooked(handles: list[Any]) -> Iterator[None]:
 
 
 def watch(modules: dict[str, nn.Module], tower: Tower, see: Callable[[str, int, Tensor], Tensor | None]) -> list[Any]:
-    """Hooks that show `see` every tensor that a plan can cut: (part, layer, value), part "out", "down" or "hidden".
+    """Hooks that show `see` every tensor that a plan can cut: (part, layer, value).
 
-    "out" and "down" are what goes into those layers, heads [.., heads x head width] and neurons [.., ffn]; "hidden" is what
-    comes out of a norm [.., width]; its layer is -1 for the norms outside the blocks. A tensor that `see` returns takes
-    the value's place.
+    Parts "out" and "down" are what goes into those layers, heads [.., heads x head width] and neurons [.., ffn]; "norm1",
+    "norm2" and "norm_final" (of layer -1) are what comes out of those norms [.., width]. A tensor that `see` returns
+    takes the value's place.
     """
     handles = []
     for layer in range(tower.layers):
         for part in ("out", "down"):
             handles.append(modules[f"blocks.{layer}.{part}"].register_forward_pre_hook(_before(part, layer, see)))
         for norm in ("norm1", "norm2"):
-            handles.append(modules[f"blocks.{layer}.{norm}"].register_forward_hook(_behind(layer, see)))
+            handles.append(modules[f"blocks.{layer}.{norm}"].register_forward_hook(_behind(norm, layer, see)))
     if "norm_final" in modules:
-        handles.append(modules["norm_final"].register_forward_hook(_behind(-1, see)))
+        handles.append(modules["norm_final"].register_forward_hook(_behind("norm_final", -1, see)))
     return handles
 
 
@@ -101,9 +101,9 @@ def _before(part: str, layer: int, see: Callable[[str, int, Tensor], Tensor | No
     return hook
 
 
-def _behind(layer: int, see: Callable[[str, int, Tensor], Tensor | None]) -> Any:
+def _behind(part: str, layer: int, see: Callable[[str, int, Tensor], Tensor | None]) -> Any:
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
-        return see("hidden", layer, output)
+        return see(part, layer, output)
 
     return hook
 

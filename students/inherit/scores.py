@@ -57,7 +57,8 @@ def weight_norms(tower: Tower, state: State, layers: list[int]) -> Scores:
 
 def from_totals(totals: "Totals", tower: Tower, layers: list[int]) -> Scores:
     """Scores from what a scan of calibration pairs added up (`students.inherit.probe.scan`), over the layers kept."""
-    norms = [totals.channels["hidden", layer] for layer in [*layers, -1] if ("hidden", layer) in totals.channels]
+    places = [*((f"norm{i}", layer) for layer in layers for i in (1, 2)), ("norm_final", -1)]
+    norms = [totals.channels[place] for place in places if place in totals.channels]
     return Scores(
         layers=layers,
         hidden=torch.stack([norm / norm.mean().clamp(min=1e-30) for norm in norms]).sum(0),

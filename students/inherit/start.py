@@ -23,6 +23,7 @@ NONE = "none"  # nothing is inherited
 PLAN = "plan:"  # then the file of a plan
 TOWERS = ("visual", "text")
 AUTO, ALL = "auto", "all"
+LEAST_SQUARES = "least-squares"
 INHERITED, ADOPTED, NEW = "inherited", "adopted", "new"  # where a parameter starts from
 
 
@@ -37,16 +38,19 @@ def check_strategy(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Across:
-    """What may differ in kind between a source and a student that inherits from it.
+class Terms:
+    """On what terms a student inherits.
 
     Attributes:
         allowed: "auto" = a tower is inherited where that is measured to be better than a random start; "all"; or the facts
             that may differ, see `students.inherit.towers.differences.FACTS`.
-        calibrate: gives the pairs to measure on.
+        repair: "least-squares", "bias" or "none" (see `students.inherit.repairs.refit`); "auto" = least squares, kept of
+            each tower where it is measured to be better, none without pairs.
+        calibrate: gives the pairs to score and measure on.
     """
 
     allowed: str | tuple[str, ...] = AUTO
+    repair: str = "none"
     calibrate: "Calibrate | None" = None
 
     def pairs(self) -> "Calibration | None":
@@ -58,19 +62,19 @@ def start_from(
     student: "Student",
     source: ClipWeights,
     strategy: str,
-    across: Across = Across(),
+    terms: Terms = Terms(),
     plan: "InheritancePlan | None" = None,
 ) -> dict[str, Any]:
     """Give `student` what it inherits from `source` under `strategy`: "copy", "plan:FILE", or a name in STRATEGIES.
 
     Args:
-        across: what to do with a tower that differs in kind.
+        terms: what may differ in kind, how slicing is repaired, and what to measure on.
         plan: the one to use, made under this strategy before (a run that goes on).
 
     Returns:
         What inheritance.json records: strategy, source, source_sha256, the towers inherited, the towers skipped with the
-        reason, in what inherited ones differ ("across") and the losses measured ("step0"), where each parameter starts
-        from ("origins": name -> "inherited", "adopted" or "new"), and but for "copy" the plan.
+        reason, in what inherited ones differ ("across"), the losses measured ("step0", "repaired"), where each parameter
+        starts from ("origins": name -> "inherited", "adopted" or "new"), and but for "copy" the plan.
 
     Raises:
         UsageError: an unknown strategy, a plan that does not fit, or "copy" between models that are not alike.
@@ -92,14 +96,16 @@ def start_from(
 
         plan = read_plan(Path(strategy.removeprefix(PLAN)))
     elif plan is None:
-        plan, step0 = _planned(student, source, strategy, across)
+        plan, step0 = _planned(student, source, strategy, terms)
     taken = load_plan(student, source, plan)
+    repaired = _repaired(student, source, plan, terms)
     return {
         **summary,
         "towers": [*plan.towers, *plan.adopted],
         "skipped": plan.skipped,
         "across": plan.across,
         "step0": step0,
+        "repaired": repaired,
         "origins": {name: taken.get(name, NEW) for name in student.clip.state_dict()},
         "plan": plan.to_json(),
     }
@@ -130,25 +136,25 @@ def load_plan(student: "Student", source: ClipWeights, plan: "InheritancePlan") 
 
 
 def _planned(
-    student: "Student", source: ClipWeights, strategy: str, across: Across
+    student: "Student", source: ClipWeights, strategy: str, terms: Terms
 ) -> "tuple[InheritancePlan, dict[str, dict[str, float]]]":
     """A new plan without the towers that must not be inherited, and the losses measured of those that differ."""
     from distill.core.clip.tokenizer import token_texts
     from students.inherit.planning import make_plan
 
-    pairs = across.pairs() if STRATEGIES.get(strategy).needs_data else None
+    pairs = terms.pairs() if STRATEGIES.get(strategy).needs_data else None
     tokens = token_texts(student.tokenizer)
     plan = make_plan(source, student.spec.model_cfg, strategy, student.vocabulary, tokens, pairs)
     step0 = {}
     for tower, facts in plan.across.items():
-        odd = [fact for fact in facts if across.allowed != ALL and fact not in across.allowed]
+        odd = [fact for fact in facts if terms.allowed != ALL and fact not in terms.allowed]
         if not odd:
             continue
         how = "; ".join(f"{fact.replace('_', ' ')} differs: {facts[fact]}" for fact in odd)
         allow = f"student.inherit_across = {json.dumps(odd)} allows it"
-        losses = _tried(student, source, plan, tower, across) if across.allowed == AUTO else None
+        losses = _tried(student, source, plan, tower, terms) if terms.allowed == AUTO else None
         if losses is None:
-            why = "no pairs to measure it on" if across.allowed == AUTO else "not allowed"
+            why = "no pairs to measure it on" if terms.allowed == AUTO else "not allowed"
             plan = plan.without(tower, f"{how} ({why}; {allow})")
             continue
         step0[tower] = losses
@@ -159,12 +165,12 @@ def _planned(
 
 
 def _tried(
-    student: "Student", source: ClipWeights, plan: "InheritancePlan", tower: str, across: Across
+    student: "Student", source: ClipWeights, plan: "InheritancePlan", tower: str, terms: Terms
 ) -> dict[str, float] | None:
     """The step-0 loss of a tower at random and inherited; the student is left as it was. None = not to be measured."""
     from students.inherit.calibration import measure
 
-    pairs = across.pairs()
+    pairs = terms.pairs()
     if pairs is None or (random := measure(student, source, pairs, tower)) is None:
         return None
     before = {name: value.clone() for name, value in student.clip.state_dict().items()}
@@ -173,6 +179,35 @@ def _tried(
     inherited = measure(student, source, pairs, tower)
     student.clip.load_state_dict(before)
     return None if inherited is None else {"random": random, "inherited": inherited}
+
+
+def _repaired(
+    student: "Student", source: ClipWeights, plan: "InheritancePlan", terms: Terms
+) -> dict[str, dict[str, Any]]:
+    """Repair what the plan's slicing broke. Returns, per tower that is repaired or was tried, how and the losses measured."""
+    pairs = terms.pairs() if terms.repair != NONE and plan.towers else None
+    from students.inherit.calibration import FEWEST, measure
+
+    if pairs is None or (terms.repair == AUTO and (source.tokenize is None or len(pairs) < FEWEST)):
+        return {}
+    from students.inherit.repairs.refit import repair
+
+    how = LEAST_SQUARES if terms.repair == AUTO else terms.repair
+    result: dict[str, dict[str, Any]] = {}
+    for tower in plan.towers:
+        before = {name: value.clone() for name, value in student.clip.state_dict().items()}
+        alone = replace(plan, towers={tower: plan.towers[tower]})
+        mended = repair(how, alone, source, student.spec.model_cfg, before, pairs)
+        if all(mended[name].equal(value) for name, value in before.items()):
+            continue  # nothing was cut that a repair could make up for
+        sliced = measure(student, source, pairs, tower)
+        student.clip.load_state_dict(mended)
+        after = measure(student, source, pairs, tower)
+        keep = terms.repair != AUTO or (sliced is not None and after is not None and after < sliced)
+        if not keep:
+            student.clip.load_state_dict(before)
+        result[tower] = {"how": how if keep else NONE, "sliced": sliced, "repaired": after}
+    return result
 
 
 def _copy(student: "Student", source: ClipWeights) -> None:

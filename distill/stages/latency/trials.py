@@ -20,7 +20,8 @@ from distill.stages.budget import put
 from distill.stages.evaluate import open_evalset
 from distill.stages.latency.choose import KEYS
 from distill.stages.opening import keep_recipe
-from distill.stages.train import Arm, refuse_few, train_model, training_licence
+from distill.stages.train import refuse_few, train_model, training_licence
+from distill.stages.training.arm import Arm
 from distill.stages.training_data import stored_pairs
 
 

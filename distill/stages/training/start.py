@@ -1,8 +1,10 @@
 """What a student starts from: pairs to score and measure on, and what is said of it before it trains."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError
+from distill.learning.settings import OptimSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,17 @@ def calibration(
     return Calibration(images, list(batch.texts)[:n], loss, stored)
 
 
+def rates_by_origin(origins: dict[str, str], optim: OptimSettings) -> Callable[[str], float]:
+    """From the name of a parameter inside the task to the factor on its learning rate, by where it started from.
+
+    Args:
+        origins: of the student's tensors: "inherited", "adopted" or "new"; one that is not there is new.
+        optim: the factors.
+    """
+    factors = {"inherited": optim.lr_inherited, "adopted": optim.lr_adopted, "new": optim.lr_new}
+    return lambda name: factors[origins.get(name.removeprefix("model.clip."), "new")]
+
+
 def not_inherited(inherited: dict[str, Any]) -> str:
     """One line about what a student does not inherit and why; empty when it inherits everything."""
     reasons = "; ".join(f"{tower}: {reason}" for tower, reason in inherited["skipped"].items())
@@ -63,6 +76,11 @@ def start_lines(inherited: dict[str, Any]) -> list[str]:
         losses = inherited.get("step0", {}).get(tower)
         measured = f" Step-0 loss {losses['inherited']:.3f}, {losses['random']:.3f} at random." if losses else ""
         lines.append(f"{tower} inherited although it differs ({how}).{measured}")
+    for tower, found in inherited.get("repaired", {}).items():
+        if found["how"] != "none" and found["sliced"] is not None:
+            lines.append(
+                f"{tower} is repaired ({found['how']}): step-0 loss {found['repaired']:.3f}, {found['sliced']:.3f} as it is sliced."
+            )
     for tower, fit in inherited.get("projected", {}).items():
         lines.append(
             f"the projection of {tower} is fitted in closed form on {fit['samples']} embeddings, of whose variance it explains "

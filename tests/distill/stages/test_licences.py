@@ -11,7 +11,8 @@ import torch
 from distill.models import TeacherSet
 from distill.recipe import load_recipe
 from distill.run_folder import RunFolder
-from distill.stages.train import Arm, allows_commercial_use, train_model, training_licence, with_inherited_licence
+from distill.stages.train import allows_commercial_use, train_model, training_licence, with_inherited_licence
+from distill.stages.training.arm import Arm
 from export.app.licence import Notice, licence_text
 from reinforced_data.store.manifest import SourceFacts, licence_summary
 from reinforced_data.store.names import MANIFEST_FILE

@@ -10,7 +10,7 @@ import torch
 from distill.core.errors import UsageError
 from reinforced_data.source import open_source
 from students.inherit.calibration import Calibration, step0_loss
-from students.inherit.start import Across, check_strategy, start_from
+from students.inherit.start import Terms, check_strategy, start_from
 from students.spec import STUDENTS
 from students.student import build_student
 from teachers.load import load_teacher, resolve_teacher
@@ -57,7 +57,7 @@ def test_every_parameter_has_an_origin(source):
 
 def test_a_tower_that_differs_is_inherited_where_that_is_measured_better(source, pairs):
     student = build_student(changed(no_causal_mask=True), 0)
-    took = start_from(student, source, "magnitude", Across("auto", lambda: pairs))
+    took = start_from(student, source, "magnitude", Terms(calibrate=lambda: pairs))
     losses = took["step0"]["text"]
     assert took["towers"] == ["visual", "text"]
     assert "causal" in took["across"]["text"]
@@ -72,7 +72,7 @@ def test_a_source_that_knows_nothing_is_not_inherited_across_a_difference(source
     dull = {name: torch.full_like(value, 0.01) for name, value in source.state.items()}
     student = build_student(changed(no_causal_mask=True), 0)
     before = {name: value.clone() for name, value in student.clip.state_dict().items()}
-    took = start_from(student, replace(source, state=dull), "magnitude", Across("auto", lambda: pairs))
+    took = start_from(student, replace(source, state=dull), "magnitude", Terms(calibrate=lambda: pairs))
     assert took["towers"] == ["visual"]
     assert "no better than" in took["skipped"]["text"]
     assert "student.inherit_across" in took["skipped"]["text"]
@@ -85,7 +85,7 @@ def test_a_source_that_knows_nothing_is_not_inherited_across_a_difference(source
 )
 def test_without_pairs_a_difference_has_to_be_allowed(source, allowed, towers):
     student = build_student(changed(no_causal_mask=True), 0)
-    took = start_from(student, source, "magnitude", Across(allowed))
+    took = start_from(student, source, "magnitude", Terms(allowed))
     assert took["towers"] == towers
     if towers == ["visual"]:
         assert "causal differs: True in the source, False here" in took["skipped"]["text"]
@@ -146,7 +146,7 @@ def test_equal_tokens_of_another_vocabulary_are_inherited(source):
     """A student of CLIP's own 49,408 tokens takes those that the source's cut vocabulary has, and keeps its own of the rest."""
     student = build_student(replace(NANO, vocabulary=None), 0)
     own = student.clip.token_embedding.weight.detach().clone()
-    took = start_from(student, source, "magnitude", Across("all"))
+    took = start_from(student, source, "magnitude", Terms("all"))
     known = {token: index for index, token in enumerate(source.tokens)}
     hidden = took["plan"]["towers"]["text"]["hidden"]
     now = student.clip.token_embedding.weight

@@ -1,0 +1,140 @@
+"""`Arm`: one student to train, and what every training of it is made of: its losses, its batches, its optimisation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from distill.core.progress import Progress
+from distill.models import TeacherSet
+from distill.processes import wait_until
+from distill.recipe import Recipe
+from distill.run_folder import RunFolder
+from distill.stages.training.progressive import Beginning
+from distill.stages.training.start import calibration, rates_by_origin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.learning.task import DistillTask
+    from reinforced_data.sample import Batch
+    from students.inherit.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One student to train: its place, and what sets it apart from the other arms of a run.
+
+    Attributes:
+        name: what progress calls it.
+        run: gets the student, its checkpoints and metrics.
+        objective, inherit: a preset's name or weights per loss, and an inheritance strategy.
+        teachers: what weights may be inherited from; None = nothing.
+        plain: the baseline, which no teacher may touch, not even by weights of consistency.
+    """
+
+    name: str
+    run: RunFolder
+    objective: str | dict[str, float]
+    inherit: str
+    teachers: TeacherSet | None
+    plain: bool = False
+
+
+def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
+    """What trains the student of an arm: its losses against the teachers whose embeddings the data carries."""
+    from distill.learning.freezing import TextFreeze
+    from distill.learning.objective import Objective, fixed_scale
+    from distill.learning.task import DistillTask
+
+    facts = data.teacher_facts
+    objective = Objective(arm.objective, int(student.spec.model_cfg["embed_dim"]), facts)
+    consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
+    freeze = TextFreeze(recipe.train.freeze_text_steps, recipe.train.frozen_text)
+    return DistillTask(student, objective, facts, fixed_scale(arm.objective), consistency, freeze)
+
+
+def pairs_of(recipe: Recipe, arm: Arm, student: Any, data: Any, teacher: str | None) -> "Calibration | None":
+    """Pairs to score and measure a start on; the losses' own projections start from the recipe's seed.
+
+    `teacher`: whose stored embeddings are the source's own, None = nobody's.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        task = distill_task(recipe, arm, student, data)
+        return calibration(data, task, student, seed=recipe.seed, teacher=teacher)
+
+
+def stream_of(recipe: Recipe, data: Any) -> "Callable[[int, int], Iterator[Batch]]":
+    """What `fit` draws this rank's batches from."""
+    from reinforced_data.training.loader import batches
+
+    def stream(first_step: int, last_step: int) -> "Iterator[Batch]":
+        rank, world = _rank()
+        return batches(
+            data, batch_size=recipe.train.batch_size, seed=recipe.seed, first_step=first_step, last_step=last_step,
+            rank=rank, world=world, workers=recipe.train.workers,
+        )  # fmt: skip
+
+    return stream
+
+
+def fit_student(
+    recipe: Recipe, arm: Arm, data: Any, place: RunFolder, begin: Beginning, progress: Progress
+) -> "DistillTask":
+    """Train a student from its beginning, with checkpoints in `place`; a stage that is done is only read."""
+    from distill.learning import checkpoint as checkpoints
+    from distill.learning.fit import fit
+    from distill.learning.task import pair_arguments
+
+    task = distill_task(recipe, arm, begin.student, data)
+    task.load_state_dict(begin.beside, strict=False)
+    done = checkpoints.latest(place.checkpoints)
+    if place is not arm.run and done is not None and begin.leg is not None and done.step == begin.leg.last:
+        task.load_state_dict(checkpoints.read_task(done))
+        return task.eval()
+    fit(
+        task,
+        stream_of(recipe, data),
+        pair_arguments(_cached_tokenize(begin.student)),
+        place.checkpoints,
+        arm.run.metrics,
+        optim=recipe.train,
+        checkpointing=recipe.train,
+        seed=recipe.seed,
+        progress=progress,
+        factor=rates_by_origin(begin.inherited.get("origins", {}), recipe.train),
+        leg=begin.leg,
+    )
+    if begin.leg is not None:
+        last = begin.leg.last
+        wait_until(lambda: _reached(place, last), f"the first process to write the checkpoint of step {last}")
+    return task
+
+
+def _reached(place: RunFolder, step: int) -> bool:
+    from distill.learning.checkpoint import latest
+
+    found = latest(place.checkpoints)
+    return found is not None and found.step >= step
+
+
+def _rank() -> tuple[int, int]:
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _cached_tokenize(student: Any) -> Any:
+    """Tokenise with a memory: a caption comes back every epoch, and cleaning its text costs more than the look-up."""
+    import torch
+
+    @lru_cache(maxsize=200_000)
+    def one(caption: str) -> "Tensor":
+        return student.tokenize([caption])[0]  # type: ignore[no-any-return]
+
+    return lambda captions: torch.stack([one(caption) for caption in captions])

@@ -1,0 +1,74 @@
+"""Means and covariances of what a source's linear layers read, over calibration pairs."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from distill.core.clip.weights import ClipWeights
+from students.inherit.calibration import Calibration
+from students.inherit.probe import encode, hooked, opened, pieces, runnable, watch
+from students.inherit.towers.tower import Tower
+
+
+@dataclass
+class Moments:
+    """The first two moments of one tensor over places and pairs, added up in float64.
+
+    Attributes:
+        count: places seen.
+        total: [n], their sum.
+        products: [n, n], the sum of their outer products; None where means alone are wanted.
+    """
+
+    count: float = 0.0
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    products: Tensor | None = None
+
+    def add(self, rows: Tensor, *, second: bool) -> None:
+        """Add rows [m, n]."""
+        self.count += len(rows)
+        self.total = self.total + rows.double().sum(0).cpu()
+        if second:
+            products = (rows.T @ rows).double().cpu()
+            self.products = products if self.products is None else self.products + products
+
+    @property
+    def mean(self) -> Tensor:
+        """[n]."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """[n, n]."""
+        assert self.products is not None
+        return self.products / self.count - torch.outer(self.mean, self.mean)
+
+
+def moments(
+    source: ClipWeights, which: str, tower: Tower, layers: list[int], calibration: Calibration, *, second: bool
+) -> dict[tuple[str, int], Moments]:
+    """(part, layer) -> its moments, of the parts that `students.inherit.probe.watch` names, in the layers kept.
+
+    Args:
+        source, which, tower: what is run.
+        layers: the source layers of interest.
+        calibration: the pairs; padding of captions is left out.
+        second: whether covariances are wanted too.
+    """
+    found: dict[tuple[str, int], Moments] = {}
+    kept = {*layers}
+    with torch.no_grad():
+        for piece in pieces(calibration):
+            seen: list[tuple[str, int, Tensor]] = []
+
+            def see(part: str, layer: int, value: Tensor, seen: list[tuple[str, int, Tensor]] = seen) -> None:
+                if layer in kept:
+                    seen.append((part, layer, value))
+
+            with opened(runnable(source), tower) as modules, hooked(watch(modules, tower, see)):
+                _, used = encode(source, calibration, which, piece)
+            for part, layer, value in seen:
+                rows = value[used.bool()] if value.shape[:2] == used.shape else value.flatten(0, -2)
+                found.setdefault((part, layer), Moments()).add(rows.float(), second=second)
+    return found
