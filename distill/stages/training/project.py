@@ -82,7 +82,7 @@ def project(
     student.eval()
     rows = {
         "visual": (_images(data, order[:IMAGES], seed), min(len(order), IMAGES)),
-        "text": (_captions(data, order), CAPTIONS),
+        "text": (_captions(data, order), min(len(order) * len(data.captions(int(order[0]))[0]), CAPTIONS)),
     }
     found = {tower: _fit(student, tower, *rows[tower], space, progress) for tower in towers}
     student.train(training)

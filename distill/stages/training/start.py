@@ -69,8 +69,10 @@ def not_inherited(inherited: dict[str, Any]) -> str:
 
 
 def start_lines(inherited: dict[str, Any]) -> list[str]:
-    """Lines about a start: what is not inherited and why, and in what kind a tower differs that is inherited."""
-    lines = [line] if (line := not_inherited(inherited)) else []
+    """Lines about a start: by which road each tower inherits, what is not inherited and why, and in what kind a tower differs
+    that is inherited."""
+    lines = _roads(inherited)
+    lines += [line] if (line := not_inherited(inherited)) else []
     for tower, facts in inherited.get("across", {}).items():
         how = "; ".join(f"{fact.replace('_', ' ')} {text}" for fact, text in facts.items())
         losses = inherited.get("step0", {}).get(tower)
@@ -89,6 +91,17 @@ def start_lines(inherited: dict[str, Any]) -> list[str]:
     for tower in inherited["towers"]:
         if new := _new_parts(inherited.get("origins", {}), tower):
             lines.append(f"of {tower}, these start at random: {', '.join(new)}.")
+    return lines
+
+
+def _roads(inherited: dict[str, Any]) -> list[str]:
+    """How each tower that is inherited was selected."""
+    plan, source = inherited.get("plan") or {}, inherited.get("source")
+    lines = [f"{tower} is adopted whole from {source}." for tower in plan.get("adopted", [])]
+    for tower, parts in plan.get("towers", {}).items():
+        layers = ", ".join(map(str, parts["layers"]))
+        counts = f"{len(parts['hidden'])} channels, {len(parts['heads'][0])} heads and {len(parts['ffn'][0])} neurons a layer"
+        lines.append(f"{tower} is sliced from {source} by {inherited['strategy']}: layers {layers}, {counts}.")
     return lines
 
 
