@@ -1,7 +1,8 @@
 """From a name to a teacher: `resolve_teacher` finds the spec, `load_teacher` builds the model.
 
 A name is a registered one ("dfn-vitl14"), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", or the path of a folder
-(a CLIP in the shared format, or aligned heads over frozen towers). Left out: captioners, and anything trainable.
+(a CLIP in the shared format, or aligned heads over frozen towers), with open_clip's "local-dir:" before it or not. Left out:
+captioners, and anything trainable.
 """
 
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from distill.core.errors import UsageError, nearest
 from teachers.spec import TEACHERS, TeacherSpec, absolute_path
 from teachers.teacher import TEACHER_LOADERS, Teacher
+
+LOCAL_DIR = "local-dir:"  # open_clip's own word before a folder
 
 
 def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
@@ -20,6 +23,7 @@ def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
         UsageError: nothing is called so; the message names the nearest names.
         DistillError: the path exists but its files are unreadable.
     """
+    name = name.removeprefix(LOCAL_DIR)
     if name in TEACHERS:
         return TEACHERS.get(name)
     for key, loader in TEACHER_LOADERS.items():
@@ -31,7 +35,7 @@ def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
     if path.is_file():
         raise UsageError(
             f"{name!r} is a single file; which architecture does it belong to? Write open_clip:MODEL@{name}, for "
-            f"example open_clip:ViT-B-16@{name}."
+            f"example open_clip:ViT-B-16@{name}, or student:NAME@{name} with a name of `distill list students`."
         )
     looks_like_path = "/" in name or "\\" in name or path.suffix in (".safetensors", ".pt", ".bin")
     missing = f" There is no file or folder {str(path)!r} either." if looks_like_path else ""
@@ -43,6 +47,7 @@ def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
 
 def absolute_teacher(name: str) -> str:
     """The same teacher by a name that means it from every working folder: paths absolute, "~" replaced, names as they are."""
+    name = name.removeprefix(LOCAL_DIR)
     if name in TEACHERS:
         return name
     for key, loader in TEACHER_LOADERS.items():

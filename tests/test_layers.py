@@ -22,7 +22,7 @@ FLOORS = {
     "distill": ["core", "processes learning evaluation", "console recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
     "export": ["app artifact settings", "device target", "mil", "devices", "targets towers", "children", "run", "latency", "predict_rows"],
-    "students": ["spec tokenizer folding", "vocabularies", "student zoo reparameterize", "inherit"],
+    "students": ["spec tokenizer folding", "vocabularies", "student zoo reparameterize", "inherit checkpoints"],
     "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
     "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],

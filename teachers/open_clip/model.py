@@ -6,7 +6,6 @@ Imports torch; keep it out of modules that are imported to list names. Left out:
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from distill.core.atomic import sha256_file
 from distill.core.clip.checkpoint import load_weights, read_checkpoint
+from distill.core.clip.layouts import open_clip_names
 from distill.core.clip.model import build_clip
 from distill.core.errors import DistillError
 
@@ -26,7 +26,6 @@ _RANDOM_FILLS = {  # tensor methods, and the functions of torch.nn.init, which a
     *("normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_"),
     *("xavier_uniform_", "xavier_normal_", "orthogonal_", "sparse_"),
 }
-OPENAI_FACTS = ("input_resolution", "context_length", "vocab_size")  # numbers that lie among OpenAI's tensors
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -70,7 +69,7 @@ def load_checkpoint(model: nn.Module, path: Path, *, what: str) -> str:
     if path.suffix in (".npz", ".npy"):
         _load_big_vision(model, path, what)
     else:
-        load_weights(model, _open_clip_names(model, read_checkpoint(path)), path=path, what=what)
+        load_weights(model, open_clip_names(model, read_checkpoint(path)), path=path, what=what)
     return sha256_file(path)
 
 
@@ -85,28 +84,3 @@ def _load_big_vision(model: nn.Module, path: Path, what: str) -> None:
         raise DistillError(
             f"{path} cannot be loaded as {what}: {detail[:300]}. Check that the file is whole and of this model."
         ) from None
-
-
-def _open_clip_names(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` in the names and shapes of today's open_clip, which converts its own earlier ones and Apple's MobileCLIP's."""
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
-
-    state = {name: value for name, value in state.items() if name not in OPENAI_FACTS}
-    with contextlib.suppress(
-        AttributeError, KeyError
-    ):  # Apple's names for another model: `load_weights` says whose they are
-        state = dict(convert_state_dict(model, state))
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
-    for name in ("logit_scale", "logit_bias"):  # once a vector of one element, now a scalar
-        wanted = getattr(model, name, None)
-        if name in state and wanted is not None and state[name].numel() == 1:
-            state[name] = state[name].reshape(wanted.shape)
-    if getattr(model, "logit_bias", None) is not None and "logit_scale" in state and "logit_bias" not in state:
-        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
-    state.pop("text.transformer.embeddings.position_ids", None)  # transformers before 4.31 stored it
-    with contextlib.suppress(AssertionError, AttributeError, RuntimeError):  # of another width: `load_weights` says so
-        resize_pos_embed(state, model)
-        resize_text_pos_embed(state, model)
-    return state

@@ -29,7 +29,7 @@ LAYOUTS = {  # first parts of names, all of which occur -> whose they are, and w
     (
         "image_encoder",
         "text_encoder",
-    ): "Apple's ml-mobileclip, of which S1, S2 and B are converted here. Take open_clip's file",
+    ): "Apple's ml-mobileclip, of another of its models. Name the student or the open_clip model that it is",
     ("optimizer",): "a training program's state, without the model's weights. Name the file of the model",
 }
 

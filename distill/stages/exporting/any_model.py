@@ -17,11 +17,10 @@ from distill.run_folder import RunFolder
 from distill.stages.exporting.timm_model import PREFIX, is_timm, take_in_timm
 from export.towers.image_model import is_image_model
 from students.spec import StudentSpec
+from teachers.load import LOCAL_DIR
 
 if TYPE_CHECKING:
     from teachers.open_clip.teacher import OpenClipTeacher
-
-LOCAL_DIR = "local-dir:"  # open_clip's own prefix of a folder
 
 
 def model_name(model: str) -> str:

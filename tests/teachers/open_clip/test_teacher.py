@@ -105,7 +105,13 @@ def test_checkpoints_of_training_programs_are_read_and_misfits_named(tiny: tuple
     torch.save({"state_dict": {f"module._orig_mod.{n}": v for n, v in state.items()}, "epoch": 1}, tmp_path / "last.pt")
     teacher: Any = load_teacher(f"open_clip:{tiny[0]}@{tmp_path / 'last.pt'}")
     assert all(torch.equal(value, state[name]) for name, value in teacher.model.state_dict().items())
-    torch.save({"state_dict": {f"clip.{n}": v for n, v in state.items()}}, tmp_path / "prefix.pt")
+    torch.save({"state_dict": {f"clip.{n}": v for n, v in state.items()}}, tmp_path / "owned.pt")
+    owned: Any = load_teacher(
+        f"open_clip:{tiny[0]}@{tmp_path / 'owned.pt'}"
+    )  # all names share it: one model, one object
+    assert all(torch.equal(value, state[name]) for name, value in owned.model.state_dict().items())
+    beside = {"ema.decay": torch.zeros(1), **{f"clip.{n}": v for n, v in state.items()}}
+    torch.save({"state_dict": beside}, tmp_path / "prefix.pt")
     torch.save({n: v for n, v in state.items() if n.startswith("visual.")}, tmp_path / "half.pt")
     wide = {n: torch.zeros(*v.shape[:-1], v.shape[-1] + 1) if v.ndim > 1 else v for n, v in state.items()}
     torch.save(wide, tmp_path / "wide.pt")
