@@ -1,5 +1,3 @@
 """The verbs: one module and one function each, same names and arguments as on the command line."""
 
-from distill.stages import (
-    student_checkpoint as student_checkpoint,  # makes the names "student:..." and "timm:..." known
-)
+from distill.stages.training import checkpoint_files as checkpoint_files  # makes "student:..." and "timm:..." known
