@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.core.errors import DistillError, UsageError
+from distill.core.errors import DistillError
 from distill.core.progress import Progress
 from distill.models import student_spec
 from distill.recipe import Recipe, StudentRecipe
@@ -260,26 +260,3 @@ def _together(figures: Sequence[Figure]) -> Figure:
     """Two towers one after the other; the ends are added, which is on the safe side of their being independent."""
     ms, low, high = (float(f"{sum(values):.3g}") for values in list(zip(*figures, strict=True))[:3])
     return Figure(ms, low, high, " and ".join(dict.fromkeys(figure.source for figure in figures)))
-
-
-def device_timer(device: str) -> Timer:
-    """What tells latencies on a phone or chip by name, or on a device that was calibrated here.
-
-    Raises UsageError for a device that is neither, or whose figures are uncalibrated.
-    """
-    from export.latency.anchors import calibrations
-    from export.latency.graph.features import known_as
-    from export.latency.predictor import published_predictor
-    from export.latency.towers import SOURCES
-
-    if own := next((one for one in calibrations() if one.name == device), None):
-        return lambda operations, precision: Figure(*own.predict(operations), SOURCES["measured anchors"])
-    predictor = published_predictor()
-
-    def timed(operations: Any, precision: str) -> Figure:
-        said = predictor.predict(device, known_as(operations), operations, precision=precision)
-        if said.source == "uncalibrated":
-            raise UsageError(f"uncalibrated on {device} in {precision}: {said.note}")
-        return Figure(said.ms, said.low, said.high, SOURCES[said.source])
-
-    return timed

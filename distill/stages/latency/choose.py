@@ -5,7 +5,6 @@ meets it by the upper end of its 90 % interval unless `choose.bound` says otherw
 (`candidates`), and training several (`trials`).
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from distill.reporting.pareto import choices
 from distill.reporting.terminal import plain_lines
 from distill.run_folder import RunFolder
 from distill.stages.budget import Filled, is_set, put
-from distill.stages.latency.candidates import Candidate, Timer, candidates, device_timer
+from distill.stages.latency.candidates import Candidate, candidates
+from distill.stages.latency.counted_on import devices_of, precisions_of, targets_of, timer_of, with_figures
 
 if TYPE_CHECKING:
     from export.target import Target
@@ -29,8 +29,6 @@ RULE = (
     "the highest prior that meets the budget: published ImageNet accuracy of the architecture, brought to one way of training "
     "and to this size; a guess from others' data, not a measurement of yours"
 )
-UNIT_TARGETS = {"ANE": "coreml", "HTP": "onnx-qnn", "CPU": "executorch-xnnpack"}
-FLOATS = ("fp32", "fp16", "w8", "p6")  # precisions whose loss is small enough to be taken without having measured it
 KEYS = ("student.name", "student.image_size", "student.text_layers")
 KEPT = 30  # of those that meet the budget, and of those that do not, in choice.json
 
@@ -98,20 +96,6 @@ def said(recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def devices_of(recipe: Recipe) -> tuple[str, ...]:
-    """The devices that must keep the latency. Raises UsageError where a latency is asked for and no device is named."""
-    settings = recipe.choose
-    named = tuple(dict.fromkeys(settings.devices or recipe.profile.devices))
-    if settings.max_latency is None:
-        return ()
-    if not named:
-        raise UsageError(
-            f"On which device may the student take {settings.max_latency:g} ms? Name a phone or a chip: --device "
-            "iphone-12-pro-max (distill list devices), or a device that distill calibrate has measured: --device host."
-        )
-    return named
-
-
 def overrun(recipe: Recipe, candidate: Candidate) -> dict[str, float]:
     """Measure -> how many times its budget a candidate takes, for the measures that have one."""
     settings = recipe.choose
@@ -138,9 +122,9 @@ def choose(recipe: Recipe, progress: Progress = silent) -> Choice:
             "A choice needs a budget: --max-latency 5ms --device PHONE, --max-size 40MB or --max-memory 100MB."
         )
     devices = devices_of(recipe)
-    timers = {device: _known(device) for device in devices}
-    targets = _targets(recipe, devices)
-    precisions = _with_figures(_precisions(recipe, devices, targets), timers)
+    timers = {device: timer_of(device) for device in devices}
+    targets = targets_of(recipe, devices)
+    precisions = with_figures(precisions_of(recipe, devices, targets), timers)
     found, failed = candidates(recipe, precisions, timers, progress)
     best: dict[tuple[Any, ...], Candidate] = {}
     for candidate in found:
@@ -181,98 +165,6 @@ def _unmet(choice: Choice) -> str:
         f"{' and '.join(over)}: {', '.join(takes)}. Give a larger budget,{middle} or more to choose from: "
         "choose.students, choose.image_sizes, choose.text_layers, choose.precisions."
     )
-
-
-def _known(device: str) -> Timer:
-    """The timer of a device that was calibrated here, or of a phone by name; an attached one must be calibrated first."""
-    from export.device import DEVICES
-    from export.latency.anchors import calibrations
-    from export.latency.devices import find_chip
-
-    if device not in {one.name for one in calibrations()}:
-        if device in DEVICES:
-            raise UsageError(
-                f"Nothing is known yet of how long students take on {device!r}. Time the anchors there once: distill calibrate "
-                f"--device {device}"
-            )
-        find_chip(device)
-    return device_timer(device)
-
-
-def _targets(recipe: Recipe, devices: Sequence[str]) -> tuple[str, ...]:
-    """The names of the targets whose files are counted."""
-    from export.latency.anchors import calibrations
-    from export.latency.devices import find_chip
-    from export.target import get_target
-
-    if recipe.choose.target:
-        return (get_target(recipe.choose.target).name,)
-    calibrated = {one.name: one.target for one in reversed(calibrations())}
-    found = [
-        get_target(calibrated[device]).name
-        if device in calibrated
-        else UNIT_TARGETS.get(find_chip(device).unit, "onnx")
-        for device in devices
-    ]
-    return tuple(dict.fromkeys(found or [get_target(recipe.export.targets[0]).name]))
-
-
-def _precisions(recipe: Recipe, devices: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """What is searched: what the recipe says, what a device was calibrated for, else what every target has in floats."""
-    from export.latency.anchors import calibrations
-    from export.latency.devices import find_chip
-    from export.target import chosen_targets, get_target
-
-    if wanted := recipe.choose.precisions or (recipe.export.precisions if is_set(recipe, "export.precisions") else ()):
-        names = [get_target(target).at(one).precision.name for target in targets for one in wanted if one != "auto"]
-        if names:
-            return tuple(dict.fromkeys(names))
-    if is_set(recipe, "export.targets"):
-        named = [one for one in chosen_targets(recipe.export.targets) if one.name in targets and not one.auto]
-        if spelled := [one.precision.name for one in named if one.folder in recipe.export.targets]:
-            return tuple(dict.fromkeys(spelled))
-    calibrated = {one.name: one.target for one in reversed(calibrations())}
-    if own := [get_target(calibrated[device]).precision.name for device in devices if device in calibrated]:
-        return tuple(dict.fromkeys(own))
-    shared = [
-        name for name in get_target(targets[0]).precisions if all(name in get_target(t).precisions for t in targets)
-    ]
-    integer = any(not find_chip(device).fp16 for device in devices)
-    kind = [name for name in shared if (name not in FLOATS if integer else name in FLOATS)]
-    if "fp16" in kind:  # half as large, no slower, and no less accurate by the prior
-        kind = [name for name in kind if name != "fp32"]
-    return tuple(kind or shared[:1])
-
-
-def _with_figures(precisions: Sequence[str], timers: Mapping[str, Timer]) -> tuple[str, ...]:
-    """The precisions in which every device's latencies are known. Raises UsageError where there is none."""
-    from export.latency.graph.features import published_features
-
-    probe = published_features()["timm:resnet50@224"]
-    wrong: dict[str, str] = {}
-    for precision in precisions:
-        for device, timer in timers.items():
-            try:
-                timer({**probe}, precision)
-            except UsageError as error:
-                wrong[precision] = f"{str(error).rstrip('.')}.{_instead(device)}"
-    if len(wrong) == len(precisions):
-        raise UsageError(f"No budget can be kept where latencies are guesses: {next(iter(wrong.values()))}")
-    return tuple(precision for precision in precisions if precision not in wrong)
-
-
-def _instead(device: str) -> str:
-    """The nearest device with figures, in a sentence."""
-    from export.latency.devices import CHIPS, find_chip
-    from export.latency.rows import calibration
-
-    chip = find_chip(device)
-    while chip.of and calibration(chip).startswith("uncalibrated"):
-        chip = CHIPS[chip.of]
-    if chip.name == find_chip(device).name:
-        return " Calibrate it where it is attached: distill calibrate."
-    name = (chip.phones or (chip.name,))[0]
-    return f" The nearest device with published latencies is {name} ({chip.name}); or calibrate this one where it is attached."
 
 
 def settle_choice(
@@ -325,18 +217,22 @@ def student_values(recipe: Recipe, name: str, image_size: int | None, text_layer
 
 
 def export_values(recipe: Recipe, choice: Choice, candidate: Candidate) -> dict[str, Any]:
-    """The key that has a candidate exported as it was counted, where the caller did not say what is exported."""
-    from export.target import get_target
+    """The key that has a candidate exported as it was counted; {} where the caller's own words do, or say precisions.
 
-    if is_set(recipe, "export.targets") or is_set(recipe, "export.precisions"):
+    A target that is named without a precision gets the candidate's; one that is not named is added where the caller named none.
+    """
+    from export.target import ALIASES, TARGETS, get_target
+
+    if recipe.export.precisions:
         return {}
     names = list(recipe.export.targets)
-    for name in choice.targets:
-        target: Target = get_target(name, candidate.precision)
-        if name in names:
-            names[names.index(name)] = target.folder
-        elif target.missing() is None:
-            names.append(target.folder)
+    for wanted in choice.targets:
+        target: Target = get_target(wanted, candidate.precision)
+        plain = [name for name in names if (name in TARGETS or name in ALIASES) and get_target(name).name == wanted]
+        if plain and get_target(wanted).precision.name != candidate.precision:
+            names[names.index(plain[0])] = target.folder
+        elif not any(get_target(name).name == wanted for name in names) and not is_set(recipe, "export.targets"):
+            names += [target.folder] if target.missing() is None else []
     return {"export.targets": names} if tuple(names) != recipe.export.targets else {}
 
 

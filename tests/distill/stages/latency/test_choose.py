@@ -140,7 +140,8 @@ def test_several_devices_must_all_keep_it_and_each_limit_counts():
         chosen(*budget, f"choose.devices=['{PHONE}']", "choose.max_size=1")
 
 
-def test_what_cannot_be_kept_or_known_is_said_with_the_nearest():
+def test_what_cannot_be_kept_or_known_is_said_with_the_nearest(monkeypatch):
+    monkeypatch.setattr("export.latency.anchors.calibrations", list)  # whatever this computer has
     with pytest.raises(
         UsageError, match=r"The nearest is tinyclip-vit8m16 at \d+ px.*over in latency.*choose.bound=middle"
     ):
@@ -226,6 +227,23 @@ def test_the_recipe_gets_the_student_and_a_resume_does_not_choose_again(tmp_path
     assert choose.settle_choice(other, run, Existing.RESUME, console)[0].export.targets == ("onnx",)
     with pytest.raises(UsageError, match="frozen towers"):
         choose.settle_choice(load_recipe(job, ["towers=sail-lite0-minilm"]), run, Existing.REFUSE, console)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (["export.targets=['onnx', 'coreml']"], ["onnx", "coreml-w8"]),  # named without a precision
+        (["export.targets=['coreml-p4', 'onnx']"], None),  # with its own
+        (["export.targets=['onnx']"], None),  # another one is wanted
+        (["export.precisions=['fp16']"], None),
+        ([], ["executorch-xnnpack", "coreml-w8", "onnx"]),
+    ],
+)
+def test_the_student_is_exported_as_it_was_counted(said, wanted):
+    job = recipe("choose.max_size=1000", "choose.target=coreml", *said)
+    choice = choose.Choice(job, (), ("coreml",), ("w8",), [], [], {}, 0)
+    one = candidates.Candidate("tinyclip-vit8m16", None, None, "w8", 224, 3, {}, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert choose.export_values(job, choice, one) == ({} if wanted is None else {"export.targets": wanted})
 
 
 def test_the_run_folder_is_named_by_the_budget():
