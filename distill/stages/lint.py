@@ -73,7 +73,7 @@ def lint_model(model: str, recipe: Recipe, console: Console, *, probe: bool = Tr
             notes.append(
                 f"Numbers were looked at on {PROBES} images and captions of {recipe.eval.data or recipe.data}."
             )
-        elif not trained:
+        elif not notes:
             notes.append("Its weights are random here: rules about numbers (ANE-FP16) wait for a trained model.")
         config = getattr(getattr(net, "spec", None), "model_cfg", {})
         return Linted(

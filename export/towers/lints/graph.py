@@ -84,9 +84,13 @@ class Graph:
                 yield operation
 
     def attention(self) -> list[Operation]:
-        """The softmaxes over products of two activations."""
-        found = list(self.of("softmax", "_softmax"))
+        """The softmaxes beside products of two activations."""
+        found = self.softmaxes()
         return found if any(product.activations > 1 for product in self.of(*PRODUCTS)) else []
+
+    def softmaxes(self) -> list[Operation]:
+        """Those over places or tokens; a classifier's, [b, k], is none."""
+        return [one for one in self.of("softmax", "_softmax") if len(one.shape) > 2]
 
     @property
     def macs(self) -> int:

@@ -87,7 +87,7 @@ def unfolds(graph: "Graph", subject: Subject) -> Iterator[Found]:
             yield Found(operation.where, "a channel shuffle (groups and channels swapped)")
     if graph.tower == "image":
         products = [one for one in graph.of(*PRODUCTS) if one.activations > 1]
-        softmaxes = list(graph.of("softmax", "_softmax"))
+        softmaxes = graph.softmaxes()
         if products and not softmaxes:
             yield Found(products[0].where, "linear attention: products of activations without a softmax")
         if softmaxes and not products:

@@ -227,6 +227,7 @@ def test_other_forms_of_a_violation_are_found_too(name, bad):
 
 
 def test_what_looks_alike_is_left_alone():
+    assert found("ANE-UNFOLD", Made(lambda self, x: x.mean((2, 3)).softmax(-1))) == []  # a classifier's probabilities
     assert found("ANE-CONV", (conv(3, 8, 16, stride=16), {})) == []  # a patch is one product
     assert (
         found("ANE-UNFOLD", Made(lambda self, x: x.reshape(1, 3, 4, 4, 16).transpose(2, 3))) == []
