@@ -9,6 +9,7 @@ from distill.core.existing import Existing
 from distill.core.strict import Settings, apply_settings
 from distill.recipe import LENGTHS, Recipe, load_recipe
 from distill.run_folder import VERBS, RunFolder
+from distill.stages.training import checkpoint_files as checkpoint_files  # makes "student:..." and "timm:..." known
 
 AnyPath = str | os.PathLike[str]
 OneOrMore = AnyPath | Sequence[AnyPath]
