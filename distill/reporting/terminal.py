@@ -178,7 +178,10 @@ def print_lints(found: dict[str, Any]) -> None:
         paragraph(f"{row['says']}. {row['mend'][:1].upper()}{row['mend'][1:]}. [{row['source']}]", "    ")
     counts = {name: sum(row["severity"] == name for row in found["findings"]) for name in "EWI"}
     told = f"{found['rules']} rules for {', '.join(found['targets'])}"
-    print(f"{counts['E']} errors, {counts['W']} warnings, {counts['I']} to know, of {told}.")
+    errors, warnings = (
+        f"{counts[name]} {word}{'s' * (counts[name] != 1)}" for name, word in (("E", "error"), ("W", "warning"))
+    )
+    print(f"{errors}, {warnings}, {counts['I']} to know, of {told}.")
     if found["mended"]:
         paragraph(f"Export mends first: {'; '.join(found['mended'])}.", "")
     for note in found["notes"]:
