@@ -8,7 +8,7 @@ import torch
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.plan import INTERPOLATE, OWN, InheritancePlan, TowerPlan
-from students.inherit.scores import Scores
+from students.inherit.scoring.scores import Scores
 from students.inherit.strategy import STRATEGIES, Strategy
 from students.inherit.towers.adopt import adopt_tower
 from students.inherit.towers.differences import differences, refuse_unbridgeable

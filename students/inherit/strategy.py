@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
-    from students.inherit.scores import Scores
+    from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
 
@@ -43,7 +43,7 @@ class Strategy:
             towers: "visual" and "text" or one of them -> the tower in the source and in the student.
             calibration: `students.inherit.calibration.Calibration`, None where there is none.
         """
-        from students.inherit.scores import weight_norms
+        from students.inherit.scoring.scores import weight_norms
 
         return {
             which: weight_norms(old, source.state, self.layers(old.layers, new.layers))

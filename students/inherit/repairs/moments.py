@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distill.core.clip.weights import ClipWeights
 from students.inherit.calibration import Calibration
-from students.inherit.probe import encode, hooked, opened, pieces, runnable, watch
+from students.inherit.scoring.probe import encode, hooked, opened, pieces, runnable, watch
 from students.inherit.towers.tower import Tower
 
 
@@ -48,7 +48,7 @@ class Moments:
 def moments(
     source: ClipWeights, which: str, tower: Tower, layers: list[int], calibration: Calibration, *, second: bool
 ) -> dict[tuple[str, int], Moments]:
-    """(part, layer) -> its moments, of the parts that `students.inherit.probe.watch` names, in the layers kept.
+    """(part, layer) -> its moments, of the parts that `students.inherit.scoring.probe.watch` names, in the layers kept.
 
     Args:
         source, which, tower: what is run.

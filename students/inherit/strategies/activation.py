@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
-    from students.inherit.scores import Scores
+    from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
 
@@ -22,8 +22,8 @@ class Activation(Strategy):
         self, source: "ClipWeights", towers: "dict[str, tuple[Tower, Tower]]", calibration: Any
     ) -> "dict[str, Scores]":
         """Per tower the mean absolute activation of heads, neurons and channels; of the embedding its spread over pairs."""
-        from students.inherit.probe import scan
-        from students.inherit.scores import from_totals
+        from students.inherit.scoring.probe import scan
+        from students.inherit.scoring.scores import from_totals
 
         found = scan(source, {which: old for which, (old, _) in towers.items()}, calibration)
         return {

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
-    from students.inherit.scores import Scores
+    from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
 
@@ -26,8 +26,8 @@ class Taylor(Strategy):
         self, source: "ClipWeights", towers: "dict[str, tuple[Tower, Tower]]", calibration: Any
     ) -> "dict[str, Scores]":
         """Per tower the mean absolute first-order change of the contrastive loss, of both towers of the source."""
-        from students.inherit.probe import contrastive, scan
-        from students.inherit.scores import from_totals
+        from students.inherit.scoring.probe import contrastive, scan
+        from students.inherit.scoring.scores import from_totals
 
         both = {which: towers[which][0] if which in towers else None for which in ("visual", "text")}
         scale = min(float(source.state["logit_scale"].float().exp()), 100.0)

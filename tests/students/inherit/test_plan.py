@@ -24,6 +24,12 @@ CAPTIONS = ["a red circle", "two blue squares above a star", "unseen words"]
 PAIRS = Calibration(PIXELS, CAPTIONS, lambda student: torch.zeros(()))
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """The learned strategy's masks get a few steps: its shapes are looked at here, its choice in test_search.py."""
+    monkeypatch.setattr("students.inherit.scoring.search.STEPS", 2)
+
+
 def source_of(student, name="t"):
     return ClipWeights(
         name, student.spec.model_cfg, student.clip.state_dict(), "abc", "v",

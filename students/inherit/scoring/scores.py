@@ -9,7 +9,7 @@ from torch import Tensor
 from students.inherit.towers.tower import State, Tower
 
 if TYPE_CHECKING:
-    from students.inherit.probe import Totals
+    from students.inherit.scoring.probe import Totals
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def weight_norms(tower: Tower, state: State, layers: list[int]) -> Scores:
         state: the source's state dict.
         layers: the source layers that are kept.
     """
-    hidden = torch.zeros(tower.width)
+    hidden = torch.zeros(tower.width, device=next(iter(state.values())).device)
     heads, ffn, channels = {}, {}, {}
     for layer in layers:
         q, k, v, out, up, down = (
@@ -56,7 +56,7 @@ def weight_norms(tower: Tower, state: State, layers: list[int]) -> Scores:
 
 
 def from_totals(totals: "Totals", tower: Tower, layers: list[int]) -> Scores:
-    """Scores from what a scan of calibration pairs added up (`students.inherit.probe.scan`), over the layers kept."""
+    """Scores from what a scan of calibration pairs added up (`students.inherit.scoring.probe.scan`), over the layers kept."""
     places = [*((f"norm{i}", layer) for layer in layers for i in (1, 2)), ("norm_final", -1)]
     norms = [totals.channels[place] for place in places if place in totals.channels]
     return Scores(
