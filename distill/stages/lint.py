@@ -143,24 +143,32 @@ def refuse_errors(recipe: Recipe, run: RunFolder) -> None:
     Nothing is done for a student that is trained already, without targets, or with lint.enabled = false; of several processes the
     first looks.
     """
+    check_allowed(recipe.lint.allow)
+    if this_place().rank or run.student.exists() or run.teacher.exists():
+        return
+    if left := errors_of(recipe):
+        raise UsageError(_refusal(recipe.student.name, left))
+
+
+def errors_of(recipe: Recipe) -> "list[Finding]":
+    """What the recipe's targets are known to refuse of its student, without what lint.allow accepts; its weights do not matter.
+
+    Raises UsageError for a student that cannot be deployed at all.
+    """
     from export.target import chosen_targets
 
-    check_allowed(recipe.lint.allow)
     targets = chosen_targets(recipe.export.targets, recipe.export.precisions)
-    if not (recipe.lint.enabled and targets) or this_place().rank or run.student.exists() or run.teacher.exists():
-        return
-    spec = student_spec(recipe.student)
+    if not (recipe.lint.enabled and targets):
+        return []
     try:
-        errors = _errors(spec, tuple(targets), recipe)
+        errors = _errors(student_spec(recipe.student), tuple(targets), recipe)
     except UsageError:
         raise
     except DistillError as error:
         raise UsageError(
             f"{str(error).rstrip('.')}. To train it all the same: --set lint.enabled=false, or --set export.targets=[]."
         ) from error
-    left = [one for one in errors if one.rule not in recipe.lint.allow]
-    if left:
-        raise UsageError(_refusal(recipe.student.name, left))
+    return [one for one in errors if one.rule not in recipe.lint.allow]
 
 
 def _errors(spec: StudentSpec, targets: "tuple[Target, ...]", recipe: Recipe) -> "list[Finding]":

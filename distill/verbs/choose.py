@@ -34,10 +34,11 @@ def choose(
     Raises UsageError for an unknown name, a device whose latencies nothing is known of, and a budget that nothing meets.
     """
     from distill.stages.latency.choose import choose as chosen
+    from distill.stages.latency.choose import without_errors
 
     job = recipe_of(
         recipe, settings, student=student, data=data, target=target, precision=precision, device=device,
         max_latency=max_latency, max_size=max_size, max_memory=max_memory,
     )  # fmt: skip
     with (console or Console()).stage("choose a student") as advance:
-        return ChooseResult(chosen(job, advance))
+        return ChooseResult(without_errors(chosen(job, advance)))

@@ -13,8 +13,8 @@ def rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
     Args:
         record: as choice.json holds it.
     """
-    met = [entry for entry in record["candidates"] if not entry["over"]]
-    missed = [entry for entry in record["candidates"] if entry["over"]]
+    met = [entry for entry in record["candidates"] if not (entry["over"] or entry["refused"])]
+    missed = [entry for entry in record["candidates"] if entry["over"] or entry["refused"]]
     judged = {one["name"]: one for one in record.get("judged", [])}
     return [
         (
@@ -41,6 +41,8 @@ def slowest(latency: dict[str, dict[str, Any]]) -> str:
 
 def _outcome(record: dict[str, Any], entry: dict[str, Any], judged: dict[str, Any] | None) -> str:
     """Why it was chosen or not, in a few words."""
+    if entry["refused"]:
+        return f"lint {', '.join(entry['refused'])}"
     if entry["over"]:
         return f"over in {', '.join(entry['over'])}"
     if judged is not None:

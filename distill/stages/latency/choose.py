@@ -5,7 +5,7 @@ meets it by the upper end of its 90 % interval unless `choose.bound` says otherw
 (`candidates`), and training several (`trials`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
@@ -21,6 +21,7 @@ from distill.run_folder import RunFolder
 from distill.stages.budget import Filled, is_set, put
 from distill.stages.latency.candidates import Candidate, candidates
 from distill.stages.latency.counted_on import devices_of, precisions_of, targets_of, timer_of, with_figures
+from distill.stages.lint import errors_of
 
 if TYPE_CHECKING:
     from export.target import Target
@@ -46,6 +47,7 @@ class Choice:
         missed: the others, the nearest first.
         failed: what could not be built or predicted -> why.
         looked_at: candidates, precisions counted.
+        refused: families whose targets are known to refuse them -> rules of `distill lint`; looked for among the best alone.
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Choice:
     missed: list[Candidate]
     failed: dict[str, str]
     looked_at: int
+    refused: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[Candidate]:
@@ -82,7 +85,8 @@ class Choice:
         values = {key: value for key, value in asdict(candidate).items() if key != "latency"}
         latency = {device: figure._asdict() for device, figure in candidate.latency.items()}
         over = [name for name, ratio in overrun(self.recipe, candidate).items() if ratio > 1]
-        return {"name": candidate.name, **values, "latency": latency, "over": over}
+        refused = self.refused.get(candidate.student, [])
+        return {"name": candidate.name, **values, "latency": latency, "over": over, "refused": refused}
 
 
 def said(recipe: Recipe) -> str:
@@ -139,6 +143,32 @@ def choose(recipe: Recipe, progress: Progress = silent) -> Choice:
     return choice
 
 
+def without_errors(choice: Choice) -> Choice:
+    """The choice without families that the targets of its files are known to refuse, which no training would begin with.
+
+    Raises UsageError where none is left.
+    """
+    met, refused = list(choice.met), dict(choice.refused)
+    done = 0
+    while done < min(choice.recipe.choose.train, len(met)):
+        one = met[done]
+        values = student_values(choice.recipe, one.student, one.image_size, one.text_layers)
+        errors = errors_of(put(choice.recipe, values | export_values(choice.recipe, choice, one)))
+        if not errors:
+            done += 1
+            continue
+        refused[one.student] = sorted({error.rule for error in errors})
+        met = [other for other in met if other.student != one.student]
+    if not met:
+        told = "; ".join(f"{name}: {', '.join(rules)}" for name, rules in refused.items())
+        raise UsageError(
+            f"Every student within {said(choice.recipe)} is one that its targets are known to refuse ({told}). See distill "
+            "lint, or accept the rules by lint.allow."
+        )
+    left = [one for one in choice.met if one.student in refused]
+    return replace(choice, met=met, missed=[*left, *choice.missed], refused=refused)
+
+
 def _meets(recipe: Recipe, candidate: Candidate) -> bool:
     return max(overrun(recipe, candidate).values()) <= 1
 
@@ -185,7 +215,7 @@ def settle_choice(
         return recipe, {}, None  # a run without a budget, which says so when it is opened
     if kept is None or not run.choice.exists():
         with console.stage("choose a student") as advance:
-            choice: Choice | None = choose(recipe, advance)
+            choice: Choice | None = without_errors(choose(recipe, advance))
     else:
         choice = None
     if kept is not None:

@@ -5,7 +5,7 @@ from distill.reporting.pareto import choices
 
 def entry(name, over=(), **changes):
     return {
-        "name": name, "student": name, "pixels": 64, "layers": 2, "precision": "w8", "size_mb": 9.0, "prior": 50.0, "over": list(over),
+        "name": name, "student": name, "pixels": 64, "layers": 2, "precision": "w8", "size_mb": 9.0, "prior": 50.0, "over": list(over), "refused": [],
         "latency": {"phone": {"ms": 2.0, "low": 1.0, "high": 3.0, "source": "predicted"}}, **changes,
     }  # fmt: skip
 
@@ -21,6 +21,8 @@ def record(**changes):
 def test_each_candidate_has_its_outcome():
     assert [row[-1] for row in choices.rows(record())] == ["chosen", "lower prior", "over in latency"]
     assert choices.rows(record())[0][4] == "2 (3)"
+    refused = record(candidates=[entry("a"), entry("b", refused=["ANE-RANK"])])
+    assert [row[-1] for row in choices.rows(refused)] == ["chosen", "lint ANE-RANK"]
     tried = record(
         chosen=[entry("a"), entry("b")], kept="b", judged=[{"name": "a", "value": 10.0, "measure": "m"}, {"name": "b", "value": 20.0, "measure": "m"}]
     )  # fmt: skip

@@ -229,6 +229,37 @@ def test_the_recipe_gets_the_student_and_a_resume_does_not_choose_again(tmp_path
         choose.settle_choice(load_recipe(job, ["towers=sail-lite0-minilm"]), run, Existing.REFUSE, console)
 
 
+def test_a_family_that_its_targets_refuse_is_not_chosen(monkeypatch):
+    from types import SimpleNamespace
+
+    asked = []
+
+    def errors(job):
+        asked.append((job.student.name, job.export.targets))
+        return [SimpleNamespace(rule="ANE-RANK")] if job.student.name == "mci0" else []
+
+    monkeypatch.setattr(choose, "errors_of", errors)
+    both = [
+        "choose.students=['tinyclip-vit8m16', 'mci0']",
+        "choose.image_sizes=[224]",
+        "choose.max_size=1000",
+        "choose.target=coreml",
+    ]
+    plain = choose.choose(load_recipe(None, ["data=x", *both]))
+    assert plain.chosen[0].student == "mci0"
+    left = choose.without_errors(plain)
+    assert left.chosen[0].student == "tinyclip-vit8m16"
+    assert asked == [
+        ("mci0", ("executorch-xnnpack", "coreml", "onnx")),
+        ("tinyclip-vit8m16", ("executorch-xnnpack", "coreml", "onnx")),
+    ]
+    assert {row[-1] for row in choices.rows(left.to_json()) if row[0] == "mci0"} == {"lint ANE-RANK"}
+    assert len(left.met) + len(left.missed) == len(plain.met) + len(plain.missed)
+    alone = choose.choose(load_recipe(None, ["data=x", *both[1:], "choose.students=['mci0']"]))
+    with pytest.raises(UsageError, match="mci0: ANE-RANK"):
+        choose.without_errors(alone)
+
+
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
