@@ -26,11 +26,16 @@ def load_teacher(name: AnyPath, *, random_weights: bool = False, seed: int = 0) 
 
 
 def load_student(folder: AnyPath) -> "Student":
-    """A trained student: from a run folder, or from the student/ folder inside one.
+    """A trained student: from a run folder, from the student/ folder inside one, or "student:NAME@FILE" from a checkpoint file.
 
     Raises:
-        UsageError: there is no such folder. DistillError: it holds no trained student.
+        UsageError: there is no such folder or file. DistillError: it holds no trained student.
     """
+    from distill.stages.training.checkpoint_files import KEY, parts
+    from students.checkpoints.read import read_student
+
+    if str(folder).startswith(f"{KEY}:"):
+        return read_student(*parts(str(folder).removeprefix(f"{KEY}:"), f"{KEY}:NAME@FILE"))
     from distill.stages.train import model_folder
     from students.student import load_student as load
 

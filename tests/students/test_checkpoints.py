@@ -220,13 +220,17 @@ def tinyclip_state(student: Student, form: str) -> State:
     return state
 
 
-def test_tinyclips_manual_checkpoint_is_read_in_its_published_shapes(tmp_path: Path):
-    student = lively(build_student(STUDENTS.get("tinyclip-vit8m16"), 0))
+def test_tinyclips_manual_checkpoint_is_read_in_its_published_shapes(
+    tmp_path: Path, registered: Callable[[StudentSpec], str]
+):
+    student = build_student(STUDENTS.get("tinyclip-vit8m16"), 0)
     file = tmp_path / "TinyCLIP-ViT-8M-16-Text-3M-YFCC15M.pt"
-    torch.save({"name": "x", "epoch": 6, "state_dict": tinyclip_state(student, "_image_encoder.module.")}, file)
-    same(read_student("tinyclip-vit8m16", file), student)
-    with pytest.raises(DistillError, match=r"cannot be loaded as the student tinyclip-resnet19m: "):
-        read_student("tinyclip-resnet19m", file)
+    state = {name: value.half() for name, value in tinyclip_state(student, "_image_encoder.module.").items()}
+    torch.save({"name": "x", "epoch": 6, "state_dict": state}, file)
+    read = read_student("tinyclip-vit8m16", file).clip.state_dict()
+    assert all(torch.equal(read[name], value.half().float()) for name, value in student.clip.state_dict().items())
+    with pytest.raises(DistillError, match=r"cannot be loaded as the student tiny-for-checkpoints: .*other shapes"):
+        read_student(registered(TINY), file)
 
 
 @pytest.mark.parametrize("form", ["module._image_encoder.module.", "_image_encoder.", "image_encoder_without_ddp."])
@@ -439,6 +443,7 @@ def test_names_of_checkpoints_state_their_terms_and_mean_the_same_from_anywhere(
 
 def test_a_read_checkpoint_is_a_teacher_and_a_model_to_export(tmp_path: Path, registered: Callable[[StudentSpec], str]):
     """What `distill eval` and `distill export` are given by that name."""
+    from distill import load_student
     from distill.run_folder import RunFolder
     from distill.stages.exporting.any_model import take_in
 
@@ -451,6 +456,7 @@ def test_a_read_checkpoint_is_a_teacher_and_a_model_to_export(tmp_path: Path, re
     pixels = torch.rand(2, 3, 32, 32)
     assert torch.allclose(teacher.encode_image(pixels), student.encode_image(pixels), atol=1e-6)
     assert torch.allclose(teacher.encode_text(["a cat"]), student.encode_text(student.tokenize(["a cat"])), atol=1e-6)
+    same(load_student(name), student)
     take_in(name, RunFolder(tmp_path / "x"), overwrite=False)
     card = json.loads((tmp_path / "x/student/card.json").read_text())
     assert card["origin"] == name

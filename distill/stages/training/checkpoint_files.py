@@ -34,7 +34,7 @@ UNKNOWN = ("unknown: read the terms of the weights", False)
 def _spec(name: str, source: str) -> TeacherSpec:
     from students.zoo.tinyclip import AUTO
 
-    student, _ = _parts(source, f"{KEY}:NAME@FILE, as student:mobileclip-s0@mobileclip_s0.pt")
+    student, _ = parts(source, f"{KEY}:NAME@FILE, as student:mobileclip-s0@mobileclip_s0.pt")
     licence, commercial = next((terms for start, terms in TERMS.items() if student.startswith(start)), UNKNOWN)
     if student.startswith(AUTO):  # the shape is the file's
         width, size = 512, 224
@@ -44,7 +44,8 @@ def _spec(name: str, source: str) -> TeacherSpec:
     return TeacherSpec(name, KEY, source, width, size, None, "softmax", licence, commercial)
 
 
-def _parts(source: str, form: str) -> tuple[str, Path]:
+def parts(source: str, form: str) -> tuple[str, Path]:
+    """ "NAME@FILE" -> (NAME, FILE). Raises UsageError that shows the `form` where no file is there."""
     student, at, file = source.rpartition("@")
     path = Path(file).expanduser()
     if not at or not student or not path.is_file():
@@ -58,7 +59,7 @@ def _load(spec: TeacherSpec, random_weights: bool, seed: int) -> "OpenClipTeache
     from students.student import build_student
     from teachers.open_clip.teacher import LoadedClip, OpenClipTeacher, Preprocess
 
-    name, file = _parts(spec.source, f"{KEY}:NAME@FILE")
+    name, file = parts(spec.source, f"{KEY}:NAME@FILE")
     student = build_student(STUDENTS.get(name), seed) if random_weights else read_student(name, file)
     own = student.spec
     clip = LoadedClip(
@@ -117,7 +118,7 @@ class ImageTowerFile(Teacher):
 
 
 def _timm_spec(name: str, source: str) -> TeacherSpec:
-    _parts(source, f"{TIMM}:TOWER@FILE, as timm:tf_efficientnet_lite0@weights.safetensors")
+    parts(source, f"{TIMM}:TOWER@FILE, as timm:tf_efficientnet_lite0@weights.safetensors")
     return TeacherSpec(name, TIMM, source, 0, 0, None, "softmax", *UNKNOWN)
 
 
@@ -126,7 +127,7 @@ def _timm_load(spec: TeacherSpec, random_weights: bool, seed: int) -> ImageTower
 
     from students.checkpoints.read import read_image_tower
 
-    tower, file = _parts(spec.source, f"{TIMM}:TOWER@FILE")
+    tower, file = parts(spec.source, f"{TIMM}:TOWER@FILE")
     weights = read_image_tower(tower, file)
     return ImageTowerFile(spec, replace(weights, name=spec.name, licence=spec.licence, commercial=spec.commercial))
 
