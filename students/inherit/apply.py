@@ -10,8 +10,11 @@ from torch.nn import functional as F
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.plan import INTERPOLATE, OWN, InheritancePlan, TowerPlan
+from students.inherit.towers.factors import narrow_heads
 from students.inherit.towers.layouts import AXES
 from students.inherit.towers.tower import State, Tower, tower_of, tower_of_config
+
+ATTENTION = ("q.weight", "q.bias", "k.weight", "k.bias", "v.weight", "v.bias", "out.weight")
 
 
 def apply_plan(
@@ -73,6 +76,7 @@ class _Slicer:
 
     def __init__(self, plan: TowerPlan, old: Tower, new: Tower, state: State, own: State | None) -> None:
         self.plan, self.old, self.new, self.state, self.own = plan, old, new, state, own
+        self.factored: dict[int, dict[str, Tensor]] = {}
         joined = max(1, plan.head_width // old.head_width)
         # A student divides q k by the root of its own head width, and a head that joins several adds their products.
         self.q_factor = (
@@ -101,6 +105,31 @@ class _Slicer:
             layer = int(number)
             if layer >= len(self.plan.layers):
                 return None
+        if layer is not None and self.plan.factors and kind in ATTENTION:
+            value: Tensor | None = self._narrowed(layer)[kind]
+        else:
+            value = self._cut(kind, layer)
+        if value is None:
+            return None
+        if kind in ("q.weight", "q.bias"):
+            value = value * self.q_factor
+        if kind == "patch.weight":
+            value = resize_patches(value, self.new.patch)
+        return self._shaped(value, role, kind)
+
+    def _narrowed(self, layer: int) -> dict[str, Tensor]:
+        """The attention of a student's layer by factors of the heads that are kept."""
+        if layer not in self.factored:
+            parts = {kind: self._cut(kind, layer) for kind in ATTENTION}
+            whole = {kind: value for kind, value in parts.items() if value is not None}
+            size, count = self.old.head_width, len(self.plan.heads[layer])
+            heads = [slice(i * size, (i + 1) * size) for i in range(count)]
+            q, k, v = ((whole[f"{name}.weight"], whole[f"{name}.bias"]) for name in "qkv")
+            self.factored[layer] = narrow_heads(q, k, v, whole["out.weight"], heads, self.plan.head_width)
+        return self.factored[layer]
+
+    def _cut(self, kind: str, layer: int | None) -> Tensor | None:
+        """The source's tensor of a role along the plan's indices; None where it is not inherited."""
         value = self._source_value(kind, layer)
         if value is None:
             return None
@@ -113,11 +142,7 @@ class _Slicer:
                     if indices and max(indices) == OWN:
                         return None
                     value = _taken(value, axis, indices)
-        if kind in ("q.weight", "q.bias"):
-            value = value * self.q_factor
-        if kind == "patch.weight":
-            value = resize_patches(value, self.new.patch)
-        return self._shaped(value, role, kind)
+        return value
 
     def _source_value(self, kind: str, layer: int | None) -> Tensor | None:
         """The source's tensor of a role. What the source lacks and a neutral value stands for exactly is that value."""

@@ -32,6 +32,8 @@ class TowerPlan:
         embed: source channels of the embedding, the same in both towers; None = the projection is not inherited.
         vocab: source token of each of the student's, `OWN` where there is none; None = the same vocabulary, or no text.
         patch: pixels of a patch's side in source and student, resized where they differ; None of a text tower.
+        factors: heads that are narrower than the source's hold the best factors of its products (queries with keys, values
+            with the output layer) instead of a choice of their channels.
     """
 
     layers: list[int]
@@ -44,6 +46,7 @@ class TowerPlan:
     embed: list[int] | None = None
     vocab: list[int] | None = None
     patch: list[int] | None = None
+    factors: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _tower_plan(name: str, value: Any) -> TowerPlan:
             raise UsageError(f"towers.{name}.{key} must be a list of {'lists of ' * (depth - 1)}whole numbers.")
     if value["positions"] != INTERPOLATE and not _ints(value["positions"], 1):
         raise UsageError(f"towers.{name}.positions must be a list of whole numbers or {INTERPOLATE!r}.")
+    if not isinstance(value.get("factors", False), bool):
+        raise UsageError(f"towers.{name}.factors must be true or false.")
     if not isinstance(value["head_width"], int):
         raise UsageError(f"towers.{name}.head_width must be a whole number.")
     for key in ("heads", "ffn", "channels"):
@@ -182,6 +187,7 @@ def _compose(a: TowerPlan, b: TowerPlan) -> TowerPlan:
         channels=_compose_channels(a, b),
         embed=None if a.embed is None or b.embed is None else [a.embed[i] for i in b.embed],
         vocab=_through_or(a.vocab, b.vocab),
+        factors=a.factors or b.factors,
         patch=None if a.patch is None or b.patch is None else [a.patch[0], b.patch[1]],
     )
 

@@ -102,7 +102,8 @@ def _plan_tower(
     heads = new.heads * max(1, new.head_width // old.head_width)
     kept_heads = [strategy.pick(old.heads, heads, scores.heads[layer]) for layer in layers]
     channels = None
-    if new.head_width < old.head_width:
+    narrower = new.head_width < old.head_width
+    if narrower and not strategy.factors:
         channels = [
             [strategy.pick(old.head_width, new.head_width, scores.channels[layer][head]) for head in kept]
             for layer, kept in zip(layers, kept_heads, strict=True)
@@ -118,6 +119,7 @@ def _plan_tower(
         embed=embed if old.embed and new.embed else None,
         vocab=words.indices,
         patch=[old.patch, new.patch] if new.which == "visual" else None,
+        factors=narrower and strategy.factors,
     )
 
 

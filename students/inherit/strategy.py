@@ -22,9 +22,11 @@ class Strategy:
 
     Attributes:
         needs_data: whether its scores are taken on calibration pairs, not on weights alone.
+        factors: whether heads that are narrower than the source's hold factors of its products, not a choice of channels.
     """
 
     needs_data = False
+    factors = False
 
     def layers(self, n: int, k: int) -> list[int]:
         """Which k of the source's n layers to keep, ascending.

@@ -3,7 +3,7 @@
 A linear layer W x + b of the source loses the inputs that the plan does not keep. *Bias compensation* puts what they gave on
 average into the bias; *least squares* moves W and b so that the kept inputs predict the whole output best, by ridge
 regression in closed form. Both look at what the source's layers read on calibration pairs. Left out: layers that read the
-residual stream of towers that normalise behind their parts, and projections.
+residual stream of towers that normalise behind their parts, attention by factors, and projections.
 """
 
 from typing import Any
@@ -52,7 +52,9 @@ def repair(
         seen = moments(source, which, old, tower_plan.layers, calibration, second=how == "least-squares")
         for index, layer in enumerate(tower_plan.layers):
             for name, read in READS.items():
-                if read.startswith("norm") and not old.norm_first:
+                if (read.startswith("norm") and not old.norm_first) or (
+                    tower_plan.factors and name in ("q", "k", "v", "out")
+                ):
                     continue
                 kept = _inputs(tower_plan, index, name, old)
                 if len(kept) < len(seen[read, layer].mean):
