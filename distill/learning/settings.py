@@ -23,6 +23,10 @@ class OptimSettings(Strict):
     log_every: int = Field(5, ge=1, description="steps")
     lr_inherited: float = Field(1.0, ge=0, description="factor on lr of weights inherited from a larger model")
     lr_adopted: float = Field(1.0, ge=0, description="factor on lr of weights adopted from another model")
+    batch_norm: Literal["batch", "fixed"] = Field(
+        "batch",
+        description="whose statistics normalise in training: the batch's, or those that an adopted tower came with, which stay",
+    )
     lr_new: float = Field(1.0, ge=0, description="factor on lr of weights that start at random")
     freeze_text_steps: int = Field(0, ge=0, description="steps at the start in which the text tower stays as it is")
     frozen_text: Literal["own", "stored"] = Field(

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import override
 
 from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, embeddings, gather, gather_ids, row_ids
@@ -86,6 +88,7 @@ class DistillTask(Trainable):
         scale: fixes the logit scale of student and softmax teachers (the tinyclip preset), None = learned and own.
         consistency: temperature of the weights by teacher consistency (see `distill.learning.consistency`), None = none.
         freeze: in which steps the text tower stays as it is, None = it never does.
+        fixed_norms: BatchNorms use the statistics that they have, and keep them.
 
     Raises UsageError where stored text embeddings are to stand for the student's and have another width.
     """
@@ -98,6 +101,7 @@ class DistillTask(Trainable):
         scale: float | None = None,
         consistency: float | None = None,
         freeze: TextFreeze | None = None,
+        fixed_norms: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -106,6 +110,7 @@ class DistillTask(Trainable):
         self.scale = scale
         self.consistency = consistency
         self.freeze = freeze if freeze is not None and freeze.steps else None
+        self.fixed_norms = fixed_norms
         self._frozen = False
         if self.freeze is not None:
             self.freeze.check(teacher_facts, objective.needs_captions, objective.width)
@@ -118,6 +123,15 @@ class DistillTask(Trainable):
     @property
     def _two_towers(self) -> TwoTowers:
         return self.model  # type: ignore[return-value]
+
+    @override
+    def train(self, mode: bool = True) -> "DistillTask":
+        super().train(mode)
+        if self.fixed_norms:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def before_step(self, step: int) -> None:
         """Freeze the text tower, or let it go."""

@@ -51,7 +51,9 @@ def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillT
     objective = Objective(arm.objective, int(student.spec.model_cfg["embed_dim"]), facts)
     consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
     freeze = TextFreeze(recipe.train.freeze_text_steps, recipe.train.frozen_text)
-    return DistillTask(student, objective, facts, fixed_scale(arm.objective), consistency, freeze)
+    return DistillTask(
+        student, objective, facts, fixed_scale(arm.objective), consistency, freeze, recipe.train.batch_norm == "fixed"
+    )
 
 
 def pairs_of(recipe: Recipe, arm: Arm, student: Any, data: Any, teacher: str | None) -> "Calibration | None":

@@ -89,3 +89,22 @@ def test_what_cannot_be_frozen_so_is_refused():
         task_of(TextFreeze(1, "stored"), facts={"t": TeacherFacts("t", 64, 20.0, 0.0, "softmax")})
     with pytest.raises(UsageError, match="stored teacher embeddings"):
         task_of(TextFreeze(1, "stored"), "clip", {})
+
+
+def test_fixed_batch_norms_keep_their_statistics_and_learn_their_gains():
+    spec = STUDENTS.get("timm:test_efficientnet@64+text:1x64").resized(embed_dim=128)
+    pixels = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for fixed in (True, False):
+        student = build_student(spec, 0)
+        task = DistillTask(student, Objective("small-batch", 128, FACTS), FACTS, fixed_norms=fixed).train()
+        norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [norm.running_mean.clone() for norm in norms]
+        own = student.encode_image(pixels)
+        alone = student.encode_image(pixels[:1])
+        assert torch.allclose(own[:1], alone, atol=1e-5) == fixed  # another batch, the same image
+        task(pixels, student.tokenize(CAPTIONS), {"t": IMAGE}, {"t": TEXT})["loss"].backward()
+        assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True)) == fixed
+        assert all(norm.weight.grad is not None for norm in norms)
+        assert any(norm.training for norm in norms) != fixed
+        task.eval()
+        assert not any(norm.training for norm in norms)
