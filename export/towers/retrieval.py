@@ -39,13 +39,15 @@ def retrieval_drop(
     prompts of classes, it is the image's alone: top-1 of zero-shot classification.
 
     Args:
-        eager, exported: images [n, D] and texts [m, D], each row of the same input in both.
+        eager, exported: images [n, D] and texts [m, D], each row of the same input in both; a runtime that is slow here may have
+            been given the first rows alone, and then the eager rows behind them do not count either.
         tokens: [m, L] of the texts, by which equal captions are known.
         fits: [n] the row of `tokens` that describes each image; -1 = none does.
 
     Returns None where fewer than two images are described, or all by the same words.
     """
     images, texts = len(exported[0]), len(exported[1])
+    eager = (eager[0][:images], eager[1][:texts])
     fits = fits[:images].astype(np.int64)
     fits = np.where(fits < texts, fits, -1)
     pairs = np.flatnonzero(fits >= 0)

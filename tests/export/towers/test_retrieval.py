@@ -49,6 +49,17 @@ def test_prompts_of_classes_are_judged_by_top_1() -> None:
     )
 
 
+@pytest.mark.parametrize(("images", "texts"), [(40, 25), (25, 40), (12, 30)])
+def test_the_first_rows_alone_are_judged_as_if_there_were_no_others(images: int, texts: int) -> None:
+    fits = np.arange(40)
+    part = retrieval_drop((IMAGE, TEXT), (WORSE[:images], TEXT[:texts]), TOKENS, fits)
+    known = min(images, texts)
+    alone = retrieval_drop((IMAGE[:images], TEXT[:texts]), (WORSE[:images], TEXT[:texts]), TOKENS[:texts], fits[:images])
+    assert part == alone
+    assert part is not None
+    assert part.pairs == known
+
+
 def test_equal_captions_are_equally_right() -> None:
     """Two images of one caption: either row of it is the right one."""
     tokens = TOKENS.copy()
