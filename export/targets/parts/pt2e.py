@@ -52,9 +52,11 @@ def quantized(
 
 
 def _sparing(quantizer: Any, kept: frozenset[str]) -> Any:
-    """`quantizer`, which leaves alone what reads one of the weights `kept`."""
-    if not kept:
-        return quantizer
+    """`quantizer`, which leaves alone what reads one of the weights `kept`, and what no input reaches.
+
+    The query of an attention pool is a weight that goes through a linear layer: no delegate takes that layer, and nothing else
+    can run it with scales that are found at each call.
+    """
     annotate = quantizer.annotate
 
     def sparing(model: Any) -> Any:
@@ -65,6 +67,12 @@ def _sparing(quantizer: Any, kept: frozenset[str]) -> Any:
                 raise DistillError(f"The layer {name!r}, which is to stay in floats, is not in this model.")
             for reader in (found[name], *found[name].users):
                 reader.meta.pop("quantization_annotation", None)
+        reached: set[Any] = set()
+        for node in annotated.graph.nodes:
+            if node.op == "placeholder" or reached.intersection(node.all_input_nodes):
+                reached.add(node)
+            elif node.op == "call_function":
+                node.meta.pop("quantization_annotation", None)
         return annotated
 
     quantizer.annotate = sparing

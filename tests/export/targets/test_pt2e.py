@@ -65,3 +65,31 @@ def test_layers_are_quantized_and_the_rest_stays_float(
             roundings += "quantize_per_tensor" in name and "dequantize" not in name
         assert layers == quantized_inputs > 4
         assert roundings <= 3 * layers
+
+
+class Pooled(nn.Module):
+    """Attention pooling as SigLIP's: the query is a weight that goes through a linear layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.randn(1, 4, 32))
+        self.query, self.key = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.query(self.latent) @ self.key(x).transpose(1, 2)
+
+
+def test_layers_that_no_input_reaches_stay_in_floats() -> None:
+    """XNNPACK takes no layer of constants, and ExecuTorch has no other kernel for scales that are found at each call."""
+    torch.manual_seed(0)
+    program = torch.export.export(Pooled().eval(), (torch.randn(1, 6, 32),))
+    made = _quantized(program, None)
+    calls = [str(node.target) for node in made.graph.nodes if node.op == "call_function"]
+    assert sum("choose_qparams" in call for call in calls) == 1
+    x = torch.randn(1, 6, 32)
+    torch.testing.assert_close(made.module()(x), program.module()(x), atol=0.05, rtol=0.05)
+    assert not torch.equal(made.module()(x), program.module()(x))
+    query = next(
+        node for node in made.graph.nodes if node.name.startswith("linear") and "latent" in str(node.all_input_nodes)
+    )
+    assert not any("quantize" in str(node) for node in query.all_input_nodes)

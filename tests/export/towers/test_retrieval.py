@@ -54,7 +54,9 @@ def test_the_first_rows_alone_are_judged_as_if_there_were_no_others(images: int,
     fits = np.arange(40)
     part = retrieval_drop((IMAGE, TEXT), (WORSE[:images], TEXT[:texts]), TOKENS, fits)
     known = min(images, texts)
-    alone = retrieval_drop((IMAGE[:images], TEXT[:texts]), (WORSE[:images], TEXT[:texts]), TOKENS[:texts], fits[:images])
+    alone = retrieval_drop(
+        (IMAGE[:images], TEXT[:texts]), (WORSE[:images], TEXT[:texts]), TOKENS[:texts], fits[:images]
+    )
     assert part == alone
     assert part is not None
     assert part.pairs == known
