@@ -215,13 +215,30 @@ def _copy(student: "Student", source: ClipWeights) -> None:
     state = _of_kept_tokens(student, source)
     odd = sorted(own.keys() ^ state.keys())
     odd += [name for name in own if name in state and own[name].shape != state[name].shape]
-    if odd or (state is source.state and source.vocabulary != student.vocabulary):
-        what = f"they differ in {odd[0]}" if odd else "their vocabularies differ"
+    words = state is source.state and source.vocabulary != student.vocabulary
+    kind = "" if odd or words else _other_kind(student, source)
+    if odd or words or kind:
+        what = f"they differ in {odd[0]}" if odd else "their vocabularies differ" if words else kind
         raise UsageError(
             f"student.inherit = 'copy' needs two models of the same architecture, but {source.name!r} is not a "
             f"{student.spec.name!r} ({what}). Choose the student of that name, or another strategy (distill list strategies)."
         )
     student.clip.load_state_dict(state)
+
+
+def _other_kind(student: "Student", source: ClipWeights) -> str:
+    """How a tower computes otherwise from weights of the same names and shapes (QuickGELU, a causal mask); "" where none does."""
+    from students.inherit.towers.differences import differences
+    from students.inherit.towers.tower import tower_of, tower_of_config
+
+    for which in TOWERS:
+        try:
+            found = differences(tower_of(source, which), tower_of_config(student.spec.model_cfg, which), None)
+        except UsageError:  # no transformer, and so none of these
+            continue
+        if found:
+            return "; ".join(f"{which}: {fact.replace('_', ' ')} is {how}" for fact, how in found.items())
+    return ""
 
 
 def _of_kept_tokens(student: "Student", source: ClipWeights) -> "dict[str, Tensor]":

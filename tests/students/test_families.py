@@ -23,6 +23,7 @@ OPEN_CLIP_NAMES = {
     "mobileclip-s3": "MobileCLIP2-S3", "mobileclip-s4": "MobileCLIP2-S4", "mobileclip-l14": "MobileCLIP2-L-14",
     "mci0": "MobileCLIP2-S0", "mci1": "MobileCLIP-S1", "mci2": "MobileCLIP2-S2", "mci3": "MobileCLIP2-S3",
     "mci4": "MobileCLIP2-S4", "vit-b-16": "ViT-B-16", "vit-b-32": "ViT-B-32",
+    "vit-b-16-quickgelu": "ViT-B-16-quickgelu", "vit-b-32-quickgelu": "ViT-B-32-quickgelu",
 }  # fmt: skip
 # Millions, as the papers and release pages print them: image tower and text tower with its token table.
 PUBLISHED = {

@@ -269,3 +269,21 @@ def test_copying_from_a_source_with_other_words_is_refused(full: Student, tmp_pa
         start_from(student, other, "copy")
     assert kept_rows(["b", "a", "c"], ["a", "b"]) == [1, 0]
     assert kept_rows(["b", "a"], ["a", "z"]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quick_gelu": True}, "activation is quick_gelu in the source, gelu here"),
+        (
+            {"text_cfg": {**SMALL.model_cfg["text_cfg"], "no_causal_mask": True}},
+            "text: causal is False in the source, True here",
+        ),
+    ],
+)
+def test_copying_weights_that_another_model_computes_with_is_refused(full: Student, change: dict[str, Any], words: str):
+    """The same names and shapes, and another function of them."""
+    source = build_student(replace(SMALL, model_cfg={**SMALL.model_cfg, **change}), 3)
+    with pytest.raises(UsageError, match=words):
+        start_from(build_student(SMALL, 0), weights(source), "copy")
+    start_from(build_student(source.spec, 0), weights(source), "copy")
