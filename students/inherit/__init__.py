@@ -1,8 +1,8 @@
-"""Weight inheritance: a student starts from a selection of a larger CLIP's layers, channels, heads and neurons.
+"""Weight inheritance: a student starts from a selection of a larger model's layers, channels, heads and neurons.
 
-After TinyCLIP (arXiv 2309.12314 section 3.2), with its selection made explicit: a strategy only *produces* a plan of
-index lists (`plan`), and one function slices open_clip's transformer towers by it (`apply`). A tower that differs from
-the source's in kind (activation, causality, head width, patch size, token count, vocabulary) is not bent to fit: it keeps
-its own initial weights and the plan says why. Left out: learned masks, activation and Taylor scores, optimizer moments,
-layouts other than open_clip's.
+After TinyCLIP (arXiv 2309.12314 section 3.2), with its selection made explicit: a strategy only *produces* a plan of index lists
+(`planning`, `plan`), and one function slices by it (`apply`), in the layouts that `towers` has tables of. What slicing breaks is
+repaired (`repairs`); what differs in kind between source and student is inherited where that is measured better than a
+random start, or allowed (`start`). Left out: ResNets, gated MLPs, rotary positions; convolutional towers are adopted whole or
+not at all.
 """

@@ -154,7 +154,7 @@ def _planned(
         allow = f"student.inherit_across = {json.dumps(odd)} allows it"
         losses = _tried(student, source, plan, tower, terms) if terms.allowed == AUTO else None
         if losses is None:
-            why = "no pairs to measure it on" if terms.allowed == AUTO else "not allowed"
+            why = _unmeasured(terms) if terms.allowed == AUTO else "not allowed"
             plan = plan.without(tower, f"{how} ({why}; {allow})")
             continue
         step0[tower] = losses
@@ -162,6 +162,12 @@ def _planned(
             said = f"step-0 loss {losses['inherited']:.3f}, no better than {losses['random']:.3f} at random"
             plan = plan.without(tower, f"{how} ({said}; {allow})")
     return plan, step0
+
+
+def _unmeasured(terms: Terms) -> str:
+    """Why a start could not be measured."""
+    pairs = terms.pairs()
+    return "no pairs to measure it on" if pairs is None else f"{len(pairs)} pairs are too few to measure it on"
 
 
 def _tried(
