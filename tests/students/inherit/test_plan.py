@@ -1,6 +1,7 @@
 """Inheritance: identity at 100 %, slicing equals masking, composition, refusals."""
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 
@@ -95,9 +96,20 @@ def test_slicing_heads_and_neurons_equals_masking_them_in_the_source():
         assert torch.allclose(_transformer_by_hand(sliced, x), expected, atol=1e-5)
 
 
-def _transformer_by_hand(state, x):
-    """The pre-norm transformer written out, so that head count and width need not agree."""
+def _transformer_by_hand(state, x, kept=slice(None)):
+    """The pre-norm transformer written out, so that head count and width need not agree; only the channels `kept` are read."""
     from torch.nn import functional as F
+
+    def norm(x, name):
+        y = torch.zeros_like(x)
+        read = x[..., kept]
+        y[..., kept] = F.layer_norm(read, read.shape[-1:], s[f"{name}.weight"][kept], s[f"{name}.bias"][kept])
+        return y
+
+    def added(x, y):
+        x = x.clone()
+        x[..., kept] += y[..., kept]
+        return x
 
     for layer in range(5):
         s = {
@@ -105,15 +117,92 @@ def _transformer_by_hand(state, x):
             for k, v in state.items()
             if f"visual.transformer.resblocks.{layer}." in k
         }
-        y = F.layer_norm(x, (160,), s["ln_1.weight"], s["ln_1.bias"])
+        y = norm(x, "ln_1")
         q, k, v = (y @ s["attn.in_proj_weight"].T + s["attn.in_proj_bias"]).chunk(3, -1)
         q, k, v = (t.reshape(*t.shape[:2], t.shape[2] // 32, 32).transpose(1, 2) for t in (q, k, v))
         a = (q @ k.transpose(-1, -2) / 32**0.5).softmax(-1) @ v
-        x = x + a.transpose(1, 2).flatten(2) @ s["attn.out_proj.weight"].T + s["attn.out_proj.bias"]
-        y = F.layer_norm(x, (160,), s["ln_2.weight"], s["ln_2.bias"])
-        y = F.gelu(y @ s["mlp.c_fc.weight"].T + s["mlp.c_fc.bias"])
-        x = x + y @ s["mlp.c_proj.weight"].T + s["mlp.c_proj.bias"]
+        x = added(x, a.transpose(1, 2).flatten(2) @ s["attn.out_proj.weight"].T + s["attn.out_proj.bias"])
+        y = F.gelu(norm(x, "ln_2") @ s["mlp.c_fc.weight"].T + s["mlp.c_fc.bias"])
+        x = added(x, y @ s["mlp.c_proj.weight"].T + s["mlp.c_proj.bias"])
     return x
+
+
+def test_slicing_channels_equals_masking_them_with_norms_over_the_kept_ones():
+    teacher = build_student(TEACHER, 0).eval()
+    source, kept = source_of(teacher), list(range(1, 160, 2))
+    plan = make_plan(source, teacher.spec.model_cfg, "front", "v")
+    plan = replace(plan, towers={"visual": replace(plan.towers["visual"], hidden=kept)})
+    sliced = apply_plan(plan, source, teacher.spec.model_cfg)
+    x = torch.randn(2, 9, 160, generator=torch.Generator().manual_seed(0))
+    masked = torch.zeros_like(x)
+    masked[..., kept] = x[..., kept]
+    expected = _transformer_by_hand(teacher.clip.state_dict(), masked, kept)[..., kept]
+    assert torch.allclose(_transformer_by_hand(sliced, x[..., kept]), expected, atol=1e-5)
+
+
+def test_a_permuted_plan_gives_the_same_model_and_permuted_slices():
+    teacher, student = build_student(TEACHER, 0).eval(), build_student(TEACHER, 1).eval()
+    source, cfg = source_of(teacher), teacher.spec.model_cfg
+    generator = torch.Generator().manual_seed(5)
+
+    def shuffled(indices):
+        return [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+
+    whole = make_plan(source, cfg, "front", "v")
+    towers = {
+        name: replace(
+            tower,
+            hidden=shuffled(tower.hidden),
+            heads=[shuffled(h) for h in tower.heads],
+            ffn=[shuffled(n) for n in tower.ffn],
+        )
+        for name, tower in whole.towers.items()
+    }
+    mixed = replace(whole, towers=towers)
+    student.clip.load_state_dict(apply_plan(mixed, source, cfg))
+    tokens = teacher.tokenize(CAPTIONS)
+    with torch.no_grad():
+        assert torch.allclose(student.encode_image(PIXELS), teacher.encode_image(PIXELS), atol=1e-5)
+        assert torch.allclose(student.encode_text(tokens), teacher.encode_text(tokens), atol=1e-5)
+    # Slicing the permuted model is slicing the source by permuted indices.
+    smaller = build_student(small(), 0).spec.model_cfg
+    second = make_plan(source_of(student), smaller, "uniform", "v")
+    again = apply_plan(second, source_of(student), smaller)
+    direct = apply_plan(compose(mixed, second), source, smaller)
+    assert all(torch.equal(again[name], direct[name]) for name in again)
+
+
+def test_front_is_what_tinyclip_s_code_does_on_a_pair():
+    """Every tensor its first rows and columns, attention viewed as (3, heads, head width, channels), layers at a whole stride."""
+    teacher, own = build_student(TEACHER, 0), build_student(small(layers=2), 1)
+    source = source_of(teacher)
+    got = apply_plan(make_plan(source, own.spec.model_cfg, "front", "v"), source, own.spec.model_cfg)
+    for name, value in got.items():
+        if name == "logit_scale":
+            continue
+        parts = name.split(".")
+        if "resblocks" in parts:
+            at = parts.index("resblocks") + 1
+            parts[at] = str(int(parts[at]) * ((5 // 2) if name.startswith("visual") else (3 // 2)))
+        old = source.state[".".join(parts)]
+        if "in_proj" in name:
+            width = old.shape[0] // 3
+            seen = old.view(3, width // 32, 32, *old.shape[1:])[:, : value.shape[0] // 96]
+            wanted = (seen if old.ndim == 1 else seen[..., : value.shape[1]]).reshape(value.shape)
+        else:
+            wanted = old[tuple(slice(size) for size in value.shape)]
+        assert torch.equal(value, wanted), name
+    assert STRATEGIES.get("front")().layers(12, 9) == list(range(9))  # as released: the first nine
+    assert STRATEGIES.get("front")().layers(12, 6) == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in ("front", "learned")])
+def test_depth_keeps_both_ends_and_rises(name):
+    for before in range(2, 33):
+        for after in range(2, before + 1):
+            kept = STRATEGIES.get(name)().layers(before, after)
+            assert (kept[0], kept[-1], len(kept)) == (0, before - 1, after)
+            assert all(a < b for a, b in itertools.pairwise(kept))
 
 
 def test_two_steps_equal_one_composed_step():
