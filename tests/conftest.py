@@ -15,6 +15,12 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TIERS = ("unit", "process", "whole")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in a process per core; what is named on the command line runs in this one, where a debugger reaches."""
+    part = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword
+    return 0 if part else os.cpu_count() or 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test is of one tier; of `unit`, unless it says otherwise."""
     for item in items:
