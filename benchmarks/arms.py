@@ -19,10 +19,13 @@ import numpy as np
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.existing import Existing
 from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
 from distill.models import TeacherSet
+from distill.processes import this_place
 from distill.recipe import Recipe, load_recipe
 from distill.run_folder import RunFolder
+from distill.stages.budget import settle
 from distill.stages.evaluate import open_evalset
 from distill.stages.reinforce import reinforce_stage
 from distill.stages.train import train_model
@@ -96,6 +99,8 @@ def main() -> None:
     teachers = tuple(given.teacher) if given.teacher else None
     recipe = load_recipe(given.recipe, given.sets, {"teachers": teachers, "data": given.data})
     given.out.mkdir(parents=True, exist_ok=True)
+    # Epochs become steps, and what the student's authors published is filled in, as in a run.
+    recipe, _ = settle(recipe, RunFolder(given.out), Existing.REFUSE, this_place(), Console())
     result = measure(recipe, given.arms, given.seeds, given.out)
     atomic.write_json(given.out / "result.json", result)
     samples = recipe.train.steps * recipe.train.batch_size
