@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.towers.lints.kinds import CONVOLUTIONS, PRODUCTS
 from export.towers.lints.rule import Found, Subject, add
-from export.towers.lints.rules.any_target import open_sizes
+from export.towers.lints.rules.any_target import axes_above, open_sizes
 
 if TYPE_CHECKING:
     from export.towers.lints.graph import Graph
@@ -38,9 +38,7 @@ def open_shapes(graph: "Graph", subject: Subject) -> Iterator[Found]:
 )  # fmt: skip
 def rank(graph: "Graph", subject: Subject) -> Iterator[Found]:
     """Tensors of six axes and more."""
-    for operation in graph.operations:
-        if operation.rank > 5:
-            yield Found(operation.where, f"{operation.op} of {operation.rank} axes")
+    yield from axes_above(graph, 5)
 
 
 @add(

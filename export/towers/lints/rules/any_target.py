@@ -16,6 +16,13 @@ def open_sizes(graph: "Graph") -> Iterator[Found]:
             yield Found(operation.where, f"{operation.op} gives {_shown(operation.shape)}")
 
 
+def axes_above(graph: "Graph", most: int) -> Iterator[Found]:
+    """Tensors of more axes than a runtime takes."""
+    for operation in graph.operations:
+        if operation.rank > most:
+            yield Found(operation.where, f"{operation.op} of {operation.rank} axes")
+
+
 @add(
     "GRAPH-SHAPE", "E", ANY,
     says="NPUs and delegates take fixed shapes alone",

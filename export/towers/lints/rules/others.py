@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from export.towers.lints.kinds import LAYOUT, PRODUCTS
 from export.towers.lints.rule import Found, Subject, add
+from export.towers.lints.rules.any_target import axes_above
 
 if TYPE_CHECKING:
     from export.towers.lints.graph import Graph
@@ -77,9 +78,7 @@ def softmaxes(graph: "Graph", subject: Subject) -> Iterator[Found]:
 )  # fmt: skip
 def vulkan_rank(graph: "Graph", subject: Subject) -> Iterator[Found]:
     """Tensors of five axes and more."""
-    for operation in graph.operations:
-        if operation.rank > 4:
-            yield Found(operation.where, f"{operation.op} of {operation.rank} axes")
+    yield from axes_above(graph, 4)
 
 
 @add(
