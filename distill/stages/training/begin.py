@@ -92,9 +92,11 @@ def _project(
     A run that goes on from a checkpoint does not need them again.
     """
     from distill.learning.checkpoint import latest
-    from distill.stages.training.project import new_projections, project
+    from distill.stages.training.project import can_project, new_projections, project
 
-    if recipe.student.project != "auto" or arm.plain or not (bare := new_projections(student, inherited)):
+    if recipe.student.project != "auto" or arm.plain or not can_project(data):
+        return
+    if not (bare := new_projections(student, inherited)):
         return
     if place.start.exists() and latest(place.checkpoints) is not None:
         inherited["projected"] = _record(place.inheritance)["projected"]

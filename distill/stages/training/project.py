@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Rows = Iterator[tuple[Tensor | list[str], list[Tensor]]]  # images or captions, and per teacher [b, D_t]
 
 BATCH = 64
-IMAGES = 20_000  # views to fit on, and as many captions again per tower: 16 for each of a tower's 1,280 features
+IMAGES = 20_000  # views to fit on: 16 for each of a tower's 1,280 features
 CAPTIONS = 60_000
 SPACE = 1_000  # samples that the space of several teachers is found from
 NOUNS = {"visual": "image", "text": "text"}
@@ -52,6 +52,11 @@ def new_projections(student: "Student", inherited: dict[str, Any]) -> dict[str, 
     return found
 
 
+def can_project(data: Any) -> bool:
+    """Whether `StoredPairs` or `RawPairs` carry a teacher's embeddings, of enough samples to hold some out."""
+    return bool(data.teacher_facts) and len(data) >= 2 * HELD_OUT
+
+
 def project(
     student: "Student", data: "StoredPairs | SelectedPairs", towers: list[str], seed: int, progress: Progress = silent
 ) -> dict[str, dict[str, float]]:
@@ -63,21 +68,13 @@ def project(
         towers: "visual", "text" or both, each ending in one linear map.
         seed: of the samples and views drawn.
 
-    Raises:
-        UsageError: there are too few samples, or no teacher's embeddings.
+    Raises ValueError where `can_project` says that the data does not serve.
     """
-    if not data.teacher_facts or len(data) < 2 * HELD_OUT:
-        there = len(data) if data.teacher_facts else "none with embeddings"
-        raise UsageError(
-            f"A projection in closed form needs {2 * HELD_OUT} samples with stored embeddings of a teacher, and there are "
-            f"{there}. Say student.project=none, or train on a reinforced set."
-        )
+    if not can_project(data):
+        raise ValueError("There are no stored embeddings to fit a projection to.")
     order = rng(Stream.PAIRS, seed, 0, 0).permutation(len(data))
     width = int(student.spec.model_cfg["embed_dim"])
-    few = order[:SPACE]
-    space = shared_space(
-        [torch.cat(each) for each in zip(*(row for _, row in _both(data, few, seed)), strict=True)], width
-    )
+    space = _space(data, order[:SPACE], width, seed)
     training = student.training
     student.eval()
     rows = {
@@ -105,6 +102,15 @@ def _fit(student: "Student", tower: str, rows: Rows, total: int, space: Tensor, 
     fit = regression.fit()
     place.set(fit.weight, fit.offset)
     return {"samples": fit.samples, "penalty": fit.penalty, "explained": round(fit.explained, 4)}
+
+
+def _space(data: "StoredPairs | SelectedPairs", order: Array, width: int, seed: int) -> Tensor:
+    """[sum of D_t, D]: see `shared_space`. Embeddings that are as wide as the student stay, and no view is rendered for them."""
+    if sum(facts.width for facts in data.teacher_facts.values()) == width:
+        return torch.eye(width)
+    return shared_space(
+        [torch.cat(each) for each in zip(*(row for _, row in _both(data, order, seed)), strict=True)], width
+    )
 
 
 def _both(data: "StoredPairs | SelectedPairs", order: Array, seed: int) -> Rows:

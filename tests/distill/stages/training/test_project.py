@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.core.errors import UsageError
-from distill.stages.training.project import new_projections, project
+from distill.stages.training.project import can_project, new_projections, project
 from reinforced_data.training.pairs import Pair
 from students.inherit.projections.place import projection_of
 from students.spec import STUDENTS
@@ -28,7 +27,7 @@ class Taught:
 
     def __init__(self, student: Student, maps: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         rng = np.random.default_rng(0)
-        self.teacher_facts = dict.fromkeys(maps, SimpleNamespace())
+        self.teacher_facts = {name: SimpleNamespace(width=weight.shape[1]) for name, (weight, _) in maps.items()}
         self.pixels = rng.integers(0, 256, (N, 64, 64, 3)).astype(np.uint8)
         self.texts = [[f"{color} {shape} number {i}" for color in ("red", "blue", "dark")] for i, shape in enumerate(["box", "ball"] * (N // 2))]  # fmt: skip
         student.eval()
@@ -95,7 +94,22 @@ def test_only_towers_that_know_something_and_say_nothing_are_projected(student: 
     assert list(new_projections(student, {**every, "towers": ["text"]})) == ["text"]
 
 
-def test_a_set_without_teachers_is_refused(student: Student) -> None:
-    data: Any = Taught(student, {})
-    with pytest.raises(UsageError, match="none with embeddings"):
-        project(student, data, ["text"], seed=0)
+def test_data_without_a_teacher_serves_no_projection(student: Student) -> None:
+    """Pairs that were not reinforced, as full teachers are trained on: their student keeps its new projection."""
+    taught: Any = Taught(student, {"t": _map(48, 1)})
+    raw: Any = Taught(student, {})
+    assert can_project(taught)
+    assert not can_project(raw)
+    with pytest.raises(ValueError, match="no stored embeddings"):
+        project(student, raw, ["text"], seed=0)
+
+
+def test_one_teacher_as_wide_as_the_student_costs_no_view_more(student: Student) -> None:
+    data: Any = Taught(student, {"t": _map(48, 1)})
+    drawn: list[int] = []
+    pair = data.pair
+    data.pair = lambda index, rng: drawn.append(index) or pair(index, rng)
+    project(student, data, ["text"], seed=0)
+    assert drawn == []
+    project(student, data, ["visual"], seed=0)
+    assert sorted(drawn) == list(range(N))
