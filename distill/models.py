@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError, UsageError
 from distill.recipe import StudentRecipe
 from students.inherit.start import COPY, NONE, TOWERS, Terms, check_strategy, start_from
 from students.spec import STUDENTS, StudentSpec
-from students.vocabularies.cut import size_of
+from students.vocabularies.cut import refuse_few_byte_pairs, size_of
 from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher, resolve_teacher
 from teachers.load_captioner import load_captioner, resolve_captioner
@@ -94,7 +95,11 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
     if recipe.vocabulary is not None and recipe.vocabulary.endswith(".gz"):
         spec = spec.with_vocabulary(recipe.vocabulary)
     elif recipe.vocabulary is not None:
-        size_of(recipe.vocabulary)  # refuses what is no choice; the cut itself waits for the captions
+        size = size_of(recipe.vocabulary)  # refuses what is no choice; the cut itself waits for the captions
+        if not spec.model_cfg["text_cfg"].get("hf_tokenizer_name"):
+            refuse_few_byte_pairs(size)
+        if recipe.corpus is not None and not Path(recipe.corpus).is_file():
+            raise UsageError(f"student.corpus: there is no file {recipe.corpus!r}. Name a text file, a caption a line.")
     return spec
 
 

@@ -12,11 +12,8 @@ from typing import Any
 
 from distill.core.clip.folder import MERGES_FILE
 from distill.core.clip.model import import_open_clip
-from distill.core.errors import UsageError
 from students.tokenizer import load_tokenizer, merges_file, merges_of
-from students.vocabularies.cut import Cut, Pieces, count_words, report
-
-FIXED = 2 * 256 + 2  # bytes inside a word and at its end, and the two markers
+from students.vocabularies.cut import FIXED, Cut, Pieces, count_words, refuse_few_byte_pairs, report
 
 
 def cut_byte_pairs(captions: Iterable[str], size: int | None, folder: Path) -> Cut:
@@ -32,8 +29,7 @@ def cut_byte_pairs(captions: Iterable[str], size: int | None, folder: Path) -> C
     from open_clip.tokenizer import SimpleTokenizer
 
     full = SimpleTokenizer()
-    if size is not None and size <= FIXED:
-        raise UsageError(f"A vocabulary of byte pairs has more than {FIXED} tokens (bytes and markers), not {size}.")
+    refuse_few_byte_pairs(size)
 
     def words_of(caption: str) -> list[str]:
         pieces = full.pat.findall(full.clean_fn(caption))

@@ -11,6 +11,7 @@ from distill.core.errors import DistillError, UsageError
 
 REPORT_FILE = "vocabulary.json"
 AUTO = "auto"  # every token that the corpus needs; "auto:N" = N tokens, those of the corpus first
+FIXED = 2 * 256 + 2  # of byte pairs: bytes inside a word and at its end, and the two markers
 MOST = 1_000_000  # captions that are read: more change neither the choice nor the figures
 Pieces = Callable[[str], tuple[str, ...]]  # a word -> its tokens as text
 
@@ -70,6 +71,12 @@ def size_of(setting: str) -> int | None:
             "(so many, those of the captions first), or the path of a bpe_merges.txt.gz."
         )
     return int(number) if colon else None
+
+
+def refuse_few_byte_pairs(size: int | None) -> None:
+    """Raise UsageError for a number of byte pairs that bytes and markers alone take."""
+    if size is not None and size <= FIXED:
+        raise UsageError(f"A vocabulary of byte pairs has more than {FIXED} tokens (bytes and markers), not {size}.")
 
 
 def count_words(

@@ -13,6 +13,7 @@ from distill.core.clip.model import count_parameters, import_open_clip
 from distill.core.clip.tokenizer import token_texts
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError, UsageError
+from distill.models import student_spec
 from distill.recipe import StudentRecipe
 from distill.run_folder import RunFolder
 from distill.stages.training.words import with_own_vocabulary
@@ -236,7 +237,7 @@ def test_a_run_cuts_once_and_goes_on_with_what_it_cut(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vocabulary": "auto", "corpus": "/nowhere.txt"}, "student.corpus: '/nowhere.txt' cannot be read"),
+        ({"vocabulary": "auto", "corpus": "/nowhere.txt"}, "student.corpus: there is no file '/nowhere.txt'"),
         ({"vocabulary": "auto:100"}, "more than 514 tokens"),
         ({"vocabulary": "auto:many"}, "student.vocabulary = 'auto:many' is no choice"),
     ],
@@ -246,6 +247,8 @@ def test_what_is_wrong_with_a_vocabulary_is_said(tmp_path: Path, changes: dict[s
     with pytest.raises(UsageError, match=words):
         with_own_vocabulary(recipe, RunFolder(tmp_path), Captioned(CORPUS))
     assert not RunFolder(tmp_path).vocabulary.exists()
+    with pytest.raises(UsageError, match=words):  # before anything is labelled, too
+        student_spec(recipe)
 
 
 def test_a_vocabulary_of_another_kind_or_place_is_refused(tmp_path: Path):
