@@ -1,6 +1,7 @@
 """`Embeddings`: one model's view of a batch, and the one gather across ranks. Losses see this and know nothing of ranks."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -88,9 +89,14 @@ def row_ids(rows: Tensor) -> Tensor:
     It depends on the row alone, so that ranks agree: a sum of the row's bits times fixed odd 64-bit numbers.
     """
     bits = rows.float().contiguous().view(torch.int32) if rows.is_floating_point() else rows
+    return (bits.long() * _odd_numbers(rows.shape[1], rows.device)).sum(1)
+
+
+@cache
+def _odd_numbers(count: int, device: torch.device) -> Tensor:
+    """Fixed odd 64-bit numbers, LongTensor [count]; kept on the device, since copying them there makes the host wait."""
     fixed = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=fixed) * 2 + 1
-    return (bits.long() * factors.to(rows.device)).sum(1)
+    return (torch.randint(-(2**62), 2**62, (count,), generator=fixed) * 2 + 1).to(device)
 
 
 def embeddings(

@@ -4,9 +4,7 @@ Every batch, draw and dropout mask is a pure function of (seed, step, rank), so 
 exactly the steps that an uninterrupted one takes. Left out: what is trained (task), where batches come from (the caller).
 """
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +13,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import LossError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
+from distill.learning.loop.clock import CheckpointClock
+from distill.learning.loop.feed import DeviceFeed
+from distill.learning.loop.log import MetricsLog, Pace
+from distill.learning.loop.unread import Unread
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
 
@@ -94,57 +95,6 @@ class Leg:
     moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
-class MetricsLog:
-    """metrics.jsonl, one line per logged step. On resume, lines at or after the resumed step are dropped first."""
-
-    def __init__(self, path: Path, first_step: int) -> None:
-        self.path = path
-        kept = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-    def write(self, row: dict[str, float]) -> None:
-        """Append one row."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-class CheckpointClock:
-    """Says after which steps a checkpoint is due: every so many minutes, or every so many steps; and after the last one."""
-
-    def __init__(self, settings: CheckpointSettings, last: int) -> None:
-        self._settings, self._last, self._saved_s = settings, last, time.monotonic()
-
-    def __call__(self, done: int) -> bool:
-        """Whether one is due when `done` steps are taken; if so, the minutes count anew."""
-        minutes = self._settings.checkpoint_minutes
-        if minutes is None:
-            return done % self._settings.checkpoint_every == 0 or done == self._last
-        due = done == self._last or time.monotonic() - self._saved_s >= 60 * minutes
-        if due:
-            self._saved_s = time.monotonic()
-        return due
-
-
-class Pace:
-    """Speed since the last logged step: samples per second over all ranks, and the share of it spent on waiting for data."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self.samples, self.waited_s, self.began_s = 0, 0.0, time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        """The figures; measuring begins anew."""
-        elapsed = time.perf_counter() - self.began_s
-        figures = {"samples_per_s": self.samples / elapsed, "data_wait_share": self.waited_s / elapsed}
-        self._begin()
-        return figures
-
-
 def fit(
     task: Trainable,
     batches: Batches[B],
@@ -184,30 +134,35 @@ def fit(
     wrapped, prepared = accelerator.prepare(task, optimizer)
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
-    source, pace = batches(first_step, leg.last), Pace()
+    feed, pace = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device), Pace()
+    unread = Unread(overflows=accelerator.scaler is not None)
     first_loss: Tensor | None = None
     due = CheckpointClock(checkpointing, leg.last)
     for step in range(first_step, leg.last):
-        before = time.perf_counter()
-        batch = next(source)
-        pace.waited_s += time.perf_counter() - before
+        batch, inputs = feed.take()
         torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         rate = learning_rate(step, optim)
         for group in prepared.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         task.before_step(step)
-        losses, norm = _take_step(accelerator, wrapped, prepared, batch, arguments, optim.clip_norm, step, task)
+        losses, norm = _take_step(accelerator, wrapped, prepared, inputs, optim.clip_norm, task)
         task.after_step()
+        unread.note(step, batch.keys, losses["loss"], norm)
+        feed.look_ahead()
         first_loss = losses["loss"].detach() if step == leg.first else first_loss
         pace.samples += len(batch.keys) * accelerator.num_processes
         done = step + 1
-        if done % optim.log_every == 0 or done == leg.last:
-            mean = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
+        logged, saved = done % optim.log_every == 0 or done == leg.last, accelerator.is_main_process and due(done)
+        if not (logged or saved):
+            continue
+        last_norm = unread.read()
+        if logged:
+            mean = _means(accelerator, losses)
             if log is not None:
-                row: dict[str, float] = {"step": done, "lr": rate, "grad_norm": norm, **mean, **pace.read()}
+                row = {"step": done, "lr": rate, "grad_norm": last_norm, **mean, **pace.read(feed.waited_s)}
                 log.write(row)
                 progress(done, optim.steps, _note(row))
-        if accelerator.is_main_process and due(done):
+        if saved:
             seen = known if first_loss is None else {"first": first_loss.item()}
             checkpoints.save(
                 checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler,
@@ -239,33 +194,23 @@ def _note(row: dict[str, float]) -> str:
 
 
 def _take_step(
-    accelerator: Any,
-    task: nn.Module,
-    optimizer: Any,
-    batch: B,
-    arguments: Arguments[B],
-    clip_norm: float,
-    step: int,
-    trained: Trainable,
-) -> tuple[dict[str, Tensor], float]:
-    """One optimizer step of `task`, which wraps `trained`: the named losses and the gradient's norm before clipping."""
-    inputs = arguments(batch, accelerator.device)
+    accelerator: Any, task: nn.Module, optimizer: Any, inputs: tuple[Any, ...], clip_norm: float, trained: Trainable
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One optimizer step of `task`, which wraps `trained`: the named losses and the gradient's norm before clipping.
+
+    Nothing here makes the host wait for the device, so that nothing here may look at a value.
+    """
     with accelerator.autocast():
         losses: dict[str, Tensor] = task(*inputs)
-    if not torch.isfinite(losses["loss"]):
-        raise _not_finite("loss", batch, step)
     optimizer.zero_grad()
     accelerator.backward(losses["loss"])
     trained.drop_gradients()
-    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm).item()
-    if (
-        not math.isfinite(norm) and accelerator.scaler is None
-    ):  # with a scaler the step is left out, and its scale falls
-        raise _not_finite("gradient", batch, step)
+    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
     optimizer.step()
     return losses, norm
 
 
-def _not_finite(what: str, batch: BatchLike, step: int) -> LossError:
-    samples = ", ".join(batch.keys[:4])
-    return LossError(f"The {what} is not finite at step {step + 1} (samples {samples}, ...).", step + 1)
+def _means(accelerator: Any, losses: dict[str, Tensor]) -> dict[str, float]:
+    """The means of scalars over the ranks, by one reduction and one transfer."""
+    stacked = torch.stack([value.detach().float() for value in losses.values()])
+    return dict(zip(losses, accelerator.reduce(stacked, "mean").tolist(), strict=True))

@@ -17,6 +17,7 @@ from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, embeddings, gather, gather_ids, row_ids
 from distill.learning.fit import Trainable
 from distill.learning.freezing import TextFreeze, text_parameters
+from distill.learning.loop.feed import to_device
 from distill.learning.objective import Objective
 from distill.learning.scale import clamp_scale
 from teachers.spec import TeacherFacts
@@ -43,14 +44,14 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
 
     def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
         # uint8 until here, which is a quarter of the bytes to move; rows in memory order for the convolutions.
-        images = batch.images.to(device).contiguous().float().div_(255)
+        images = to_device(batch.images, device).contiguous().float().div_(255)
         return (
             images,
-            tokenize(batch.texts).to(device),
-            {name: value.to(device) for name, value in batch.teacher_image.items()},
-            {name: value.to(device) for name, value in batch.teacher_text.items()},
-            None if batch.weights is None else batch.weights.to(device),
-            batch.image_ids.to(device),
+            to_device(tokenize(batch.texts), device),
+            {name: to_device(value, device) for name, value in batch.teacher_image.items()},
+            {name: to_device(value, device) for name, value in batch.teacher_text.items()},
+            None if batch.weights is None else to_device(batch.weights, device),
+            to_device(batch.image_ids, device),
         )
 
     return arguments
@@ -255,8 +256,8 @@ class DistillTask(Trainable):
                 stream[name] = embeddings(
                     image[name],
                     rows,
-                    torch.tensor(factor, device=place),
-                    torch.tensor(facts.logit_bias, device=place),
+                    torch.full((), factor, device=place),  # filled there: copying a number makes the host wait
+                    torch.full((), facts.logit_bias, device=place),
                     facts.kind,
                     every,
                 )

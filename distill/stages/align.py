@@ -38,7 +38,9 @@ class FeatureBatch:
 
 def feature_arguments(batch: FeatureBatch, device: "torch.device") -> tuple[Any, ...]:
     """What a `DistillTask` is called with for features: `arguments` of `distill.learning.fit.fit`; no teachers."""
-    return batch.image.to(device), batch.text.to(device), {}, {}
+    from distill.learning.loop.feed import to_device
+
+    return to_device(batch.image, device), to_device(batch.text, device), {}, {}
 
 
 class FeaturePairs:

@@ -37,11 +37,11 @@ def arguments(batch, device):
     return batch.images, batch.texts, {}, {}
 
 
-def train(out, steps, task=None, source=batches):
+def train(out, steps, task=None, source=batches, log_every=1, checkpoint_every=4, **more):
     task = task or Toy()
     optim = {
         "steps": steps, "lr": 1e-2, "lr_floor": 0.0, "warmup_steps": 2, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98,
-        "clip_norm": 1.0, "precision": "no", "device": "cpu", "log_every": 1,
+        "clip_norm": 1.0, "precision": "no", "device": "cpu", "log_every": log_every, **more,
     }  # fmt: skip
     out.mkdir(exist_ok=True)
     fit(
@@ -51,7 +51,7 @@ def train(out, steps, task=None, source=batches):
         out / "checkpoints",
         out / "metrics.jsonl",
         optim=OptimSettings(**optim),
-        checkpointing=CheckpointSettings(checkpoint_every=4, keep_checkpoints=2),
+        checkpointing=CheckpointSettings(checkpoint_every=checkpoint_every, keep_checkpoints=2),
         seed=0,
     )
     return task.state_dict()

@@ -12,7 +12,7 @@ from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
-from distill.learning.fit import CheckpointClock
+from distill.learning.loop.clock import CheckpointClock
 from distill.learning.settings import CheckpointSettings
 from distill.processes import Place
 from distill.recipe import Recipe, load_recipe
@@ -169,7 +169,7 @@ def test_an_absurd_budget_is_said_with_the_published_one(machine, tmp_path, caps
 
 def test_checkpoints_come_by_minutes_or_by_steps(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("distill.learning.fit.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("distill.learning.loop.clock.time.monotonic", lambda: now[0])
     by_steps = CheckpointClock(CheckpointSettings(checkpoint_every=4), 10)
     assert [step for step in range(1, 11) if by_steps(step)] == [4, 8, 10]
     by_minutes = CheckpointClock(CheckpointSettings(checkpoint_every=4, checkpoint_minutes=0.5), 10)

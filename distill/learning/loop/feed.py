@@ -1,0 +1,94 @@
+"""From batches in host memory to a step's arguments on the device, the next ones under way while the device works.
+
+On CUDA the copies run in a stream of their own, from pinned memory, without the host waiting for them. On every other
+device the arguments are made when they are asked for.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+B = TypeVar("B")
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; the host does not wait for a copy to CUDA. Other streams do: see `DeviceFeed`."""
+    if device.type != "cuda":
+        return value.to(device)
+    return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)
+
+
+class SideStream:
+    """A CUDA stream beside the one that computes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def used(self) -> contextlib.AbstractContextManager[Any]:
+        """What is launched inside goes to this stream."""
+        return torch.cuda.stream(self._stream)
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """The stream that computes goes on when this one is done, and the tensors' memory is not reused before it is."""
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._stream)
+        for tensor in tensors:
+            tensor.record_stream(computing)
+
+
+class DeviceFeed(Generic[B]):
+    """The batches of `source`, each with its arguments on `device`.
+
+    Args:
+        arguments: a batch -> the arguments, their tensors by `to_device`.
+        side: None = that of the device, where it has one.
+
+    Attributes:
+        waited_s: seconds for which the host has waited for batches.
+    """
+
+    def __init__(
+        self,
+        source: Iterator[B],
+        arguments: Callable[[B, torch.device], tuple[Any, ...]],
+        device: torch.device,
+        side: SideStream | None = None,
+    ) -> None:
+        self._source, self._arguments, self._device = source, arguments, device
+        self._side = SideStream(device) if side is None and device.type == "cuda" else side
+        self._coming: tuple[B, tuple[Any, ...]] | None = None
+        self.waited_s = 0.0
+
+    def take(self) -> tuple[B, tuple[Any, ...]]:
+        """The next batch and its arguments. Raises StopIteration where the source has no more."""
+        batch, inputs = self._coming or self._made()
+        self._coming = None
+        if self._side is not None:
+            self._side.hand_over(tensors_in(inputs))
+        return batch, inputs
+
+    def look_ahead(self) -> None:
+        """Set the next batch on its way. To be called when the step on the one before is launched, not done."""
+        if self._side is not None and self._coming is None:
+            with contextlib.suppress(StopIteration):
+                self._coming = self._made()
+
+    def _made(self) -> tuple[B, tuple[Any, ...]]:
+        before = time.perf_counter()
+        batch = next(self._source)
+        self.waited_s += time.perf_counter() - before
+        with contextlib.nullcontext() if self._side is None else self._side.used():
+            return batch, self._arguments(batch, self._device)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of a tuple of arguments, those inside its dictionaries, lists and tuples included."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(inner)

@@ -1,0 +1,37 @@
+"""What a training says of itself as it goes: metrics.jsonl, and the speed that stands in it."""
+
+import json
+import time
+from pathlib import Path
+
+
+class MetricsLog:
+    """metrics.jsonl, one line per logged step. On resume, lines at or after the resumed step are dropped first."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        kept = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append one row."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Pace:
+    """Speed since the last logged step: samples per second over all ranks, and the share of it spent on waiting for data."""
+
+    def __init__(self) -> None:
+        self.samples, self._waited_s, self._began_s = 0, 0.0, time.perf_counter()
+
+    def read(self, waited_s: float) -> dict[str, float]:
+        """The figures; measuring begins anew. `waited_s`: for how long the host has waited for data since the training began."""
+        now = time.perf_counter()
+        elapsed, waited = now - self._began_s, waited_s - self._waited_s
+        figures = {"samples_per_s": self.samples / elapsed, "data_wait_share": waited / elapsed}
+        self.samples, self._waited_s, self._began_s = 0, waited_s, now
+        return figures
