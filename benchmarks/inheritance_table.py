@@ -13,6 +13,7 @@ from distill.core.clip.folder import vocabulary_id
 from distill.core.clip.weights import ClipWeights
 from students.inherit.plan import InheritancePlan
 from students.inherit.planning import make_plan
+from students.inherit.resnets.plan import ResNetPlan
 from students.inherit.towers.tower import skeleton
 from students.spec import STUDENTS
 from teachers.open_clip.names import model_config, pretrained_config, split_source
@@ -39,7 +40,10 @@ def road(plan: InheritancePlan, which: str, whole: int) -> str:
     if which in plan.skipped:
         return f"- ({plan.skipped[which].split(';')[0]})"
     tower = plan.towers[which]
-    what = f"{len(tower.layers)} layers of {len(tower.hidden)}"
+    if isinstance(tower, ResNetPlan):
+        what = f"{' + '.join(str(len(kept)) for kept in tower.blocks)} blocks, {len(tower.cuts['stem'])} channels in the stem"
+    else:
+        what = f"{len(tower.layers)} layers of {len(tower.hidden)}"
     ends = "projection fitted" if tower.embed is None else f"embedding {len(tower.embed)} of {whole}"
     differs = ", ".join(fact.replace("_", " ") for fact in plan.across.get(which, {}))
     return f"{what}, {ends}" + (f"; differs in {differs}" if differs else "")

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.plan import INTERPOLATE, OWN, InheritancePlan, TowerPlan
+from students.inherit.resnets.plan import ResNetPlan
+from students.inherit.resnets.slicing import refuse_other_resnet, resize_grid, slice_resnet
+from students.inherit.resnets.tower import resnet_of, resnet_of_config
 from students.inherit.towers.factors import narrow_heads
 from students.inherit.towers.layouts import AXES
 from students.inherit.towers.tower import State, Tower, tower_of, tower_of_config
@@ -38,12 +41,25 @@ def apply_plan(
         )
     result: State = {}
     for which, tower_plan in plan.towers.items():
+        if isinstance(tower_plan, ResNetPlan):
+            result |= _resnet(tower_plan, source, model_cfg)
+            continue
         old, new = tower_of(source, which), tower_of_config(model_cfg, which)
         refuse_misfit(tower_plan, old)
         result |= _Slicer(tower_plan, old, new, source.state, own).run()
     if len(plan.towers) == 2:
         result |= {name: source.state[name] for name in ("logit_scale", "logit_bias") if name in source.state}
     return {name: value.detach().float().clone().contiguous() for name, value in result.items()}
+
+
+def _resnet(plan: ResNetPlan, source: ClipWeights, model_cfg: dict[str, Any]) -> State:
+    """The image tower's tensors. Raises UsageError where either model has no ResNet, or the plan does not fit."""
+    old, new = resnet_of(source), resnet_of_config(model_cfg)
+    if old is None or new is None:
+        whose = "the source's" if old is None else "the student's"
+        raise UsageError(f"The plan is one of a ResNet, and {whose} image tower is none that open_clip has.")
+    refuse_other_resnet(plan, old, new)
+    return slice_resnet(plan, old, new, source.state)
 
 
 def refuse_misfit(plan: TowerPlan, tower: Tower) -> None:
@@ -197,19 +213,11 @@ class _Slicer:
 
     def _interpolated(self, positions: Tensor) -> Tensor:
         """[n, width] of the source's grid -> the student's, bicubic; the class position stays, and is OWN without one."""
-        extra, grid = positions[: self.old.extra], positions[self.old.extra :]
-        side, size = math.isqrt(len(grid)), math.isqrt(self.new.positions - self.new.extra)
-        square = grid.float().T.reshape(1, -1, side, side)
-        resized = F.interpolate(square, (size, size), mode="bicubic", antialias=True, align_corners=False)
-        rows = [resized.flatten(2)[0].T]
-        if self.new.extra:
-            first = (
-                extra.float()
-                if len(extra) == self.new.extra
-                else torch.full((self.new.extra, positions.shape[1]), math.nan)
-            )
-            rows.insert(0, first)
-        return torch.cat(rows)
+        size = math.isqrt(self.new.positions - self.new.extra)
+        if self.new.extra in (0, self.old.extra):
+            return resize_grid(positions[self.old.extra - self.new.extra :], self.new.extra, size)
+        own = torch.full((self.new.extra, positions.shape[1]), math.nan)
+        return torch.cat([own, resize_grid(positions[self.old.extra :], 0, size)])
 
     def _shaped(self, value: Tensor, role: str, kind: str) -> Tensor | None:
         """The value in the student's shape, own rows filled in; None for a part that is inherited at equal size only."""

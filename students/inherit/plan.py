@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.core.errors import UsageError
+from students.inherit.resnets.plan import ResNetPlan, compose_resnets, resnet_plan_of
 
 INTERPOLATE: Literal["interpolate"] = "interpolate"
 OWN = -1  # in place of an index: this row is the student's own, and starts as its architecture starts
@@ -56,7 +57,7 @@ class InheritancePlan:
     Attributes:
         strategy: what made the plan.
         source, source_sha256: the model it was made for, and the hash of its weights.
-        towers: "visual" and "text", those that are sliced.
+        towers: "visual" and "text", those that are sliced; an image tower may be a ResNet.
         skipped: those that are not, and why.
         across: per tower, fact -> how source and student differ in it although the tower is inherited.
         adopted: towers that are taken over whole, of an architecture that is not sliced (`towers.adopt`).
@@ -65,7 +66,7 @@ class InheritancePlan:
     strategy: str
     source: str
     source_sha256: str
-    towers: dict[str, TowerPlan]
+    towers: dict[str, TowerPlan | ResNetPlan]
     skipped: dict[str, str]
     across: dict[str, dict[str, str]] = field(default_factory=dict)
     adopted: list[str] = field(default_factory=list)
@@ -119,11 +120,13 @@ def plan_of(value: Any) -> InheritancePlan:
     return InheritancePlan(value["strategy"], value["source"], value["source_sha256"], towers, skipped, across, adopted)
 
 
-def _tower_plan(name: str, value: Any) -> TowerPlan:
+def _tower_plan(name: str, value: Any) -> TowerPlan | ResNetPlan:
     if name not in ("visual", "text"):
         raise UsageError(f"there is no tower {name!r}: towers are visual and text.")
     if not isinstance(value, dict):
         raise UsageError(f"towers.{name} must be an object.")
+    if name == "visual" and "blocks" in value:
+        return resnet_plan_of(value)
     known = {item.name for item in fields(TowerPlan)}
     needed = ("layers", "hidden", "heads", "ffn", "positions", "head_width")
     if odd := sorted(value.keys() - known):
@@ -169,7 +172,11 @@ def compose(first: InheritancePlan, second: InheritancePlan) -> InheritancePlan:
     return InheritancePlan(second.strategy, first.source, first.source_sha256, towers, skipped, across)
 
 
-def _compose(a: TowerPlan, b: TowerPlan) -> TowerPlan:
+def _compose(a: TowerPlan | ResNetPlan, b: TowerPlan | ResNetPlan) -> TowerPlan | ResNetPlan:
+    if isinstance(a, ResNetPlan) and isinstance(b, ResNetPlan):
+        return compose_resnets(a, b)
+    if isinstance(a, ResNetPlan) or isinstance(b, ResNetPlan):
+        raise UsageError("A plan of a ResNet and one of a transformer make no one plan.")
     resized = (a.patch or [0, 0])[0] != (a.patch or [0, 0])[1] and (b.patch or [0, 0])[0] != (b.patch or [0, 0])[1]
     if resized or (INTERPOLATE in (a.positions, b.positions) and not b.positions == _whole(b.positions)):
         raise UsageError(

@@ -8,6 +8,9 @@ import torch
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.plan import INTERPOLATE, OWN, InheritancePlan, TowerPlan
+from students.inherit.resnets.plan import ResNetPlan
+from students.inherit.resnets.slicing import plan_resnet, refuse_growth
+from students.inherit.resnets.tower import EMBED, ResNetTower, resnet_of, resnet_of_config
 from students.inherit.scoring.scores import Scores
 from students.inherit.strategy import STRATEGIES, Strategy
 from students.inherit.towers.adopt import adopt_tower
@@ -28,7 +31,7 @@ def make_plan(
 ) -> InheritancePlan:
     """The plan by which a student inherits from `source`; a tower that cannot is in `skipped`, with the reason.
 
-    Transformers are sliced; a tower of another kind is adopted whole where it is of the same architecture.
+    Transformers and CLIP's ResNets are sliced; a tower of another kind is adopted whole where it is of the same architecture.
 
     A tower that differs in kind (see `differences.FACTS`) is planned all the same, and `across` says in what.
 
@@ -51,8 +54,11 @@ def make_plan(
     pairs: dict[str, tuple[Tower, Tower, VocabularyMap]] = {}
     skipped: dict[str, str] = {}
     adopted: list[str] = []
+    nets: tuple[ResNetTower, ResNetTower] | None = None
     for which in TOWERS:
         try:
+            if which == "visual" and (nets := _resnets(source, model_cfg)) is not None:
+                continue
             old, new = tower_of(source, which), tower_of_config(model_cfg, which)
             refuse_unbridgeable(old, new)
             pairs[which] = (old, new, match_vocabularies(source, vocabulary, tokens, old, new))
@@ -65,8 +71,18 @@ def make_plan(
             except UsageError as also:
                 skipped[which] = f"{reason}; {also}" if str(reason) != str(also) else str(reason)
     scores = chosen.scores(source, {which: (old, new) for which, (old, new, _) in pairs.items()}, calibration)
-    embed = _embed(pairs, scores, chosen)
-    towers, across = {}, {}
+    widths = [(old.embed, new.embed, scores[which].embed) for which, (old, new, _) in pairs.items()]
+    if nets is not None:
+        net_scores = chosen.resnet_scores(source, *nets, calibration)
+        widths.append((nets[0].embed, nets[1].embed, net_scores.axes[EMBED]))
+    embed = _embed(widths, chosen)
+    towers: dict[str, TowerPlan | ResNetPlan] = {}
+    across: dict[str, dict[str, str]] = {}
+    if nets is not None:
+        towers["visual"] = plan_resnet(*nets, net_scores.blocks, net_scores.axes, chosen.pick, embed)
+        if nets[0].grid != nets[1].grid:
+            places = (f"{net.grid} x {net.grid} places" for net in nets)
+            across["visual"] = {"image_size": "{} in the source, {} here".format(*places)}
     for which, (old, new, words) in pairs.items():
         towers[which] = _plan_tower(old, new, scores[which], chosen, embed, words)
         if found := differences(old, new, words.difference):
@@ -74,19 +90,33 @@ def make_plan(
     return InheritancePlan(strategy, source.name, source.sha256, towers, skipped, across, adopted)
 
 
-def _embed(
-    pairs: dict[str, tuple[Tower, Tower, VocabularyMap]], scores: dict[str, Scores], strategy: Strategy
-) -> list[int] | None:
-    """The channels of the embedding that both towers keep; None where the student's is wider, or no tower projects."""
-    both = [(old.embed, new.embed) for old, new, _ in pairs.values() if old.embed and new.embed]
+def _resnets(source: ClipWeights, model_cfg: dict[str, Any]) -> tuple[ResNetTower, ResNetTower] | None:
+    """The two image towers where both are ResNets; None where neither is.
+
+    Raises UsageError, with the reason, where one alone is, or the student's grows.
+    """
+    old, new = resnet_of(source), resnet_of_config(model_cfg)
+    if old is None and new is None:
+        return None
+    if old is None or new is None:
+        kinds = ["no ResNet" if net is None else "a ResNet" for net in (old, new)]
+        raise UsageError(f"its image tower is {kinds[0]} in the source, {kinds[1]} here")
+    refuse_growth(old, new)
+    return old, new
+
+
+def _embed(widths: list[tuple[int, int, torch.Tensor]], strategy: Strategy) -> list[int] | None:
+    """The channels of the embedding that both towers keep; None where the student's is wider, or no tower projects.
+
+    widths: per tower, the embedding's width in source and student, and the worth of the source's channels.
+    """
+    both = [(before, after) for before, after, _ in widths if before and after]
     if not both:
         return None
     before, after = both[0]
     if any(pair != (before, after) for pair in both) or after > before:
         return None
-    total = (
-        torch.stack([scores[which].embed for which, (old, _, _) in pairs.items() if old.embed]).square().sum(0).sqrt()
-    )
+    total = torch.stack([scores for width, _, scores in widths if width]).square().sum(0).sqrt()
     return strategy.pick(before, after, total)
 
 

@@ -12,6 +12,8 @@ from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.apply import apply_plan
 from students.inherit.plan import InheritancePlan
+from students.inherit.resnets.slicing import sizes_between
+from students.inherit.resnets.tower import resnet_of, resnet_of_config
 from students.inherit.towers.differences import refuse_unbridgeable
 from students.inherit.towers.tower import Tower, tower_of, tower_of_config
 from students.spec import StudentSpec
@@ -21,18 +23,25 @@ MODEL = "model.clip."  # what the names of a student's parameters begin with ins
 
 
 def grown(spec: StudentSpec, source: ClipWeights, keep: float) -> StudentSpec:
-    """The student's architecture with the transformer towers that it slices from `source` larger.
+    """The student's architecture with the towers that it slices from `source` larger.
 
     Args:
         spec: the student.
         source: what it inherits from.
-        keep: the share of the source's layers, channels, heads and neurons, in (0, 1); no tower is smaller than the student's.
+        keep: the share of the source's layers (of a ResNet, blocks), channels, heads and neurons, in (0, 1); no tower is smaller
+            than the student's.
 
     Raises UsageError where no tower would be larger than the student's.
     """
     cfg = copy.deepcopy(spec.model_cfg)
     larger = False
     for which, part in (("visual", "vision_cfg"), ("text", "text_cfg")):
+        nets = (resnet_of(source), resnet_of_config(spec.model_cfg)) if which == "visual" else (None, None)
+        if nets[0] is not None and nets[1] is not None:
+            words = sizes_between(nets[0], nets[1], keep)
+            larger |= words != {"layers": list(nets[1].depths), "width": nets[1].width}
+            cfg[part] |= words
+            continue
         try:
             old, new = tower_of(source, which), tower_of_config(spec.model_cfg, which)
             refuse_unbridgeable(old, new)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
+    from students.inherit.resnets.scoring import ResNetScores
+    from students.inherit.resnets.tower import ResNetTower
     from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
@@ -51,6 +53,19 @@ class Strategy:
             which: weight_norms(old, source.state, self.layers(old.layers, new.layers))
             for which, (old, new) in towers.items()
         }
+
+    def resnet_scores(
+        self, source: "ClipWeights", old: "ResNetTower", new: "ResNetTower", calibration: Any
+    ) -> "ResNetScores":
+        """The blocks kept of a ResNet and the worth of its channels; arguments as of `scores`, the towers of source and student."""
+        from students.inherit.resnets.scoring import ResNetScores, folded_norms
+
+        blocks = self.blocks(old, new)
+        return ResNetScores(blocks, folded_norms(old, source.state, blocks))
+
+    def blocks(self, old: "ResNetTower", new: "ResNetTower") -> list[list[int]]:
+        """Per stage of a ResNet, which of the source's blocks to keep: by the rule of `layers`, the first always."""
+        return [self.layers(n, k) for n, k in zip(old.depths, new.depths, strict=True)]
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """Which k of n channels, heads or neurons to keep, ascending. scores: [n], the worth of each one."""

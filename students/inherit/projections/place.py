@@ -8,7 +8,7 @@ long as W has full row rank. Left out: where the map comes from (`students.inher
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +58,23 @@ class Projection:
     def left_out(self) -> Iterator[None]:
         """Inside, the tower returns what would go into the map, [b, features]."""
         kept = self._map
-        # open_clip asks whether its own map is None, and calls every other one.
-        called = isinstance(kept, nn.Linear) and self.attribute != "text_projection"
-        setattr(self.holder, self.attribute, nn.Identity() if called else None)
+        setattr(self.holder, self.attribute, self._nothing())
         try:
             yield
         finally:
             setattr(self.holder, self.attribute, kept)
+
+    def _nothing(self) -> nn.Module | None:
+        """What stands in the map's place and changes nothing."""
+        if _pools(self.holder):  # reads the map's tensors, and calls it never
+            size = self.shape[0]
+            same = nn.Linear(size, size).requires_grad_(False)
+            same.weight.copy_(torch.eye(size))
+            same.bias.zero_()
+            return same.to(self.parameters[0].device)
+        # open_clip asks whether its own map is None, and calls every other one.
+        called = isinstance(self._map, nn.Linear) and self.attribute != "text_projection"
+        return nn.Identity() if called else None
 
     def set(self, weight: Tensor, offset: Tensor) -> None:
         """Make the tower return `weight @ features + offset`.
@@ -100,8 +110,17 @@ def projection_of(clip: nn.Module, tower: str) -> Projection:
     return _text_projection(clip if found is None else found)
 
 
+def _pools(module: nn.Module | None) -> TypeGuard[nn.Module]:
+    """Whether a module is the pool of open_clip's ResNets, whose last layer is the projection."""
+    from open_clip.modified_resnet import AttentionPool2d
+
+    return isinstance(module, AttentionPool2d)
+
+
 def _image_projection(visual: nn.Module) -> Projection:
     trunk: Any = getattr(visual, "trunk", None)
+    if _pools(pool := getattr(visual, "attnpool", None)):
+        return Projection(pool, "c_proj", None)
     if trunk is None:
         if isinstance(getattr(visual, "proj", None), nn.Parameter) and getattr(visual, "attn_pool", None) is None:
             return Projection(visual, "proj", getattr(visual, "ln_post", None))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distill.core.clip.weights import ClipWeights
 from students.inherit.calibration import Calibration
-from students.inherit.scoring.probe import encode, hooked, opened, pieces, runnable, watch
+from students.inherit.scoring.probe import encode, pieces, runnable, watched
 from students.inherit.towers.tower import Tower
 
 PLACES = 100  # of a sequence that are looked at; of longer ones every second, third, ..., since neighbours are alike
@@ -68,7 +68,7 @@ def moments(
                 if layer in kept:
                     seen.append((part, layer, value))
 
-            with opened(runnable(source), tower) as modules, hooked(watch(modules, tower, see)):
+            with watched(runnable(source), tower, see):
                 _, used = encode(source, calibration, which, piece)
             for part, layer, whole in seen:
                 step = -(-whole.shape[1] // PLACES) if whole.ndim == 3 else 1

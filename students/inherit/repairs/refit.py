@@ -2,7 +2,8 @@
 
 A linear layer W x + b of the source loses the inputs that the plan does not keep. *Bias compensation* puts what they gave on
 average into the bias; *least squares* moves W and b so that the kept inputs predict the whole output best, by ridge
-regression in closed form. Both look at what the source's layers read on calibration pairs. Left out: layers that read the
+regression in closed form. Both look at what the source's layers read on calibration pairs. A ResNet gets new statistics of
+its normalisations instead: means, or variances too (`students.inherit.resnets.recalibrate`). Left out: layers that read the
 residual stream of towers that normalise behind their parts, attention by factors, and projections.
 """
 
@@ -16,6 +17,9 @@ from students.inherit.apply import channel_indices
 from students.inherit.calibration import Calibration
 from students.inherit.plan import InheritancePlan, TowerPlan
 from students.inherit.repairs.moments import Moments, moments
+from students.inherit.resnets.plan import ResNetPlan
+from students.inherit.resnets.recalibrate import recalibrate
+from students.inherit.resnets.tower import resnet_of
 from students.inherit.towers.tower import State, Tower, tower_of, tower_of_config
 
 REPAIRS = ("bias", "least-squares")
@@ -48,6 +52,10 @@ def repair(
     """
     result = {name: value.clone() for name, value in state.items()}
     for which, tower_plan in plan.towers.items():
+        if isinstance(tower_plan, ResNetPlan):
+            if _cuts(tower_plan, source):
+                result |= recalibrate(source, model_cfg, result, calibration, variances=how == "least-squares")
+            continue
         old, new = tower_of(source, which), tower_of_config(model_cfg, which)
         seen = moments(source, which, old, tower_plan.layers, calibration, second=how == "least-squares")
         for index, layer in enumerate(tower_plan.layers):
@@ -62,6 +70,15 @@ def repair(
                         how, _Linear(tower_plan, old, new, source.state, index, name), kept, seen[read, layer], result
                     )
     return result
+
+
+def _cuts(plan: ResNetPlan, source: ClipWeights) -> bool:
+    """Whether a plan leaves out any channel or block."""
+    tower = resnet_of(source)
+    assert tower is not None
+    return any(len(kept) < tower.sizes[plan.source_axis(axis)] for axis, kept in plan.cuts.items()) or any(
+        len(kept) < depth for kept, depth in zip(plan.blocks, tower.depths, strict=True)
+    )
 
 
 def _inputs(plan: TowerPlan, index: int, name: str, old: Tower) -> list[int]:

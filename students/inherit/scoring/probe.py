@@ -5,7 +5,7 @@ attention written out, with the very same parameters, so that hooks see the head
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import UsageError
 from students.inherit.calibration import Calibration
+from students.inherit.resnets.scoring import opened_resnet, watch_resnet
+from students.inherit.resnets.tower import ResNetTower
 from students.inherit.towers.tower import Tower
 
 PIECE = 32  # pairs at a time
@@ -73,6 +75,24 @@ def hooked(handles: list[Any]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def watched(
+    model: nn.Module,
+    tower: Tower | ResNetTower,
+    see: Callable[[str, int, Tensor], Tensor | None],
+    *,
+    branches: bool = False,
+) -> Iterator[None]:
+    """While the context lasts, `see` is shown every tensor of a tower that a plan can cut (`watch`, or `watch_resnet`)."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(tower, ResNetTower):
+            stack.enter_context(opened_resnet(model))
+            stack.enter_context(hooked(watch_resnet(model, tower, see, branches=branches)))
+        else:
+            stack.enter_context(hooked(watch(stack.enter_context(opened(model, tower)), tower, see)))
+        yield
 
 
 def watch(modules: dict[str, nn.Module], tower: Tower, see: Callable[[str, int, Tensor], Tensor | None]) -> list[Any]:
@@ -156,7 +176,7 @@ class Totals:
 
 def scan(
     source: ClipWeights,
-    towers: dict[str, Tower | None],
+    towers: Mapping[str, Tower | ResNetTower | None],
     calibration: Calibration,
     loss: Callable[[dict[str, Tensor]], Tensor] | None = None,
 ) -> dict[str, Totals]:
@@ -185,7 +205,7 @@ def scan(
                 see = _keeping(seen[which], loss is not None)
                 with contextlib.ExitStack() as stack:
                     if tower is not None:
-                        stack.enter_context(hooked(watch(stack.enter_context(opened(model, tower)), tower, see)))
+                        stack.enter_context(watched(model, tower, see))
                     raw, used[which] = encode(source, calibration, which, piece)
                 given[which] = F.normalize(raw.float(), dim=-1)
             if loss is not None:
@@ -235,11 +255,16 @@ def _keeping(seen: list[tuple[str, int, Tensor]], gradient: bool) -> Callable[[s
 
 
 def _per_sample(value: Tensor, used: Tensor, gradient: bool) -> Tensor:
-    """[b, channels]: a tensor's activation, absolute, or times its gradient, summed over the places that count."""
+    """[b, channels]: a tensor's activation, absolute, or times its gradient, summed over the places that count.
+
+    value: [b, channels], [b, places, channels] or [b, channels, H, W].
+    """
     own = value.detach().float()
     own = own.abs() if not gradient else torch.zeros_like(own) if value.grad is None else own * value.grad.float()
     if own.ndim == 2:
         return own
+    if own.ndim == 4:
+        return own.sum((2, 3))
     if own.shape[:2] == used.shape:
         own = own * used[:, :, None]
     return own.sum(1)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
+    from students.inherit.resnets.scoring import ResNetScores
+    from students.inherit.resnets.tower import ResNetTower
     from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
@@ -30,6 +32,16 @@ class Activation(Strategy):
             which: from_totals(found[which], old, self.layers(old.layers, new.layers))
             for which, (old, new) in towers.items()
         }
+
+    def resnet_scores(
+        self, source: "ClipWeights", old: "ResNetTower", new: "ResNetTower", calibration: Any
+    ) -> "ResNetScores":
+        """The mean absolute activation of channels and heads; of the embedding its spread over pairs."""
+        from students.inherit.resnets.scoring import ResNetScores, axes_from_totals
+        from students.inherit.scoring.probe import scan
+
+        found, blocks = scan(source, {"visual": old}, calibration)["visual"], self.blocks(old, new)
+        return ResNetScores(blocks, axes_from_totals(found.channels, found.heads[-1], found.embed, old, blocks))
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """The k of largest score."""

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.core.clip.weights import ClipWeights
+    from students.inherit.resnets.scoring import ResNetScores
+    from students.inherit.resnets.tower import ResNetTower
     from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
@@ -42,6 +44,22 @@ class Learned(Strategy):
                 embed=embed_norms(old, source.state),
             )
         return result
+
+    def resnet_scores(
+        self, source: "ClipWeights", old: "ResNetTower", new: "ResNetTower", calibration: Any
+    ) -> "ResNetScores":
+        """The blocks that are kept, and the masks' logarithms of odds."""
+        from students.inherit.resnets.scoring import ResNetScores, folded_norms
+        from students.inherit.resnets.tower import EMBED
+        from students.inherit.scoring.search import learn_masks
+
+        odds = learn_masks(source, {"visual": (old, new)}, calibration)["visual"]
+        blocks = [
+            [0, *(1 + block for block in largest(after - 1, odds[f"blocks{stage}"]))]
+            for stage, after in enumerate(new.depths, start=1)
+        ]
+        norms = folded_norms(old, source.state, blocks)
+        return ResNetScores(blocks, {**odds, EMBED: norms[EMBED]})
 
     def pick(self, n: int, k: int, scores: "Tensor") -> list[int]:
         """The k of largest score."""

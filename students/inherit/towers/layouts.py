@@ -3,7 +3,7 @@
 A *role* is a part under one name for all libraries ("q.weight", "up.bias", "patch.weight"). A table maps the names of a
 library's tensors to roles; several roles in one entry are stacked along the first axis ("q.weight k.weight v.weight"), and
 a role that ends in ^T is stored transposed. Which axis of a plan cuts which axis of a tensor depends on the role alone
-(`AXES`). Left out: ResNets, whose channels are named per stage (`students.inherit.resnet`).
+(`AXES`). Left out: ResNets, whose channels are named per stage (`students.inherit.resnets`).
 """
 
 from dataclasses import dataclass

@@ -16,6 +16,7 @@ VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 2, "layers": 1}
 FORMS: dict[str, dict[str, Any]] = {
     "open_clip": {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": TEXT},
+    "ResNet": {"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 2}, "text_cfg": TEXT},
     "custom text": {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": {**TEXT, "proj_bias": True}, "custom_text": True},
     "timm head": {
         "embed_dim": 16,
