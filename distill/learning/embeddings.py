@@ -1,11 +1,16 @@
 """`Embeddings`: one model's view of a batch, and the one gather across ranks. Losses see this and know nothing of ranks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from distill.learning.blocks import over_rows
+
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,8 @@ class Embeddings:
         caption_logits: [b, T, V] of a CoCa's next tokens, None where no loss asked for them.
         caption_labels: LongTensor [b, T], -100 where there is no token to predict.
         caption_tokens: [], tokens to predict, the mean over ranks; None = count those of this rank.
-        positives: bool [b, B], which of all pairs show the same image or carry the same caption as each pair of this rank
-            (itself included); None = no two do.
+        positives: bool [b, B] or `Matches`, which of all pairs show the same image or carry the same caption as each pair of this
+            rank (itself included); None = no two do.
     """
 
     image: Tensor
@@ -37,15 +42,37 @@ class Embeddings:
     caption_logits: Tensor | None = None
     caption_labels: Tensor | None = None
     caption_tokens: Tensor | None = None
-    positives: Tensor | None = None
+    positives: "Tensor | Matches | None" = None
 
-    def image_logits(self) -> Tensor:
-        """[b, B]: this rank's images against all texts."""
-        return self.logit_scale * self.image @ self.all_text.T + self.logit_bias
+    def image_logits(self, rows: slice = EVERY) -> Tensor:
+        """[r, B]: this rank's images, or those of some rows, against all texts."""
+        return self.logit_scale * self.image[rows] @ self.all_text.T + self.logit_bias
 
-    def text_logits(self) -> Tensor:
-        """[b, B]: this rank's texts against all images."""
-        return self.logit_scale * self.text @ self.all_image.T + self.logit_bias
+    def text_logits(self, rows: slice = EVERY) -> Tensor:
+        """[r, B]: this rank's texts, or those of some rows, against all images."""
+        return self.logit_scale * self.text[rows] @ self.all_image.T + self.logit_bias
+
+    def over_rows(self, each: Callable[[slice], Tensor]) -> Tensor:
+        """[b]: a value for each pair of this rank, which `each` computes for a slice of them; see `blocks.over_rows`."""
+        return over_rows(each, len(self.image), len(self.all_image))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which pairs belong together, as numbers that they share: the memory of B x B answers is not taken before a row is asked for.
+
+    Attributes:
+        own: LongTensor [b] of each way to belong together (by caption, by image).
+        every: LongTensor [B] of each, every rank's in rank order.
+    """
+
+    own: tuple[Tensor, ...]
+    every: tuple[Tensor, ...]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Bool [r, B] of some rows."""
+        ways = [own[rows, None] == every for own, every in zip(self.own, self.every, strict=True)]
+        return torch.stack(ways).any(0) if len(ways) > 1 else ways[0]
 
 
 def gather(local: Tensor) -> Tensor:

@@ -65,20 +65,21 @@ class TeacherLoss(Loss):
         return torch.stack(list(self.each(student, teacher_embeds, weights).values())).mean()
 
 
-def positive_kl(logits: Tensor, positives: Tensor | None, first: int) -> Tensor:
-    """Contrastive loss of each row where several columns may be right: KL(uniform over them || softmax), [b, B] -> [b].
+def positive_kl(logits: Tensor, student: Embeddings, rows: slice) -> Tensor:
+    """Contrastive loss of each row where several columns may be right: KL(uniform over them || softmax), [r, B] -> [r].
 
     With one right column a row it is InfoNCE. With several it has the gradient of the outer sum of SupCon (Khosla et al.,
     arXiv 2004.11362, eq. 2) and of UniCL (arXiv 2204.03610, eq. 3), less the entropy of the target, so that a perfect
     model scores zero, whose rows would score log(count) if each repeated caption were taken for a wrong answer.
 
     Args:
-        positives: bool [b, B], see `Embeddings`; None = column first + i is right for row i.
-        first: global index of this rank's first pair.
+        student: whose positives say which columns are right; None = column first + i is right for row i.
+        rows: of this rank's pairs, whose logits they are.
     """
-    if positives is None:
-        target = torch.arange(logits.shape[0], device=logits.device) + first
+    if student.positives is None:
+        target = torch.arange(logits.shape[0], device=logits.device) + student.first + (rows.start or 0)
         return F.cross_entropy(logits, target, reduction="none")
+    positives = student.positives[rows]
     count = positives.sum(1)
     picked = logits.log_softmax(-1).masked_fill(~positives, 0.0).sum(1)
     return -picked / count - count.log()

@@ -27,6 +27,11 @@ class OptimSettings(Strict):
         "batch",
         description="whose statistics normalise in training: the batch's, or those that an adopted tower came with, which stay",
     )
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        description="rows that a tower takes at a time, for the memory of few and the gradient of all; None = all",
+    )
     lr_new: float = Field(1.0, ge=0, description="factor on lr of weights that start at random")
     freeze_text_steps: int = Field(0, ge=0, description="steps at the start in which the text tower stays as it is")
     frozen_text: Literal["own", "stored"] = Field(

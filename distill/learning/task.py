@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
+from distill.core.errors import UsageError
+from distill.learning.blocks import in_chunks
 from distill.learning.consistency import consistency_weights, normalised
-from distill.learning.embeddings import Embeddings, embeddings, gather, gather_ids, row_ids
+from distill.learning.embeddings import Embeddings, Matches, embeddings, gather, gather_ids, row_ids
 from distill.learning.fit import Trainable
 from distill.learning.freezing import TextFreeze, text_parameters
 from distill.learning.loop.feed import to_device
@@ -57,6 +59,21 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
     return arguments
 
 
+def refuse_in_chunks(model: nn.Module, fixed_norms: bool, needs_captions: bool) -> None:
+    """Raise UsageError where a model's gradient in chunks (train.chunk) would not be that of the whole batch."""
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    if norms and not fixed_norms:
+        raise UsageError(
+            f"train.chunk does not go with BatchNorms that use the statistics of the batch ({norms[0]!r}, {len(norms)} in all): "
+            "each chunk would have its own. Say --set train.batch_norm=fixed for a tower that came with statistics, or leave "
+            "train.chunk out."
+        )
+    if needs_captions:
+        raise UsageError(
+            "train.chunk does not go with a captioner's loss, which reads more than embeddings: leave it out."
+        )
+
+
 class TwoTowers(Protocol):
     """What is trained: a student, a full teacher, or alignment heads over frozen towers."""
 
@@ -90,8 +107,10 @@ class DistillTask(Trainable):
         consistency: temperature of the weights by teacher consistency (see `distill.learning.consistency`), None = none.
         freeze: in which steps the text tower stays as it is, None = it never does.
         fixed_norms: BatchNorms use the statistics that they have, and keep them.
+        chunk: rows that a tower takes at a time, see `distill.learning.blocks.in_chunks`; None = all.
 
-    Raises UsageError where stored text embeddings are to stand for the student's and have another width.
+    Raises UsageError where stored text embeddings are to stand for the student's and have another width, and where the model
+    cannot be trained in chunks.
     """
 
     def __init__(
@@ -103,6 +122,7 @@ class DistillTask(Trainable):
         consistency: float | None = None,
         freeze: TextFreeze | None = None,
         fixed_norms: bool = False,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -112,6 +132,9 @@ class DistillTask(Trainable):
         self.consistency = consistency
         self.freeze = freeze if freeze is not None and freeze.steps else None
         self.fixed_norms = fixed_norms
+        self.chunk = chunk
+        if chunk is not None:
+            refuse_in_chunks(model, fixed_norms, objective.needs_captions)
         self._frozen = False
         if self.freeze is not None:
             self.freeze.check(teacher_facts, objective.needs_captions, objective.width)
@@ -223,24 +246,24 @@ class DistillTask(Trainable):
         streams = torch.split(texts, images.shape[0])
         if self.objective.needs_captions:
             return [self._captioned(model, images, stream, scale) for stream in streams]
-        image = model.encode_image(images).float()
+        image = _at_least_float32(in_chunks(model.encode_image, images, self.chunk))
         every, read = gather(image), torch.split(self._text(model, texts, stored), images.shape[0])
         return [embeddings(image, text, scale, all_image=every) for text in read]
 
     def _text(self, model: TwoTowers, texts: Tensor, stored: dict[str, Tensor]) -> Tensor:
         """[streams x b, D]: the text embeddings that the losses see as the student's."""
         if not self._frozen:
-            return model.encode_text(texts).float()
+            return _at_least_float32(in_chunks(model.encode_text, texts, self.chunk))
         if self.freeze is not None and self.freeze.against == "stored":
-            return stored[next(iter(self.teacher_facts))].float()
+            return _at_least_float32(stored[next(iter(self.teacher_facts))])
         with torch.no_grad():
-            return model.encode_text(texts).float()
+            return _at_least_float32(in_chunks(model.encode_text, texts, self.chunk))
 
     def _captioned(self, model: TwoTowers, images: Tensor, texts: Tensor, scale: Tensor) -> Embeddings:
         image, text, logits, labels = model.encode_pair(images, texts)  # type: ignore[attr-defined]
-        own = embeddings(image.float(), text.float(), scale)
+        own = embeddings(_at_least_float32(image), _at_least_float32(text), scale)
         tokens = gather((labels != -100).sum().float().view(1)).mean()  # ranks with longer captions count for more
-        return replace(own, caption_logits=logits.float(), caption_labels=labels, caption_tokens=tokens)
+        return replace(own, caption_logits=_at_least_float32(logits), caption_labels=labels, caption_tokens=tokens)
 
     def _teacher_embeds(
         self, image: dict[str, Tensor], text: dict[str, Tensor], b: int, streams: int
@@ -278,8 +301,12 @@ class DistillTask(Trainable):
         return [normalised(weights)[first : first + b] for weights in every]
 
 
-def _positives(texts: Tensor, image_ids: Tensor | None) -> Tensor:
-    """Bool [b, B]: pairs with the same caption (as the text tower reads it) or the same image, on any rank."""
-    own = row_ids(texts)
-    same = own[:, None] == gather_ids(own)
-    return same if image_ids is None else same | (image_ids[:, None] == gather_ids(image_ids))
+def _at_least_float32(embeds: Tensor) -> Tensor:
+    """Embeddings as the losses want them: they come out of towers under autocast."""
+    return embeds if embeds.dtype == torch.float64 else embeds.float()
+
+
+def _positives(texts: Tensor, image_ids: Tensor | None) -> Matches:
+    """Pairs with the same caption (as the text tower reads it) or the same image, on any rank."""
+    ways = [row_ids(texts)] if image_ids is None else [row_ids(texts), image_ids]
+    return Matches(tuple(ways), tuple(gather_ids(way) for way in ways))

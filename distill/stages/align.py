@@ -144,7 +144,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     heads.set_statistics(cache.image, cache.text)
     pairs = FeaturePairs(cache, classes, recipe.train.batch_size, recipe.seed)
     none: dict[str, TeacherFacts] = {}
-    task = DistillTask(heads, Objective(recipe.objective, spec.width, none), none)
+    task = DistillTask(heads, Objective(recipe.objective, spec.width, none), none, chunk=recipe.train.chunk)
     with console.stage("train heads") as advance:
         from distill.learning.fit import fit
 

@@ -81,9 +81,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, apart from those free to change."""
-    a, b = _flat(old), _flat(new)
-    keys = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key) and not _moved(key, a.get(key), b.get(key))]
+    """Dotted keys whose values differ, apart from those free to change; a key that an older version lacks has its default."""
+    defaults, a, b = _flat(Recipe().model_dump(mode="json")), _flat(old), _flat(new)
+    pairs = {key: [values.get(key, defaults.get(key)) for values in (a, b)] for key in sorted({*a, *b})}
+    keys = [key for key, (was, now) in pairs.items() if was != now and not _moved(key, was, now)]
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
 
 

@@ -117,6 +117,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.stages.lint import refuse_errors
     from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
+    from distill.stages.training.feasible import refuse_infeasible
     from distill.stages.training_data import caption_policy, check_curation
     from export.target import chosen_targets
     from students.inherit.start import check_strategy
@@ -131,6 +132,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
         target.configured(job.export)
     classes_of(job.export)
     check_curation(job)
+    refuse_infeasible(job)
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
     check_data(job)

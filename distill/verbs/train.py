@@ -81,6 +81,7 @@ def _train(
     from distill.stages.reinforce import is_reinforced
     from distill.stages.train import refuse_few, train_model, training_licence
     from distill.stages.training.arm import Arm
+    from distill.stages.training.feasible import refuse_infeasible
     from distill.stages.training_data import (
         caption_policy,
         check_curation,
@@ -94,6 +95,7 @@ def _train(
 
     spec = student_spec(job.student)
     refuse_without_decoder(job.objective, job.student.name, spec.captions)
+    refuse_infeasible(job)
     set_folder = Path(job.data) if is_reinforced(Path(job.data)) else None
     if set_folder is None and (run.reinforced / MANIFEST_FILE).exists():
         set_folder = run.reinforced  # of a run that `distill run` began

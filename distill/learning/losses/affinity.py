@@ -7,6 +7,7 @@ own logit scale belongs to its softmax. The mean over teachers equals the probab
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +62,10 @@ class Affinity(TeacherLoss):
         """[]: 0 when the student's probabilities equal the teacher's."""
         if teacher.kind == "sigmoid":
             index = self.sigmoid_index[name]
-            scale, bias = self.log_scale[index].exp(), self.bias[index]
-            image = sigmoid_kl(teacher.image_logits(), scale * student.image @ student.all_text.T + bias)
-            text = sigmoid_kl(teacher.text_logits(), scale * student.text @ student.all_image.T + bias)
+            divergence = sigmoid_kl
+            own = replace(student, logit_scale=self.log_scale[index].exp(), logit_bias=self.bias[index])
         else:
-            image = softmax_kl(teacher.image_logits(), student.image_logits())
-            text = softmax_kl(teacher.text_logits(), student.text_logits())
+            divergence, own = softmax_kl, student
+        image = own.over_rows(lambda rows: divergence(teacher.image_logits(rows), own.image_logits(rows)))
+        text = own.over_rows(lambda rows: divergence(teacher.text_logits(rows), own.text_logits(rows)))
         return mean_over_pairs((image + text) / 2, weights)

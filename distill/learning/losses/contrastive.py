@@ -21,6 +21,6 @@ class Contrastive(Loss):
         self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
     ) -> Tensor:
         """[]: 0 only in the limit of perfect separation."""
-        image = positive_kl(student.image_logits(), student.positives, student.first)
-        text = positive_kl(student.text_logits(), student.positives, student.first)
+        image = student.over_rows(lambda rows: positive_kl(student.image_logits(rows), student, rows))
+        text = student.over_rows(lambda rows: positive_kl(student.text_logits(rows), student, rows))
         return mean_over_pairs((image + text) / 2, weights)

@@ -35,9 +35,9 @@ class Interactive(TeacherLoss):
     def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
         """[]: small when each student embedding is nearest to its own pair in the teacher's space."""
         scale = self.log_scale.exp()
-        image = scale * self.project(student.image, name, "image") @ teacher.all_text.T
-        text = scale * self.project(student.text, name, "text") @ teacher.all_image.T
-        both = positive_kl(image, student.positives, student.first) + positive_kl(
-            text, student.positives, student.first
+        image, text = self.project(student.image, name, "image"), self.project(student.text, name, "text")
+        both = student.over_rows(lambda rows: positive_kl(scale * image[rows] @ teacher.all_text.T, student, rows))
+        both = both + student.over_rows(
+            lambda rows: positive_kl(scale * text[rows] @ teacher.all_image.T, student, rows)
         )
         return mean_over_pairs(both / 2, weights)

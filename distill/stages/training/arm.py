@@ -52,8 +52,9 @@ def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillT
     consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
     freeze = TextFreeze(recipe.train.freeze_text_steps, recipe.train.frozen_text)
     return DistillTask(
-        student, objective, facts, fixed_scale(arm.objective), consistency, freeze, recipe.train.batch_norm == "fixed"
-    )
+        student, objective, facts, fixed_scale(arm.objective), consistency, freeze, recipe.train.batch_norm == "fixed",
+        recipe.train.chunk,
+    )  # fmt: skip
 
 
 def pairs_of(recipe: Recipe, arm: Arm, student: Any, data: Any, teacher: str | None) -> "Calibration | None":

@@ -1,0 +1,21 @@
+"""Settings of the training loop that do not go with a student or its objective: found before anything is labelled."""
+
+from distill.recipe import Recipe
+
+
+def refuse_infeasible(recipe: Recipe) -> None:
+    """Raise UsageError where the recipe's student cannot be trained as its train table says."""
+    if recipe.train.chunk is None or recipe.towers:
+        return
+    from distill.learning.loss import LOSSES
+    from distill.learning.objective import objective_weights
+    from distill.learning.task import refuse_in_chunks
+    from distill.models import student_spec
+    from students.student import build_student
+
+    objectives = [recipe.objective, *([recipe.baseline.objective] if recipe.baseline.enabled else [])]
+    losses = {name for objective in objectives for name, weight in objective_weights(objective).items() if weight > 0}
+    captions = any(LOSSES.get(name).needs_captions for name in losses)
+    refuse_in_chunks(
+        build_student(student_spec(recipe.student), recipe.seed), recipe.train.batch_norm == "fixed", captions
+    )

@@ -1,0 +1,29 @@
+"""Training settings that a student cannot follow are refused before anything is labelled; others of an older run are no change."""
+
+import pytest
+
+from distill.core.errors import UsageError
+from distill.recipe import Recipe, load_recipe
+from distill.stages.opening import differing_keys
+from distill.stages.training.feasible import refuse_infeasible
+
+
+def test_chunks_are_refused_for_students_with_batch_norms_and_for_captioners():
+    with pytest.raises(UsageError, match=r"BatchNorms .*batch_norm=fixed"):
+        refuse_infeasible(load_recipe(None, ["student.name=mci0", "train.chunk=16"]))
+    refuse_infeasible(load_recipe(None, ["student.name=mci0", "train.chunk=16", "train.batch_norm=fixed"]))
+    refuse_infeasible(load_recipe(None, ["student.name=mci0"]))
+    with pytest.raises(UsageError, match="captioner"):
+        refuse_infeasible(
+            load_recipe(None, ["objective=coca", "train.chunk=16", "train.batch_norm=fixed", "student.name=mci0"])
+        )
+
+
+def test_a_key_that_an_older_version_did_not_know_has_its_default():
+    old = Recipe().model_dump(mode="json")
+    del old["train"]["chunk"], old["train"]["batch_norm"]
+    assert differing_keys(old, Recipe().model_dump(mode="json")) == []
+    changed = load_recipe(None, ["train.batch_norm=fixed", "train.chunk=4"]).model_dump(mode="json")
+    assert differing_keys(old, changed) == ["train.batch_norm", "train.chunk"]
+    weights = {**old, "objective": {"affinity": 1.0}}
+    assert differing_keys(weights, old) == ["objective.affinity"]
