@@ -1,0 +1,53 @@
+"""The benchmark scripts at their smallest: that they run, keep what they measured, and count what they print."""
+
+import json
+
+import pytest
+
+from benchmarks.samples_to_accuracy import main, start_of, table
+from distill.core.errors import UsageError
+
+
+def test_arms_are_read_and_wrong_ones_refused():
+    assert (start_of("taylor@100-50-25").shares, start_of("random@50").strategy) == ((50, 25), "random")
+    assert start_of("front+repair@50").repair
+    for wrong in ("taylor", "taylor@", "taylor@25-50", "taylor@50-50", "taylor+glue@50", "taylor@half"):
+        with pytest.raises(UsageError, match="no arm"):
+            start_of(wrong)
+
+
+def test_the_samples_to_reach_are_counted_on_the_mean_and_by_the_student_alone():
+    def run(values, stage=0):
+        marks = [{"stage": 1}] * stage + [{}] * len(values)
+        return [
+            {"samples": 10 * i, "t2i_r1": v, "top1": v, **mark}
+            for i, (v, mark) in enumerate(zip(values, marks, strict=False), 1)
+        ]
+
+    curves = {
+        "random@25": [run([1, 2, 30]), run([1, 2, 10])],  # ends at 20
+        "taylor@25": [run([19, 29, 40]), run([20, 12, 40])],  # 19.5, then 20.5
+        "front@25": [run([1, 2, 3]), run([1, 2, 3])],
+        "taylor@50-25": [run([90, 2, 25], stage=1), run([90, 2, 25], stage=1)],
+    }
+    rows = {line.split("|")[1].strip(): line for line in table(curves, "random@25").splitlines()[2:]}
+    assert "20 (67%)" in rows["`taylor@25`"]
+    assert "20.0 (10.0 to 30.0)" in rows["`random@25`"]
+    assert "never" in rows["`front@25`"]
+    assert "30 (100%)" in rows["`taylor@50-25`"]
+
+
+@pytest.mark.whole
+def test_a_small_call_goes_through_stages_and_the_next_one_measures_nothing_again(tmp_path, capsys):
+    call = ["--out", str(tmp_path), "--seeds", "0", "--points", "1", "--arms", "front@100-50-25"]
+    call += ["--set", "data=rendered:train=24,eval=8", "--set", "train.steps=2", "--set", "train.batch_size=8"]
+    main(call)
+    said = capsys.readouterr().out
+    assert "16 samples each, seeds 0" in said
+    assert "27% of the source's weights kept" in said
+    rows = json.loads((tmp_path / "front@100-50-25-0" / "curve.json").read_text())
+    assert [(row["samples"], row.get("stage")) for row in rows] == [(8, 1), (16, None)]
+    rows[-1]["top1"] = 77.7  # what is there is taken as it is
+    (tmp_path / "front@100-50-25-0" / "curve.json").write_text(json.dumps(rows))
+    main(call)
+    assert "77.7" in capsys.readouterr().out
