@@ -126,7 +126,7 @@ def _train(
             data = stored_pairs(job, set_folder, selection)
         else:
             assert source is not None
-            data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions)
+            data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions, job.reinforce.rendering)
         refuse_few(job, run, data)
         folder = train_model(
             job,

@@ -28,8 +28,9 @@ from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
 from reinforced_data.labelling.fit_scale import sigmoid_scale, softmax_scale
 from reinforced_data.labelling.settings import ReinforceSettings
-from reinforced_data.pixels.decode import BadImageError, decode_rgb
-from reinforced_data.pixels.views import draw_view, render_view
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.pixels.picture import Picture
+from reinforced_data.pixels.views import draw_view
 from reinforced_data.source import Source
 from teachers.teacher import Teacher
 
@@ -192,14 +193,15 @@ def _embed(
     for index in map(int, order):
         try:
             raw = source[index]
-            picture = decode_rgb(raw.image, raw.key) if raw.captions else None
+            if not raw.captions:
+                continue
+            picture = Picture(raw.image, raw.key, settings.rendering)
+            view = draw_view(settings.view_preset, *picture.size, draws, settings.rendering)
+            rendered = [picture.render(view, teacher.spec.image_size) for teacher in teachers]
         except BadImageError:
             continue  # counted when the set is made; here another pair does as well
-        if picture is None:
-            continue
-        view = draw_view(settings.view_preset, picture.width, picture.height, draws)
-        for place, teacher in enumerate(teachers):
-            views[place].append(render_view(picture, view, teacher.spec.image_size))
+        for place, pixels in enumerate(rendered):
+            views[place].append(pixels)
         texts.append(raw.captions[0].text)
         if len(views[0]) == settings.batch_size:
             encode()

@@ -49,12 +49,13 @@ def make_plan(
         captioners=[captioner_record(captioner) for captioner in captioners],
         sentences=settings.sentences,
         view_preset=settings.view_preset,
+        rendering=settings.rendering,
         views_per_image=settings.views_per_image,
         seed=seed,
         embed_dtype=settings.embed_dtype,
         shard_size=settings.shard_size,
         batch_size=settings.batch_size,
-        versions=software_versions(),
+        versions=software_versions(settings.rendering),
         parents=[],
     )
 

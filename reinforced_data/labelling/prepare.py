@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,16 +17,14 @@ from distill.core.arrays import Array
 from distill.core.errors import UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
-from reinforced_data.pixels.views import draw_view, render_view
+from reinforced_data.pixels.picture import Picture
+from reinforced_data.pixels.views import draw_view
 from reinforced_data.sample import RawSample, View
 from reinforced_data.source import Source
 from reinforced_data.store.manifest import Plan, Rejected
 from reinforced_data.store.row import Row
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FIRST_LOOK = 1000  # samples that are looked at before any model is loaded
 _MOST_THREADS = 8
@@ -150,6 +147,12 @@ class Preparation:
                     future.cancel()
 
     def _prepare(self, raw: RawSample, index: int) -> Prepared | Rejected:
+        try:
+            return self._prepare_usable(raw, index)
+        except BadImageError as error:
+            return Rejected(key=error.key, reason=error.reason)
+
+    def _prepare_usable(self, raw: RawSample, index: int) -> Prepared | Rejected:
         if not raw.captions and not self.captioners:
             return Rejected(key=raw.key, reason="no caption")
         digest = hashlib.sha256(raw.image).hexdigest()
@@ -157,24 +160,22 @@ class Preparation:
         missing = {(teacher.spec.image_size, _views_known(known, teacher.spec.name)) for teacher in self.teachers}
         to_caption = any(not _captioned(known, captioner.spec.name) for captioner in self.captioners)
         count = self.plan.views_per_image
-        image: Image | None = None
+        picture: Picture | None = None
         if known is not None and not to_caption and all(first >= count for _, first in missing):
             size = (known.width, known.height)  # nothing is asked about it, so it is not decoded
         else:
-            try:
-                image = decode_rgb(raw.image, raw.key)
-            except BadImageError as error:
-                return Rejected(key=error.key, reason=error.reason)
-            size = image.size
+            picture = Picture(raw.image, raw.key, self.plan.rendering)
+            size = picture.size
         # All views are drawn, the known ones too: the stream of random numbers of a sample has one beginning, and so
         # view 3 of an extended set is the view 3 of a set made at once.
         draws = rng(Stream.VIEWS, self.plan.seed, index)
-        views = [draw_view(self.plan.view_preset, size[0], size[1], draws) for _ in range(count)]
+        rule = self.plan.rendering
+        views = [draw_view(self.plan.view_preset, size[0], size[1], draws, rule) for _ in range(count)]
         if known is not None and list(known.views) != views[: len(known.views)]:
             return Rejected(key=raw.key, reason="its stored views are not those that its seed draws")
         item = Item(index, raw, digest, size, views, known)
-        rendered = {(side, first): _render(image, views[first:], side) for side, first in missing}
-        return Prepared(item, rendered, np.asarray(image) if to_caption and image is not None else None)
+        rendered = {(side, first): _render(picture, views[first:], side) for side, first in missing}
+        return Prepared(item, rendered, np.asarray(picture.image) if to_caption and picture is not None else None)
 
     def _known(self, raw: RawSample, digest: str) -> Row | None:
         """What the extended set holds of the sample; nothing when image or captions of that key are others now."""
@@ -192,5 +193,5 @@ def _captioned(known: Row | None, captioner: str) -> bool:
     return known is not None and any(caption.source == f"synthetic:{captioner}" for caption in known.captions)
 
 
-def _render(image: "Image | None", views: Sequence[View], side: int) -> list[Array]:
-    return [render_view(image, view, side) for view in views] if image is not None else []
+def _render(picture: Picture | None, views: Sequence[View], side: int) -> list[Array]:
+    return [picture.render(view, side) for view in views] if picture is not None else []

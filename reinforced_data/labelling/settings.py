@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from distill.core.strict import Strict
+from reinforced_data.pixels.rendering import Rendering
 from reinforced_data.store.dtypes import EmbedDtype
 
 
@@ -14,6 +15,9 @@ class ReinforceSettings(Strict):
 
     views_per_image: int = Field(2, ge=1)
     view_preset: str = "light"
+    rendering: Rendering = Field(
+        "pillow", description="how views become pixels; turbo = decoded no finer than needed, see docs/reinforce.md"
+    )
     embed_dtype: EmbedDtype = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")

@@ -16,7 +16,6 @@ from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError, nearest
 from distill.core.streams import Stream, rng
 from reinforced_data.labelling.encode import encode_images, encode_texts
-from reinforced_data.pixels.views import render_view
 from reinforced_data.store.dtypes import MIN_COSINE
 from reinforced_data.store.reader import ReinforcedData
 from teachers.teacher import Teacher
@@ -124,9 +123,9 @@ def _compare(data: ReinforcedData, teacher: Teacher, chosen: list[int]) -> dict[
             text.add([p for p, _, _ in lines], live, [e for *_, e in lines])
 
     for index in chosen:
-        stored, decoded = data.text(index), data.decoded(index)
+        stored, picture = data.text(index), data.picture(index)
         for number, (view, embed) in enumerate(zip(stored.views, data.image_embeds(index, name), strict=True)):
-            pixels.append((_Place(index, number), render_view(decoded, view, teacher.spec.image_size), embed))
+            pixels.append((_Place(index, number), picture.render(view, teacher.spec.image_size), embed))
         for number, (caption, embed) in enumerate(zip(stored.captions, data.text_embeds(index, name), strict=True)):
             words.append((_Place(index, number), caption.text, embed))
         ask(at_least=batch)

@@ -66,7 +66,7 @@ def shown_otherwise(data: bytes) -> str:
     _quiet_pillow()
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            if _orientation(image) != 1:
+            if orientation(image) != 1:
                 return "its EXIF data turn it, which the published views ignored"
             if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
                 return "it has transparent pixels, whose hidden colours the published views showed"
@@ -86,7 +86,7 @@ def decode_reduced(data: bytes, factor: int, size: tuple[int, int]) -> "Image | 
     _quiet_pillow()
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
-        if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.size != size or _orientation(image) != 1:
+        if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.size != size or orientation(image) != 1:
             return None
         image.draft(None, (size[0] // factor, size[1] // factor))
         image.load()
@@ -110,9 +110,9 @@ def _decode(data: bytes, key: str) -> "Image":
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImageError(key, f"it has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million")
-    orientation = _orientation(image)
+    turn = orientation(image)
     image.load()
-    return _upright(_to_rgb(image, key), orientation)
+    return _upright(_to_rgb(image, key), turn)
 
 
 def _quiet_pillow() -> None:
@@ -142,14 +142,15 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _orientation(image: "Image") -> int:
+def orientation(image: "Image") -> int:
+    """The EXIF orientation of an opened image, 1 (upright) where there is none."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
 
 
-def _upright(image: "Image", orientation: int) -> "Image":
+def _upright(image: "Image", turn: int) -> "Image":
     from PIL.Image import Transpose
 
     turns = {
@@ -161,7 +162,7 @@ def _upright(image: "Image", orientation: int) -> "Image":
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    return image.transpose(turns[turn]) if turn in turns else image
 
 
 def _to_rgb(image: "Image", key: str) -> "Image":

@@ -20,6 +20,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.errors import UsageError, nearest
 from reinforced_data.pixels.decode import square_view
+from reinforced_data.pixels.rendering import Rendering, on_grain
 from reinforced_data.sample import View
 
 if TYPE_CHECKING:
@@ -58,12 +59,15 @@ def view_preset(name: str) -> ViewPreset:
     return VIEW_PRESETS[name]
 
 
-def draw_view(preset: str, width: int, height: int, rng: np.random.Generator) -> View:
-    """A random view of a width x height (pixels) image. Raises UsageError for an unknown preset."""
+def draw_view(preset: str, width: int, height: int, rng: np.random.Generator, rendering: Rendering = "pillow") -> View:
+    """A random view of a width x height (pixels) image, for a rule of `rendering`. Raises UsageError for an unknown preset."""
     rules = view_preset(preset)
     if rules.scale is None:
         return storable(square_view(width, height))
-    box = _draw_box(rules.scale, rules.ratio, width, height, rng)
+    left, top, w, h = _draw_box(rules.scale, rules.ratio, width, height, rng)
+    if rendering == "turbo":
+        left, top, w, h = on_grain((left, top, w, h), (width, height))
+    box = (left / width, top / height, w / width, h / height)
     names = OPERATION_NAMES  # sorted: what is drawn must not depend on the order in which code lists operations
     ops = tuple(
         (name, _MAGNITUDES[name](rules.magnitude / 30, rng))
@@ -82,8 +86,8 @@ def storable(view: View) -> View:
 
 def _draw_box(
     scale: tuple[float, float], ratio: tuple[float, float], width: int, height: int, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """(left, top, width, height), fractions of the image that mean whole pixels, as torchvision's RandomResizedCrop draws.
+) -> tuple[int, int, int, int]:
+    """(left, top, width, height), whole pixels, as torchvision's RandomResizedCrop draws.
 
     The share of the area is uniform; the shape (width / height) is uniform in its logarithm, so that upright and lying
     crops are equally likely. A crop that does not fit is drawn again, ten times, and then it is the largest centred one
@@ -95,10 +99,10 @@ def _draw_box(
         w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return (left / width, top / height, w / width, h / height)
+            return left, top, w, h
     shape = min(max(width / height, ratio[0]), ratio[1])
     w, h = max(1, min(width, round(height * shape))), max(1, min(height, round(width / shape)))
-    return ((width - w) // 2 / width, (height - h) // 2 / height, w / width, h / height)
+    return (width - w) // 2, (height - h) // 2, w, h
 
 
 def crop_square(image: "Image", view: View, size: int) -> "Image":

@@ -269,7 +269,7 @@ def _plan(published: PublishedSet, settings: ReinforceSettings) -> Plan:
         embed_dtype=settings.embed_dtype,
         shard_size=settings.shard_size,
         batch_size=0,
-        versions=software_versions(),
+        versions=software_versions("pillow"),
         parents=[],
     )
 

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import Strict, parse
+from reinforced_data.pixels.rendering import Rendering
 from reinforced_data.store.dtypes import EmbedDtype
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
@@ -61,9 +64,10 @@ class Plan(Strict):
         captioners: per captioner its `describe()`, completed with name, licence, commercial, weights_sha256 and decode.
         sentences: whether the sentences of long captions were stored as captions of their own (see `reinforced_data.sentences`).
         view_preset, views_per_image, seed: how views were drawn.
+        rendering: by which rule they became pixels; "pillow", that of all sets made before there was a choice, is not written.
         embed_dtype: see `dtypes`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
-        versions: of Python, Pillow, NumPy, PyArrow, torch.
+        versions: of Python, Pillow, NumPy, PyArrow, torch, and with the rule "turbo" simplejpeg.
         parents: hashes of the plans that this one extends, oldest first (see `folder.open_output`).
     """
 
@@ -73,6 +77,7 @@ class Plan(Strict):
     captioners: list[dict[str, Any]]
     sentences: bool
     view_preset: str
+    rendering: Rendering = "pillow"
     views_per_image: int
     seed: int
     embed_dtype: EmbedDtype
@@ -80,6 +85,12 @@ class Plan(Strict):
     batch_size: int
     versions: dict[str, str]
     parents: list[str]
+
+    @model_serializer(mode="wrap")
+    def _without_default_rule(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The hash of a plan is in every shard: plans made before there was a choice of rules keep theirs.
+        values: dict[str, Any] = write(self)
+        return {key: value for key, value in values.items() if (key, value) != ("rendering", "pillow")}
 
 
 class Manifest(Plan):
@@ -99,20 +110,25 @@ class Manifest(Plan):
     licence_summary: str
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of what decodes, draws, encodes and writes."""
+def software_versions(rendering: Rendering) -> dict[str, str]:
+    """Versions of what decodes, draws, encodes and writes under a rule of rendering."""
     import numpy
     import PIL
     import pyarrow
     import torch
 
-    return {
+    versions = {
         "python": platform.python_version(),
         "pillow": PIL.__version__,
         "numpy": numpy.__version__,
         "pyarrow": pyarrow.__version__,
         "torch": torch.__version__,
     }
+    if rendering == "turbo":
+        import simplejpeg
+
+        versions["simplejpeg"] = simplejpeg.__version__
+    return versions
 
 
 def teacher_record(teacher: Any) -> dict[str, Any]:

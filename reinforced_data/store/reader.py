@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
-from reinforced_data.pixels.decode import decode_rgb
+from reinforced_data.pixels.picture import Picture
 from reinforced_data.sample import Caption, ReinforcedSample, View
 from reinforced_data.store.codec import Encoded, decode
 from reinforced_data.store.manifest import Rejected, read_manifest, software_versions
@@ -73,7 +73,7 @@ class ReinforcedData:
     def version_changes(self) -> dict[str, tuple[str, str]]:
         """Software whose version differs from when the set was made: name -> (then, now). Replay is exact when
         empty."""
-        now = software_versions()
+        now = software_versions(self.manifest.rendering)
         then = self.manifest.versions
         return {name: (then[name], now[name]) for name in now if name in then and then[name] != now[name]}
 
@@ -163,18 +163,22 @@ class ReinforcedData:
         return batch.cell("width", place), batch.cell("height", place)
 
     def decoded(self, index: int) -> "Image":
-        """The image of sample `index`, decoded and upright.
+        """The image of sample `index`, decoded and upright, see `picture`."""
+        return self.picture(index).image
+
+    def picture(self, index: int) -> Picture:
+        """The image of sample `index`, to replay its views by the rule of the set.
 
         Raises DistillError when it does not decode to the size that was stored.
         """
-        image, size = decode_rgb(self.image(index), self.key(index)), self.size(index)
-        if image.size != size:
+        picture, size = Picture(self.image(index), self.key(index), self.manifest.rendering), self.size(index)
+        if picture.size != size:
             raise DistillError(
-                f"The image of sample {self.key(index)!r} in {str(self.folder)!r} decodes to {image.width} x "
-                f"{image.height} pixels; it was {size[0]} x {size[1]} when it was reinforced. Its views cannot be "
+                f"The image of sample {self.key(index)!r} in {str(self.folder)!r} decodes to {picture.size[0]} x "
+                f"{picture.size[1]} pixels; it was {size[0]} x {size[1]} when it was reinforced. Its views cannot be "
                 "replayed; use the Pillow version in the manifest, or reinforce again."
             )
-        return image
+        return picture
 
     def image_embeds(self, index: int, teacher: str) -> Array:
         """The teacher's embeddings of the views of sample `index`: [A, D] float32."""

@@ -7,14 +7,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.pixels.decode import BadImageError, decode_rgb
-from reinforced_data.pixels.views import draw_view, render_view, view_preset
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.pixels.picture import Picture
+from reinforced_data.pixels.rendering import SMALL_SIDE, Rendering
+from reinforced_data.pixels.views import draw_view, view_preset
 from reinforced_data.sample import Caption
 from reinforced_data.sentences import SENTENCE, sub_sentences
 from reinforced_data.source import Source
@@ -23,11 +25,7 @@ from reinforced_data.training.caption_policy import CaptionPolicy
 from reinforced_data.training.replay import Replay, stored_view
 from teachers.spec import TeacherFacts
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SMALL_SIDE = 128  # pixels; images no larger are kept decoded, since decoding them costs more than keeping them
-CACHE_BYTES = 512 << 20
+CACHE_BYTES = 512 << 20  # of decoded images of at most SMALL_SIDE pixels, whose decoding costs more than keeping them
 _LOOKED_AT = 256  # samples whose caption sources decide an "auto" policy
 
 
@@ -69,18 +67,18 @@ class _SmallImages:
     """Decoded small images, kept until a budget is spent. Copies in other processes start empty."""
 
     def __init__(self) -> None:
-        self._images: dict[int, Image] = {}
+        self._pictures: dict[int, Picture] = {}
         self._bytes = 0
 
-    def get(self, index: int) -> "Image | None":
-        return self._images.get(index)
+    def get(self, index: int) -> Picture | None:
+        return self._pictures.get(index)
 
-    def keep(self, index: int, image: "Image") -> bool:
-        """Keep `image` when it is small and there is room; says whether it was kept."""
-        size = image.width * image.height * 4  # Pillow holds RGB in four bytes
-        if max(image.size) > SMALL_SIDE or self._bytes + size > CACHE_BYTES:
+    def keep(self, index: int, picture: Picture) -> bool:
+        """Keep `picture` when it is small and there is room; says whether it was kept."""
+        size = picture.size[0] * picture.size[1] * 4  # Pillow holds RGB in four bytes
+        if max(picture.size) > SMALL_SIDE or self._bytes + size > CACHE_BYTES:
             return False
-        self._images[index] = image
+        self._pictures[index] = picture
         self._bytes += size
         return True
 
@@ -159,13 +157,14 @@ class StoredPairs:
         return self.data.caption_sources(index)
 
     def _image(self, index: int, number: int) -> Array:
-        view, image = self.data.view(index, number), self._small.get(index)
-        if image is None:
-            if self.replay == "fast" and max(self.data.size(index)) > SMALL_SIDE:
+        view, picture = self.data.view(index, number), self._small.get(index)
+        if picture is None:
+            near = self.replay == "fast" and self.data.manifest.rendering == "pillow"
+            if near and max(self.data.size(index)) > SMALL_SIDE:
                 return stored_view(self.data, index, view, self.image_size)
-            image = self.data.decoded(index)
-            self._small.keep(index, image)
-        return render_view(image, view, self.image_size)
+            picture = self.data.picture(index)
+            self._small.keep(index, picture)
+        return picture.render(view, self.image_size)
 
     def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> Array:
         return np.stack([_unit(self.data.text_embed(index, teacher, caption)) for caption in captions])
@@ -181,10 +180,16 @@ class RawPairs:
         source: the samples. view_preset: how views are drawn. image_size: S, pixels.
         captions: how captions are drawn; "auto" is "any" here, and sentences are cut when they are drawn, since no
             teacher read the whole.
+        rendering: by which rule views are drawn and become pixels.
     """
 
     def __init__(
-        self, source: Source, view_preset: str, image_size: int, captions: CaptionPolicy | None = None
+        self,
+        source: Source,
+        view_preset: str,
+        image_size: int,
+        captions: CaptionPolicy | None = None,
+        rendering: Rendering = "pillow",
     ) -> None:
         _known_preset(view_preset)
         self.teacher_facts: dict[str, TeacherFacts] = {}
@@ -192,6 +197,7 @@ class RawPairs:
         self.source = source
         self.view_preset = view_preset
         self.image_size = image_size
+        self.rendering = rendering
         self.policy = (captions or CaptionPolicy()).resolve(())
         self._bad: set[int] = set()
         self._small = _SmallImages()
@@ -209,15 +215,17 @@ class RawPairs:
             place = (index + step) % len(self)
             if place in self._bad:
                 continue
+            undrawn = rng.bit_generator.state
             try:
-                key, captions, number, image = self._load(place)
+                key, captions, number, picture = self._load(place)
+                view = draw_view(self.view_preset, *picture.size, rng, self.rendering)
+                image = picture.render(view, self.image_size)
             except BadImageError as error:
+                rng.bit_generator.state = undrawn  # a sample that is known to be bad draws nothing
                 self._bad.add(place)
                 self.rejected[error.key] = error.reason
                 continue
-            view = draw_view(self.view_preset, image.width, image.height, rng)
-            texts = self._texts(captions, rng)
-            return Pair(key=key, image=render_view(image, view, self.image_size), image_id=number, texts=texts)
+            return Pair(key=key, image=image, image_id=number, texts=self._texts(captions, rng))
         reasons = "; ".join(f"{key}: {reason}" for key, reason in list(self.rejected.items())[:3])
         raise DistillError(
             f"None of the {len(self)} samples of {self.source.name!r} can be trained on ({reasons}). Training needs "
@@ -242,17 +250,18 @@ class RawPairs:
         choices = [text, *sentences] if len(sentences) > 1 else [text]
         return choices[int(rng.integers(len(choices)))]
 
-    def _load(self, index: int) -> "tuple[str, tuple[Caption, ...], int, Image]":
+    def _load(self, index: int) -> tuple[str, tuple[Caption, ...], int, Picture]:
         kept = self._small.get(index)
         if kept is not None:
             return (*self._facts[index], kept)
         raw = self.source[index]
         if not raw.captions:
             raise BadImageError(raw.key, "no caption")
-        image, number = decode_rgb(raw.image, raw.key), image_id(hashlib.sha256(raw.image).hexdigest())
-        if self._small.keep(index, image):
+        picture = Picture(raw.image, raw.key, self.rendering)
+        number = image_id(hashlib.sha256(raw.image).hexdigest())
+        if self._small.keep(index, picture):
             self._facts[index] = (raw.key, raw.captions, number)
-        return raw.key, raw.captions, number, image
+        return raw.key, raw.captions, number, picture
 
 
 def image_id(sha256: str) -> int:

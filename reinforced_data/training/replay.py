@@ -1,10 +1,11 @@
-"""Replaying a stored view for a student: exactly, or fast and very nearly so.
+"""Replaying a stored view of a set whose rule is "pillow": exactly, or fast and very nearly so.
 
 "exact" is what teachers saw: the whole image decoded, resized by Pillow. "fast" takes two short cuts, both
 deterministic: a JPEG whose crop is much larger than the output is decoded at 1/2, 1/4 or 1/8 of its size (in the DCT,
 by libjpeg), and a crop of whole pixels is resized by torch's vectorised kernel, which rounds otherwise here and there
 and does not look beyond the crop's border. How far the pixels are apart is measured by benchmarks/loader.py and bounded
-in the tests. Labelling and verification never come here.
+in the tests. Labelling and verification never come here, and neither do sets whose rule is "turbo": their exact replay is
+the fast one.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ import numpy as np
 
 from distill.core.arrays import Array
 from reinforced_data.pixels.decode import decode_reduced
+from reinforced_data.pixels.rendering import reduction
 from reinforced_data.pixels.views import apply_operations, box_pixels, render_view
 from reinforced_data.sample import View
 from reinforced_data.store.reader import ReinforcedData
@@ -22,13 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Replay = Literal["exact", "fast"]
-SPARE = 1.5  # the crop in the reduced image stays at least this many times the output's side
-
-
-def reduction(view: View, size: tuple[int, int], output: int) -> int:
-    """1, 2, 4 or 8: by how much an image of `size` (width, height) may be reduced before `view` is cut out of it."""
-    shorter = min(view.box[2] * size[0], view.box[3] * size[1])
-    return max((factor for factor in (2, 4, 8) if shorter / factor >= SPARE * output), default=1)
 
 
 def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> Array:
@@ -37,7 +32,7 @@ def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> Ar
     Raises DistillError naming the sample as `ReinforcedData.decoded` does.
     """
     size = data.size(index)
-    factor = reduction(view, size, output)
+    factor = reduction((0, 0, view.box[2] * size[0], view.box[3] * size[1]), output)
     if factor > 1:
         reduced = decode_reduced(data.image(index), factor, size)
         if reduced is not None:

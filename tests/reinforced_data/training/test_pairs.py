@@ -151,7 +151,7 @@ def test_raw_pairs_skip_what_cannot_be_used():
 
 
 def test_raw_pairs_decode_small_images_once(monkeypatch):
-    from reinforced_data.training import pairs as module
+    from reinforced_data.pixels import picture as module
 
     calls = []
     real = module.decode_rgb

@@ -1,0 +1,321 @@
+"""The rule "turbo" against references of its own: float64 resizing, Pillow's decoder, whole decoding."""
+
+import functools
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from reinforced_data.pixels.decode import BadImageError, decode_rgb
+from reinforced_data.pixels.jpeg import decode_jpeg, read_header
+from reinforced_data.pixels.picture import Picture
+from reinforced_data.pixels.rendering import SMALL_SIDE, on_grain, reduction, whole_reduction
+from reinforced_data.pixels.views import OPERATION_NAMES, apply_operations, box_pixels, draw_view, render_view
+from reinforced_data.sample import View
+from tests.reinforced_data.stubs import encoded
+
+
+@functools.cache
+def detailed(seed, width, height):
+    """An image with as much detail at every scale, as photos have."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for side in (4, 16, 64, 256):
+        small = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        total += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) - 128
+    return Image.fromarray((total / 4 + 128).clip(0, 255).astype(np.uint8))
+
+
+def jpeg(image, **options):
+    return encoded(image, "JPEG", **{"quality": 92, **options})
+
+
+@functools.cache
+def weights(length, output):
+    """[output, length] float64: Keys' cubic (a = -1/2), as wide as the scale when reducing, rows that sum to 1."""
+    scale = length / output
+    at = (np.arange(output)[:, None] + 0.5) * scale - 0.5
+    x = np.abs((np.arange(length)[None] - at) / max(scale, 1.0))
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    kernel = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return kernel / kernel.sum(1, keepdims=True)
+
+
+def reference(pixels, output):
+    """[H, W, 3] -> [output, output, 3] in float64, clipped and not rounded."""
+    height, width = pixels.shape[:2]
+    rows = (weights(height, output) @ pixels.astype(float).reshape(height, -1)).reshape(output, width, 3)
+    small = weights(width, output) @ rows
+    return small.clip(0, 255)
+
+
+def cut(data, view):
+    """The view's box of the image as Pillow decodes it: [h, w, 3]."""
+    image = decode_rgb(data, "k")
+    left, top, right, bottom = map(int, box_pixels(view, image.size))
+    return np.asarray(image)[top:bottom, left:right]
+
+
+def pixel_view(size, left, top, width, height, ops=()):
+    return View((left / size[0], top / size[1], width / size[0], height / size[1]), ops)
+
+
+CROPS = [(0, 0, 640, 480), (8, 16, 600, 400), (320, 80, 200, 360), (16, 8, 96, 80)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 40}]
+)
+@pytest.mark.parametrize("output", [224, 48])
+def test_views_are_the_float64_resize_of_the_decoded_crop(options, output):
+    data = jpeg(detailed(0, 640, 480), **options)
+    for crop in CROPS:
+        view = pixel_view((640, 480), *crop)
+        ours = Picture(data, "k", "turbo").render(view, output).astype(float)
+        theirs = reference(cut(data, view), output)
+        distance = np.abs(ours - theirs)
+        if whole_reduction((0, 0, *crop[2:]), output) == 1:  # rounding twice: after rows and after columns
+            assert distance.max() < 2
+            assert distance.mean() < 0.5
+        else:
+            assert distance.mean() < 1.5
+            assert np.abs(np.roll(ours, 1, 1) - theirs).mean() > 4 * distance.mean()
+
+
+def test_a_png_takes_the_same_filter():
+    image = detailed(1, 400, 300)
+    view = pixel_view((400, 300), 33, 21, 301, 255)
+    ours = Picture(encoded(image), "k", "turbo").render(view, 64).astype(float)
+    assert np.abs(ours - reference(cut(encoded(image), view), 64)).max() < 2
+
+
+@pytest.mark.parametrize("crop", [(64, 32, 96, 96), (200, 104, 224, 224)])
+def test_a_crop_of_the_outputs_size_is_the_decoded_crop_itself(crop):
+    data = jpeg(detailed(2, 640, 480))
+    view = pixel_view((640, 480), *crop)
+    assert (Picture(data, "k", "turbo").render(view, crop[2]) == cut(data, view)).all()
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_crop_of_a_reduced_image_is_that_of_pillows_reduced_image(factor):
+    data = jpeg(detailed(3, 1033, 801), subsampling=2)
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.draft("RGB", (1033 // factor, 801 // factor))
+        reduced = np.asarray(opened)
+    assert reduced.shape == (-(-801 // factor), -(-1033 // factor), 3)
+    side, output = factor * 96, 64  # exactly SPARE times the output in the reduced image
+    view = pixel_view((1033, 801), factor * 2, factor * 1, side, side)
+    picture = Picture(data, "k", "turbo")
+    ours = picture.render(view, output).astype(float)
+    assert np.abs(ours - reference(reduced[1:97, 2:98], output)).max() < 2
+    assert np.abs(ours - reference(reduced[1:97, 3:99], output)).max() > 10  # the measure would see a pixel's shift
+
+
+def zone_plate(width, height):
+    """Rings whose frequency grows from the centre to the border's limit; what is too fine for the output must turn grey."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    radius2 = (x - width / 2) ** 2 + (y - height / 2) ** 2
+    rings = 127.5 + 127.5 * np.cos(np.pi * radius2 / max(width, height))
+    return Image.fromarray(np.repeat(rings[..., None], 3, 2).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("output", [48, 100, 224])
+def test_a_zone_plate_does_not_alias(output):
+    data = jpeg(zone_plate(768, 768), quality=98, subsampling=0)
+    ours = Picture(data, "k", "turbo").render(View(), output).astype(float)
+    theirs = reference(cut(data, View()), output)
+    assert np.abs(ours - theirs).mean() < 5  # the blocks of a DCT reduce the finest rings otherwise than a filter
+    # Far from the centre, beyond the output's limit of frequency, nothing but the mean may be left.
+    y, x = np.mgrid[:output, :output]
+    beyond = np.hypot(x - output / 2 + 0.5, y - output / 2 + 0.5) > 0.75 * output / 2 + output * output / 768 / 2
+    if beyond.any():
+        assert ours[beyond].std() < theirs[beyond].std() + 4
+    nearest = np.asarray(decode_rgb(data, "k").resize((output, output), Image.Resampling.NEAREST), float)
+    assert np.abs(nearest - theirs).mean() > 20  # what aliasing looks like to this measure
+
+
+@pytest.mark.parametrize("output", [64, 224])
+@pytest.mark.parametrize("edge", [320, 321, 326])
+def test_edges_stay_where_they_are(output, edge):
+    pixels = np.zeros((480, 640, 3), np.uint8)
+    pixels[:, edge:] = 255
+    data = jpeg(Image.fromarray(pixels), quality=98, subsampling=0)
+    view = pixel_view((640, 480), 8, 16, 600, 400)
+    ours = Picture(data, "k", "turbo").render(view, output).astype(float)[output // 2, :, 0]
+    where = output - ours.sum() / 255  # of the edge, output pixels
+    assert where == pytest.approx((edge - 8) * output / 600, abs=0.06)
+
+
+@pytest.mark.parametrize("output", [64, 224])
+def test_colour_ramps_keep_their_colours(output):
+    y, x = np.mgrid[:480, :640]
+    ramp = np.stack([x * 255 // 639, y * 255 // 479, 255 - x * 255 // 639], -1).astype(np.uint8)
+    data = jpeg(Image.fromarray(ramp), quality=95)
+    ours = Picture(data, "k", "turbo").render(View(), output).astype(float)
+    signed = ours - reference(cut(data, View()), output)
+    assert np.abs(signed.mean((0, 1))).max() < 0.3  # no channel gets lighter or darker
+    assert np.abs(signed).max() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(640, 480), (523, 401)])
+def test_turned_photos(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(detailed(4, *size), exif=exif)
+    upright = decode_rgb(data, "k").size
+    picture = Picture(data, "k", "turbo")
+    assert picture.size == upright
+    view = draw_view("light", *upright, np.random.default_rng(orientation), "turbo")
+    ours, theirs = picture.render(view, 64).astype(float), reference(cut(data, view), 64)
+    assert np.abs(ours - theirs).mean() < 1.5
+    assert np.abs(ours[::-1] - theirs).mean() > 10
+
+
+def test_an_orientation_in_xmp_counts_as_pillow_counts_it():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = jpeg(detailed(4, 300, 200), xmp=xmp)
+    assert Picture(data, "k", "turbo").size == decode_rgb(data, "k").size == (200, 300)
+
+
+@pytest.mark.parametrize("name", OPERATION_NAMES)
+def test_operations_are_those_of_the_rule_pillow(name):
+    magnitude = {"posterize": 5.0, "solarize": 120.0, "rotate": -20.0}.get(name, 0.25)
+    data = jpeg(detailed(5, 300, 200))
+    plain = Picture(data, "k", "turbo").render(View(), 96)
+    changed = Picture(data, "k", "turbo").render(View(ops=((name, magnitude),)), 96)
+    expected = np.asarray(apply_operations(Image.fromarray(plain), View(ops=((name, magnitude),))))
+    assert (changed == expected).all()
+    assert changed.flags.writeable
+
+
+def test_what_libjpeg_turbo_refuses_is_pillows():
+    image = detailed(6, 300, 200)
+    view = pixel_view((300, 200), 3, 5, 222, 131)
+    deep = encoded(Image.fromarray(np.linspace(0, 65535, 300 * 200).reshape(200, 300).astype(np.uint16)))
+    for data in (jpeg(image.convert("CMYK")), encoded(image), encoded(image, "WEBP"), encoded(image, "GIF"), deep):
+        assert read_header(data) is None
+        ours = Picture(data, "k", "turbo").render(view, 64).astype(float)
+        assert np.abs(ours - reference(cut(data, view), 64)).max() < 2
+
+
+def test_grey_jpegs_need_no_pillow():
+    data = jpeg(detailed(6, 300, 200).convert("L"))
+    assert read_header(data) is not None
+    ours = Picture(data, "k", "turbo").render(View(), 224)
+    assert np.abs(ours - reference(cut(data, View()), 224)).max() < 2
+    assert (ours[..., 0] == ours[..., 1]).all()
+
+
+@pytest.mark.parametrize("rendering", ["pillow", "turbo"])
+@pytest.mark.parametrize("output", [48, 224])
+def test_damaged_files_are_refused_with_pillows_reason(rendering, output):
+    whole = jpeg(detailed(7, 640, 480))
+    for data in (whole[: len(whole) // 2], whole[:300], whole[:2], b"", b"\xff\xd8\xff" + b"\0" * 50):
+        with pytest.raises(BadImageError) as pillows:
+            decode_rgb(data, "photo-7")
+        with pytest.raises(BadImageError) as ours:
+            Picture(data, "photo-7", rendering).render(View(), output)
+        assert ours.value.reason == pillows.value.reason
+        assert "photo-7" in str(ours.value)
+
+
+def test_bytes_after_the_image_do_no_harm():
+    data = jpeg(detailed(8, 300, 200))
+    longer = Picture(data + b"\0" * 1000, "k", "turbo").render(View(), 64)
+    assert (longer == Picture(data, "k", "turbo").render(View(), 64)).all()
+
+
+def test_a_photo_with_a_flaw_that_pillow_forgives_is_used():
+    data = bytearray(jpeg(detailed(8, 640, 480)))
+    data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd0"  # a restart marker where none belongs
+    assert decode_jpeg(bytes(data), read_header(bytes(data)), 1) is None
+    expected = decode_rgb(bytes(data), "k")
+    ours = Picture(bytes(data), "k", "turbo").render(View(), 224).astype(float)
+    assert np.abs(ours - reference(np.asarray(expected), 224)).max() < 2
+
+
+def test_more_pixels_than_allowed_are_refused_by_both_rules():
+    data = bytearray(jpeg(Image.new("RGB", (64, 64))))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = (60000).to_bytes(2, "big") * 2
+    for rendering in ("pillow", "turbo"):
+        with pytest.raises(BadImageError, match="million"):
+            Picture(bytes(data), "k", rendering).render(View(), 32)
+
+
+@given(width=st.integers(1, 900), height=st.integers(1, 900), seed=st.integers(0, 2**32),
+       preset=st.sampled_from(["light", "mobileclip", "strong"]))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_crops_on_the_grain_are_near_the_drawn_ones_and_inside(width, height, seed, preset):
+    drawn = box_pixels(draw_view(preset, width, height, np.random.default_rng(seed)), (width, height))
+    ours = box_pixels(draw_view(preset, width, height, np.random.default_rng(seed), "turbo"), (width, height))
+    assert all(side.is_integer() for side in ours)
+    assert 0 <= ours[0] < ours[2] <= width
+    assert 0 <= ours[1] < ours[3] <= height
+    shorter = min(drawn[2] - drawn[0], drawn[3] - drawn[1])
+    assert max(abs(a - b) for a, b in zip(drawn, ours, strict=True)) <= shorter / 32
+    if max(width, height) <= SMALL_SIDE:
+        assert ours == drawn
+        return
+    for output in (32, 64, 224):  # what the grain is for: no reduction is lost
+        assert whole_reduction(ours, output) == reduction(ours, output)
+
+
+def test_the_grain_in_numbers():
+    assert on_grain((13, 10, 401, 390), (500, 403)) == (16, 8, 400, 392)
+    assert on_grain((97, 0, 403, 403), (500, 403)) == (96, 0, 400, 400)  # the last 3 and 4 pixels fill no cell
+    assert on_grain((3, 3, 95, 300), (500, 403)) == (3, 3, 95, 300)
+    assert on_grain((3, 3, 100, 100), (128, 128)) == (3, 3, 100, 100)
+
+
+def test_a_box_between_pixels_and_a_small_image_are_the_rule_pillows():
+    data = jpeg(detailed(9, 301, 200))
+    view = View((0.1003, 0.2002, 0.5001, 0.6003))
+    assert (Picture(data, "k", "turbo").render(view, 64) == render_view(decode_rgb(data, "k"), view, 64)).all()
+    small = jpeg(detailed(9, 128, 100))
+    view = draw_view("mobileclip", 128, 100, np.random.default_rng(0), "turbo")
+    assert (Picture(small, "k", "turbo").render(view, 64) == render_view(decode_rgb(small, "k"), view, 64)).all()
+
+
+def test_views_do_not_depend_on_threads_nor_on_what_was_asked_before():
+    data = [jpeg(detailed(seed, 640, 480)) for seed in range(3)]
+    views = [draw_view("mobileclip", 640, 480, np.random.default_rng(n), "turbo") for n in range(6)]
+    jobs = [(n % 3, view, output) for n, view in enumerate(views) for output in (32, 64, 224)]
+    alone = [Picture(data[n], "k", "turbo").render(view, output) for n, view, output in jobs]
+    kept = {n: Picture(data[n], "k", "turbo") for n in range(3)}
+    assert all((kept[n].render(view, output) == a).all() for (n, view, output), a in zip(jobs, alone, strict=True))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            again = pool.map(lambda job: Picture(data[job[0]], "k", "turbo").render(*job[1:]), jobs)
+            assert all((a == b).all() for a, b in zip(alone, again, strict=True))
+
+
+def common(pixels, side=32):
+    """What two sizes of one view have in common: the means of side x side areas."""
+    return np.asarray(reference(pixels, side))
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(224, 256), (224, 64), (336, 224)])
+def test_teacher_and_student_see_one_view_alike(teacher, student):
+    worst = functools.reduce(max, (
+        np.abs(common(picture.render(view, teacher)) - common(picture.render(view, student))).mean()
+        for n, size in enumerate([(1000, 750), (640, 481), (350, 517)])
+        for picture in [Picture(jpeg(detailed(n, *size)), "k", "turbo")]
+        for view in [draw_view("light", *size, np.random.default_rng(n), "turbo")]
+    ))  # fmt: skip
+    assert worst < 1.5
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_decoding_at_a_fraction_is_asked_of_libjpeg_as_such(factor):
+    data = jpeg(detailed(1, 101, 67), subsampling=0)
+    pixels = decode_jpeg(data, read_header(data), factor)
+    assert pixels.shape == (-(-67 // factor), -(-101 // factor), 3)
+    whole = np.asarray(decode_rgb(data, "k"), float)[: 67 // factor * factor, : 101 // factor * factor]
+    means = whole.reshape(67 // factor, factor, 101 // factor, factor, 3).mean((1, 3))
+    assert np.abs(pixels[: 67 // factor, : 101 // factor] - means).mean() < (1e-9 if factor == 1 else 3)
