@@ -30,7 +30,7 @@ from distill.stages.evaluate import open_evalset
 from distill.stages.reinforce import reinforce_stage
 from distill.stages.train import train_model
 from distill.stages.training.arm import Arm
-from distill.stages.training_data import stored_pairs
+from distill.stages.training_data import stored_pairs, texts_stage
 from students.student import load_student
 
 ARMS = {  # name -> (objective or None for the recipe's, inherits)
@@ -51,7 +51,8 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
     stored = reinforce_stage(recipe, teachers, RunFolder(out), console)
     data = open_evalset(recipe)
     result = {"teacher": [evaluate_model(teacher_embedder(t), data, recipe.eval.batch_size) for t in teachers.loaded]}
-    pairs = stored_pairs(recipe, stored, None)
+    texts_stage(recipe, teachers, stored, RunFolder(out), console)
+    pairs = stored_pairs(recipe, stored, None, RunFolder(out))
     for seed in seeds:
         for arm in arms:
             folder = out / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"

@@ -86,6 +86,10 @@ class ReinforceRecipe(ReinforceSettings):
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
     captioning: CaptionSettings = CaptionSettings()
+    texts: tuple[str, ...] = Field(
+        (),
+        description="texts of no image for the teachers to read too: imagenet (its class names), classes:FILE, or a text file",
+    )
     images: str | None = Field(
         None, description="where the images of a published set lie (data = datacompdr:TARS): any data, keyed by uid"
     )
@@ -107,6 +111,7 @@ class TrainRecipe(OptimSettings, CheckpointSettings):
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
     workers: int = Field(0, ge=0, description="data loading processes")
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
+    texts_weight: float = Field(1.0, ge=0, description="of the losses on reinforce.texts; 0 = they are not read")
     half_weights: bool = Field(False, description="store the finished weights as fp16")
 
 
@@ -242,6 +247,11 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
         changed["eval"] = recipe.eval.model_copy(update=places)
     if places := moved(recipe.reinforce, "images"):
         changed["reinforce"] = recipe.reinforce.model_copy(update=places)
+    if recipe.reinforce.texts:
+        from reinforced_data.labelling.unpaired import absolute_texts
+
+        texts = tuple(map(absolute_texts, recipe.reinforce.texts))
+        changed["reinforce"] = changed.get("reinforce", recipe.reinforce).model_copy(update={"texts": texts})
     if recipe.student.inherit.startswith(PLAN):
         file = str(Path(recipe.student.inherit.removeprefix(PLAN)).expanduser().absolute())
         changed["student"] = recipe.student.model_copy(update={"inherit": PLAN + file})

@@ -37,6 +37,7 @@ class RunFolder:
         self.reinforced = self.path / SET_FOLDER
         self.verify = self.path / "reinforced-verify.json"
         self.captions = self.path / "captions.json"
+        self.texts = self.path / "texts.arrow"  # of no image, read by the teachers: see reinforce.texts
         self.selection = self.path / "selection"
         self.cluster_logs = self.path / "cluster"
         # Training: of a student, or of heads over frozen towers (a teacher).

@@ -68,17 +68,18 @@ class Batch:
     """b pairs on this rank, ready for a student.
 
     Texts come in one or more streams of b: stream s of pair i is row s * b + i. The caption policy "sum" makes two, real
-    captions and synthetic ones, whose losses are added; the others make one.
+    captions and synthetic ones, whose losses are added; the others make one. b texts that belong to no image may follow.
 
     Attributes:
         images: [b, 3, H, W] uint8, RGB; they become floats in [0, 1] where the model lives, which is a quarter of the bytes
             to move.
-        texts: streams x b captions.
+        texts: streams x b captions, and b unpaired texts where there are any.
         teacher_image: teacher name -> [b, D_t] float32, unit length; empty when the data is not reinforced.
-        teacher_text: teacher name -> [streams x b, D_t], the same for the captions.
+        teacher_text: teacher name -> [streams x b, D_t], the same for the captions (and the unpaired texts).
         keys: b sample keys, for messages and the exact-resume tests.
         image_ids: LongTensor [b], equal for pairs of equal images (by the bytes as found, whatever their keys).
         weights: [b] float32, at least 0: how much each pair counts (its scale does not matter), None = all the same.
+        unpaired: how many of the texts, the last ones, belong to no image: b or 0.
     """
 
     images: "Tensor"
@@ -88,3 +89,4 @@ class Batch:
     keys: list[str]
     image_ids: "Tensor"
     weights: "Tensor | None" = None
+    unpaired: int = 0

@@ -90,6 +90,11 @@ class Objective(nn.Module):
         return any(loss.needs_teachers for loss in self.losses.values())
 
     @property
+    def reads_unpaired(self) -> bool:
+        """Whether texts of no image serve: some loss needs no pairs, and none needs captions, of which those have none."""
+        return not self.needs_captions and not all(loss.needs_pairs for loss in self.losses.values())
+
+    @property
     def reads_scale(self) -> bool:
         """Whether any of the losses reads the student's own logit scale."""
         return any(loss.reads_scale for loss in self.losses.values())
@@ -109,24 +114,28 @@ class Objective(nn.Module):
         return any(loss.needs_captions for loss in self.losses.values())
 
     def forward(
-        self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
+        self,
+        student: Embeddings,
+        teacher_embeds: dict[str, Embeddings],
+        weights: Tensor | None = None,
+        paired: bool = True,
     ) -> dict[str, Tensor]:
         """Named losses: each by itself, and "loss", their weighted sum. `weights` [b] are those of the pairs.
 
-        A loss that compares with teachers also stands under "<loss>/<teacher>/image" and ".../text" for each of its sides (of the
-        affinity loss the KL of either direction), and with several teachers under "<loss>/<teacher>".
+        Where text i does not belong to image i (`paired` is false), the losses that need it are left out.
+
+        With several teachers a loss that compares with them also stands under "<loss>/<teacher>", for each.
         """
         named: dict[str, Tensor] = {}
         parts: dict[str, Tensor] = {}
         for name, loss in self.losses.items():
-            if not isinstance(loss, TeacherLoss):
-                named[name] = loss(student, teacher_embeds, weights)
+            if loss.needs_pairs and not paired:
                 continue
-            each = loss.each(student, teacher_embeds, weights)
-            named[name] = torch.stack([found.loss for found in each.values()]).mean()
-            for teacher, found in each.items():
-                if len(each) > 1:
-                    parts[f"{name}/{teacher}"] = found.loss.detach()
-                parts |= {f"{name}/{teacher}/image": found.image, f"{name}/{teacher}/text": found.text}
+            if isinstance(loss, TeacherLoss) and len(teacher_embeds) > 1:
+                each = loss.each(student, teacher_embeds, weights)
+                named[name] = torch.stack(list(each.values())).mean()
+                parts |= {f"{name}/{teacher}": value.detach() for teacher, value in each.items()}
+            else:
+                named[name] = loss(student, teacher_embeds, weights)
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named, **parts}

@@ -35,13 +35,14 @@ class PairBatch(Protocol):
     teacher_text: dict[str, Tensor]
     keys: list[str]
     weights: Tensor | None
+    unpaired: int
 
 
 def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, torch.device], tuple[Any, ...]]:
     """What a `DistillTask` is called with for a batch of pairs: `arguments` of `distill.learning.fit.fit`.
 
     Args:
-        tokenize: streams x b captions -> LongTensor [streams x b, L].
+        tokenize: n captions -> LongTensor [n, L].
     """
 
     def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
@@ -54,6 +55,7 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
             {name: to_device(value, device) for name, value in batch.teacher_text.items()},
             None if batch.weights is None else to_device(batch.weights, device),
             to_device(batch.image_ids, device),
+            batch.unpaired,
         )
 
     return arguments
@@ -108,6 +110,7 @@ class DistillTask(Trainable):
         freeze: in which steps the text tower stays as it is, None = it never does.
         fixed_norms: BatchNorms use the statistics that they have, and keep them.
         chunk: rows that a tower takes at a time, see `distill.learning.blocks.in_chunks`; None = all.
+        texts_weight: of the losses on unpaired texts.
 
     Raises UsageError where stored text embeddings are to stand for the student's and have another width, and where the model
     cannot be trained in chunks.
@@ -123,6 +126,7 @@ class DistillTask(Trainable):
         freeze: TextFreeze | None = None,
         fixed_norms: bool = False,
         chunk: int | None = None,
+        texts_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -135,6 +139,7 @@ class DistillTask(Trainable):
         self.chunk = chunk
         if chunk is not None:
             refuse_in_chunks(model, fixed_norms, objective.needs_captions)
+        self.texts_weight = texts_weight
         self._frozen = False
         if self.freeze is not None:
             self.freeze.check(teacher_facts, objective.needs_captions, objective.width)
@@ -203,8 +208,12 @@ class DistillTask(Trainable):
         teacher_text: dict[str, Tensor],
         weights: Tensor | None = None,
         image_ids: Tensor | None = None,
+        unpaired: int = 0,
     ) -> dict[str, Tensor]:
         """Named losses of one batch, see `Objective.forward`, each the sum over the streams of texts.
+
+        Unpaired texts are a stream whose rows belong to no image: the losses that need no pairs compare it with the same
+        images, which so learn to be told apart by words that no caption holds. Their weighted sum is "texts".
 
         The towers run under the caller's autocast, the losses in float32 outside it: at half precision the logits of a large
         batch would differ by more than what the loss has to tell apart.
@@ -213,26 +222,36 @@ class DistillTask(Trainable):
 
         Args:
             images: [b, 3, H, W] in [0, 1], or [b, F] features.
-            texts: LongTensor [streams x b, L], or [streams x b, F] features; row s * b + i goes with image i.
-            teacher_image, teacher_text: teacher name -> [b, D_t] and [streams x b, D_t], unit length.
+            texts: LongTensor [streams x b, L], or [streams x b, F] features; row s * b + i goes with image i. Unpaired ones follow.
+            teacher_image, teacher_text: teacher name -> [b, D_t] and a row for each text, unit length.
             weights: [b], how much each pair counts; None = all the same.
             image_ids: LongTensor [b], equal for equal images; None = all differ.
+            unpaired: how many of the texts, the last ones, belong to no image: b or 0.
         """
         model = self._two_towers
         own_scale = model.logit_scale
         scale = own_scale if self.scale is None else torch.full_like(own_scale, self.scale)
-        b = images.shape[0]
+        b, captions = images.shape[0], len(texts) - unpaired
+        if unpaired and not (self.texts_weight and self.objective.reads_unpaired):
+            texts, unpaired = texts[:captions], 0
+            teacher_text = {name: rows[:captions] for name, rows in teacher_text.items()}
         student = self._student(model, images, texts, scale, teacher_text)
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 teacher_embeds = self._teacher_embeds(teacher_image, teacher_text, b, len(student))
-                counts = self._weights(teacher_embeds, weights, student[0].first, b)
-                same = [_positives(stream, image_ids) for stream in torch.split(texts, b)]
+                paired = captions // b
+                counts = self._weights(teacher_embeds[:paired], weights, student[0].first, b)
+                same = [_positives(stream, image_ids) for stream in torch.split(texts[:captions], b)]
             parts = [
                 self.objective(replace(own, positives=positives), theirs, count)
-                for own, positives, theirs, count in zip(student, same, teacher_embeds, counts, strict=True)
+                for own, positives, theirs, count in zip(
+                    student[:paired], same, teacher_embeds[:paired], counts, strict=True
+                )
             ]
-        named = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+            named = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+            for own, theirs in zip(student[paired:], teacher_embeds[paired:], strict=True):
+                named["texts"] = self.objective(own, theirs, paired=False)["loss"]
+                named["loss"] = named["loss"] + self.texts_weight * named["texts"]
         if (
             self._frozen and torch.distributed.is_initialized()
         ):  # DistributedDataParallel wants a gradient of every parameter

@@ -180,7 +180,7 @@ def train_stages(
     for arm in todo:
         with console.stage(arm.name) as advance:
             if pairs is None:
-                pairs = stored_pairs(recipe, set_folder, selection)
+                pairs = stored_pairs(recipe, set_folder, selection, run)
                 refuse_few(recipe, run, pairs)
             train_model(
                 recipe, arm, pairs, training_licence(set_folder, ""), advance, console.say if arm.run is run else None

@@ -10,14 +10,16 @@ from distill.console import Console
 from distill.core import atomic
 from distill.core.errors import OutputExistsError, UsageError
 from distill.core.existing import Existing
-from distill.models import student_spec
-from distill.processes import WEEK_S, this_place, wait_until
+from distill.models import TeacherSet, student_spec
+from distill.processes import WEEK_S, stage_device, this_place, wait_until
 from distill.recipe import CaptionsRecipe, Recipe
 from distill.run_folder import RunFolder
 from reinforced_data.store.names import SELECTION_FILE
+from reinforced_data.store.unpaired import UnpairedTexts
 
 if TYPE_CHECKING:
     from reinforced_data.curation.selection import SelectedPairs
+    from reinforced_data.store.reader import ReinforcedData
     from reinforced_data.training.caption_policy import CaptionPolicy
     from reinforced_data.training.pairs import StoredPairs
 
@@ -116,14 +118,83 @@ def _make_selection(recipe: Recipe, set_folder: Path, folder: Path, console: Con
                 raise
 
 
-def stored_pairs(recipe: Recipe, set_folder: Path, selection: Path | None) -> "StoredPairs | SelectedPairs":
-    """Pairs of a reinforced set for the recipe's student: those of a selection, or all."""
+def stored_pairs(
+    recipe: Recipe, set_folder: Path, selection: Path | None, run: RunFolder | None = None
+) -> "StoredPairs | SelectedPairs":
+    """Pairs of a reinforced set for the recipe's student, of a selection or all, and the texts that were read beside them.
+
+    Args:
+        run: whose texts they are where the recipe names some; None = the run that the set lies in.
+    """
     from reinforced_data.curation.selection import SelectedPairs, Selection
     from reinforced_data.training.pairs import StoredPairs
 
     size = student_spec(recipe.student).image_size
     pairs = StoredPairs(set_folder, size, caption_policy(recipe.captions), recipe.train.replay)
+    pairs.unpaired = stored_texts(recipe, pairs.data, run)
     return pairs if selection is None else SelectedPairs(pairs, Selection.load(selection, pairs.data))
+
+
+def check_texts(recipe: Recipe) -> None:
+    """Raise UsageError when reinforce.texts names what cannot be read, before anything is spent."""
+    if recipe.reinforce.texts:
+        from reinforced_data.labelling.unpaired import read_texts
+
+        read_texts(recipe.reinforce.texts)
+
+
+def texts_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, run: RunFolder, console: Console) -> None:
+    """Have the teachers read reinforce.texts into the run's texts.arrow, unless that is there; the first of several processes does.
+
+    Raises UsageError where a file of texts cannot be read, or a set of other teachers cannot be completed.
+    """
+    from reinforced_data.labelling.unpaired import label_texts, read_texts
+    from reinforced_data.store.manifest import read_manifest
+    from reinforced_data.store.unpaired import identity, weights_of
+
+    if not recipe.reinforce.texts:
+        return
+    texts, weights = read_texts(recipe.reinforce.texts), weights_of(read_manifest(set_folder))
+    wanted = identity(texts, weights)
+
+    def made() -> bool:
+        there = (run.texts, RunFolder(set_folder.parent).texts)
+        return any(file.exists() and UnpairedTexts(file).identity == wanted for file in there)
+
+    if this_place().rank:
+        wait_until(made, f"the first process to have {str(run.texts)!r} read", WEEK_S)
+    if made():
+        return
+    with console.stage("read texts") as advance:
+        models = teachers.on(stage_device(recipe.reinforce.device, this_place()))
+        found = {teacher.spec.name: teacher.weights_sha256 for teacher in models}
+        if found != weights:
+            raise UsageError(
+                f"reinforce.texts are read by the teachers of the set {str(set_folder)!r} ({', '.join(weights)}), and this call "
+                f"has {', '.join(found)} (or the same with other weights). Name those teachers, or leave reinforce.texts out."
+            )
+        label_texts(run.texts, texts, models, recipe.reinforce.batch_size, advance)
+    teachers.rest()
+
+
+def stored_texts(recipe: Recipe, data: "ReinforcedData", run: RunFolder | None = None) -> "UnpairedTexts | None":
+    """The texts that the teachers of a set have read: the run's own where the recipe names some, else those beside the set.
+
+    Raises UsageError where other teachers have read them.
+    """
+    from reinforced_data.store.unpaired import weights_of
+
+    beside = RunFolder(data.folder.parent).texts
+    file = run.texts if recipe.reinforce.texts and run is not None and run.texts.exists() else beside
+    if not file.exists():
+        return None
+    texts = UnpairedTexts(file)
+    if texts.weights != weights_of(data.manifest):
+        raise UsageError(
+            f"The texts {str(file)!r} were read by other teachers than those of {str(data.folder)!r}. Remove the file, then have "
+            "these read them: distill reinforce --out ITS_RUN --resume."
+        )
+    return texts
 
 
 def caption_stage(recipe: Recipe, set_folder: Path, run: RunFolder, console: Console) -> None:

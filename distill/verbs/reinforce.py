@@ -68,10 +68,11 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     from distill.processes import this_place
     from distill.stages.read_data import look_first, tell_how_read
     from distill.stages.reinforce import refuse_unused, reinforce_stage
-    from distill.stages.training_data import caption_stage, check_curation, selection_stage
+    from distill.stages.training_data import caption_stage, check_curation, check_texts, selection_stage, texts_stage
 
     place, extend = this_place(), existing is Existing.EXTEND
     check_curation(job)
+    check_texts(job)
     refuse_unused(job, extend=extend)
     if not (run.reinforced / MANIFEST_FILE).exists() or extend:
         look_first(job)
@@ -87,6 +88,7 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
 
         return ReinforceResult(run.reinforced, False, {"missing_shards": len(list(unfinished(run.reinforced)))})
     caption_stage(job, set_folder, run, console)
+    texts_stage(job, teachers, set_folder, run, console)
     selection = selection_stage(job, set_folder, run, console)
     return ReinforceResult(set_folder, True, _facts(run, set_folder), selection)
 

@@ -118,7 +118,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
     from distill.stages.training.feasible import refuse_infeasible
-    from distill.stages.training_data import caption_policy, check_curation
+    from distill.stages.training_data import caption_policy, check_curation, check_texts
     from export.target import chosen_targets
     from students.inherit.start import check_strategy
 
@@ -133,6 +133,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     classes_of(job.export)
     check_curation(job)
     refuse_infeasible(job)
+    check_texts(job)
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
     check_data(job)
@@ -171,11 +172,12 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     from distill.stages.latency.profile import profile_stage
     from distill.stages.latency.trials import keep_best
     from distill.stages.train import train_stages
-    from distill.stages.training_data import caption_stage, selection_stage
+    from distill.stages.training_data import caption_stage, selection_stage, texts_stage
     from distill.verbs.report import report
 
     if this_place().rank == 0:
         caption_stage(job, set_folder, run, console)
+    texts_stage(job, teachers, set_folder, run, console)
     selection = selection_stage(job, set_folder, run, console, wait=True)
     job = keep_best(job, set_folder, teachers, run, console, selection)
     train_stages(job, set_folder, teachers, run, console, selection)

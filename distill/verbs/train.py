@@ -85,9 +85,11 @@ def _train(
     from distill.stages.training_data import (
         caption_policy,
         check_curation,
+        check_texts,
         keep_trained_on,
         selection_stage,
         stored_pairs,
+        texts_stage,
     )
     from reinforced_data.source import open_source
     from reinforced_data.training.pairs import RawPairs
@@ -100,6 +102,7 @@ def _train(
     if set_folder is None and (run.reinforced / MANIFEST_FILE).exists():
         set_folder = run.reinforced  # of a run that `distill run` began
     check_curation(job)
+    check_texts(job)
     captions = caption_policy(job.captions)
     source = None
     if set_folder is None:
@@ -117,13 +120,15 @@ def _train(
     selection, terms = None, f"data {source.name}: {source.licence}" if source else ""
     if set_folder is not None:
         selection = selection_stage(job, set_folder, run, console, wait=True)
+        readers = teachers if inherits else TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+        texts_stage(job, readers, set_folder, run, console)
         if this_place().rank == 0:
             keep_trained_on(run, set_folder, selection)
     arm = Arm("train", run, job.objective, job.student.inherit, teachers if inherits else None)
     with console.stage(arm.name) as advance:
         data: Any
         if set_folder is not None:
-            data = stored_pairs(job, set_folder, selection)
+            data = stored_pairs(job, set_folder, selection, run)
         else:
             assert source is not None
             data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions, job.reinforce.rendering)

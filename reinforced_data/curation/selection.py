@@ -18,6 +18,7 @@ from distill.core.existing import Existing
 from reinforced_data.store.identity import SET_KEY, fresh, set_identity
 from reinforced_data.store.names import SELECTION_FILE, SELECTION_ROWS_FILE
 from reinforced_data.store.reader import ReinforcedData
+from reinforced_data.store.unpaired import UnpairedTexts
 from reinforced_data.training.pairs import Pair, StoredPairs
 
 SELECTION_VERSION = 1
@@ -210,6 +211,11 @@ class SelectedPairs:
         self.pairs = pairs
         self.teacher_facts = pairs.teacher_facts
         self.places = np.repeat(np.arange(len(pairs)), selection.repeats)
+
+    @property
+    def unpaired(self) -> UnpairedTexts | None:
+        """Of the whole set."""
+        return self.pairs.unpaired
 
     def __len__(self) -> int:
         return len(self.places)

@@ -13,6 +13,7 @@ import numpy as np
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
 from reinforced_data.sample import Batch
+from reinforced_data.store.unpaired import UnpairedTexts
 from reinforced_data.training.order import EpochOrder
 from reinforced_data.training.pairs import Pair, Pairs
 
@@ -37,6 +38,7 @@ class _Steps:
         self._batch_size, self._part = batch_size, batch_size // world
         self._first = rank * self._part
         self._order: tuple[int, EpochOrder] | None = None
+        self._unpaired = pairs.unpaired
         self.at: Tensor | None = None  # [workers] int64, shared: the sample that each worker is at, for messages
 
     def __getitem__(self, step: int) -> Batch:
@@ -44,7 +46,26 @@ class _Steps:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, EpochOrder(self._seed, epoch, len(self._pairs)))
         start = place * self._batch_size + self._first
-        return collate([self._pair(epoch, int(i)) for i in self._order[1].samples(start, start + self._part)])
+        batch = collate([self._pair(epoch, int(i)) for i in self._order[1].samples(start, start + self._part)])
+        return batch if self._unpaired is None else self._with_unpaired(batch, self._unpaired, step)
+
+    def _with_unpaired(self, batch: Batch, unpaired: UnpairedTexts, step: int) -> Batch:
+        """As many texts as pairs, each once before any comes again, whatever the size of a batch."""
+        import torch
+
+        place, numbers = step * self._batch_size + self._first, []
+        last = place + self._part
+        while place < last:
+            epoch, start = divmod(place, len(unpaired))
+            stop = min(len(unpaired), start + last - place)
+            numbers.append(EpochOrder(self._seed, epoch, len(unpaired)).samples(start, stop))
+            place += stop - start
+        rows = np.concatenate(numbers)
+        batch.texts += [unpaired.texts[int(row)] for row in rows]
+        for name, captions in batch.teacher_text.items():
+            batch.teacher_text[name] = torch.cat([captions, torch.from_numpy(unpaired.embeds(name, rows))])
+        batch.unpaired = len(rows)
+        return batch
 
     def _pair(self, epoch: int, index: int) -> Pair:
         if self.at is not None:

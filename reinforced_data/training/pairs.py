@@ -21,6 +21,7 @@ from reinforced_data.sample import Caption
 from reinforced_data.sentences import SENTENCE, sub_sentences
 from reinforced_data.source import Source
 from reinforced_data.store.reader import ReinforcedData
+from reinforced_data.store.unpaired import UnpairedTexts
 from reinforced_data.training.caption_policy import CaptionPolicy
 from reinforced_data.training.replay import Replay, stored_view
 from teachers.spec import TeacherFacts
@@ -44,9 +45,17 @@ class Pair:
 
 
 class Pairs(Protocol):
-    """A set that pairs can be drawn from. `teacher_facts` is empty when the data is not reinforced."""
+    """A set that pairs can be drawn from.
+
+    `teacher_facts` is empty when the data is not reinforced.
+    """
 
     teacher_facts: dict[str, TeacherFacts]
+
+    @property
+    def unpaired(self) -> UnpairedTexts | None:
+        """Texts of no image that are drawn beside them; None = none."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -95,6 +104,7 @@ class StoredPairs:
         captions: how captions are drawn. replay: see the module `replay`.
 
     Attributes:
+        unpaired: texts of no image to draw beside the pairs; None until they are given.
         policy: `captions` with "auto" decided by the sources of the first samples.
 
     Raises:
@@ -117,6 +127,7 @@ class StoredPairs:
                 f"in {SENTENCE!r}; the first {_LOOKED_AT} samples were looked at), and teachers have only read the whole "
                 "ones. Reinforce again with sentences, or leave the setting out."
             )
+        self.unpaired: UnpairedTexts | None = None
         self._small = _SmallImages()
 
     def __len__(self) -> int:
@@ -193,6 +204,7 @@ class RawPairs:
     ) -> None:
         _known_preset(view_preset)
         self.teacher_facts: dict[str, TeacherFacts] = {}
+        self.unpaired: UnpairedTexts | None = None
         self.rejected: dict[str, str] = {}
         self.source = source
         self.view_preset = view_preset

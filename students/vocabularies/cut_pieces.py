@@ -1,10 +1,12 @@
 """WordPiece vocabularies (BERT's, MiniLM's) cut to a corpus.
 
-Kept are the markers, every single character of ASCII and of the scripts that the corpus is written in, inside and at the start
-of a word, and the pieces that the corpus uses most; BERT's two thousand characters of all other scripts would be most of a small
-vocabulary. So every word in those scripts still splits into pieces; one in another script becomes the marker of the unknown. A word
-whose pieces are all kept is split exactly as before, since the longest piece that fits is still there; any other falls back to
-shorter ones. Left out: Hugging Face tokenizers of other kinds (byte-level BPE, Unigram).
+Kept are the markers, every character of ASCII, every letter of the scripts that the corpus is written in and every other sign
+that it holds, inside and at the start of a word, and the pieces that the corpus uses most; BERT's two thousand characters of other
+scripts and its four hundred signs would be most of a small vocabulary. So every word in those scripts still splits into pieces; one
+in another script, and a sign that the corpus lacks, becomes the marker of the unknown. A word whose pieces are all kept is split
+exactly as before, since the longest piece that fits is still there; any other falls back to shorter ones.
+
+Left out: Hugging Face tokenizers of other kinds (byte-level BPE, Unigram).
 """
 
 import json
@@ -40,14 +42,15 @@ def cut_word_pieces(tokenizer: Any, captions: Iterable[str], size: int | None, f
         )
     prefix, table = model["continuing_subword_prefix"], model["vocab"]
     counts, each = count_words(captions, lambda caption: _words(inner, caption))
-    scripts = {_script(letter) for letter in set().union(*counts)}
+    met = set().union(*counts)
+    scripts = {_script(letter) for letter in met if letter.isalpha()}
     markers = {str(token) for token in tokenizer.all_special_tokens}
     single = {piece: letter for piece in table if len(letter := piece.removeprefix(prefix)) == 1}
-    fixed = {piece for piece, letter in single.items() if letter.isascii() or _script(letter) in scripts}
+    fixed = {p for p, c in single.items() if c.isascii() or c in met or (c.isalpha() and _script(c) in scripts)}
     fixed |= markers & table.keys()
     if size is not None and size < len(fixed):
         raise UsageError(
-            f"A vocabulary of word pieces has at least {len(fixed)} (markers, and characters of the captions' scripts), not {size}."
+            f"A vocabulary of word pieces has at least {len(fixed)} (markers, and characters of the captions), not {size}."
         )
     used: Counter[str] = Counter()
     for word, times in counts.items():
@@ -81,7 +84,7 @@ def _words(inner: Any, caption: str) -> list[str]:
 
 def _script(letter: str) -> str:
     """The first word of a character's Unicode name: LATIN, CYRILLIC, CJK, ...; its category where it has no name."""
-    return unicodedata.name(letter, unicodedata.category(letter)).split(" ")[0] if letter.isalpha() else ""
+    return unicodedata.name(letter, unicodedata.category(letter)).split(" ")[0]
 
 
 def _pieces(inner: Any, word: str) -> tuple[str, ...]:

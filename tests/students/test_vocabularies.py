@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ CORPUS = [
     "Men in hats are playing the accordion; women's voices echo",
     "a surfer rides a wave, 12 feet high!",
 ]
-CHINESE = {"漢", "字", "##漢", "##字"}  # of a script that the corpus is not written in
+STRANGE = {mark + letter for mark in ("", "##") for letter in "漢字☆€"}  # of a script, and signs, that the corpus lacks
 UNSEEN = ["an okapi grazes", "Übermäßig zebra 漢字", "xylophonist"]
 needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
 SMALL = StudentSpec(
@@ -121,7 +122,7 @@ BERT = "timm:resnet18@32+hf:bert-2x64"
 
 def bert_pieces(tmp_path: Path) -> Path:
     """A vocabulary of BERT's kind: markers last but for [PAD], single characters, words, and places that nothing uses."""
-    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()] + ["ß", "漢", "字"]
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()] + ["ß", "漢", "字", "☆", "€"]
     words = sorted({word.strip(".,;!'").lower() for caption in CORPUS for word in caption.split()})
     pieces = [
         "[PAD]",
@@ -155,7 +156,7 @@ def test_captions_inside_cut_word_pieces_have_the_same_embedding(tmp_path: Path,
         before, after = (model.encode_text(model.tokenize(CORPUS)) for model in (full, student))
     assert (before - after).abs().max() < 1e-6
     saved = (cut.tokens_before - cut.tokens_after) * 64
-    gone = {"[unused0]", "[unused1]", "okapi", "##ing", "##ter", "graze", "##s!", "women's", *CHINESE}
+    gone = {"[unused0]", "[unused1]", "okapi", "##ing", "##ter", "graze", "##s!", "women's", *STRANGE}
     assert full.tokenizer.tokenizer.get_vocab().keys() - student.tokenizer.tokenizer.get_vocab().keys() == gone  # type: ignore[attr-defined]
     assert saved == 64 * len(gone)
     assert count_parameters(full.clip)["token_embedding"] - count_parameters(student.clip)["token_embedding"] == saved
@@ -177,7 +178,7 @@ def test_word_pieces_have_the_size_asked_for_and_figures_of_both_tokenizers(tmp_
     fixed = [
         piece
         for piece in tokenizer.tokenizer.get_vocab()
-        if len(piece.removeprefix("##")) == 1 and piece not in CHINESE
+        if len(piece.removeprefix("##")) == 1 and piece not in STRANGE
     ]
     (tmp_path / "cut").mkdir()
     size = len(fixed) + 5 + 9
@@ -206,6 +207,8 @@ def test_other_tokenizers_are_not_cut(tmp_path: Path):
 class Captioned:
     """Pairs, as far as a vocabulary asks for them."""
 
+    unpaired = SimpleNamespace(texts=["zyzzyva zyzzyva"])  # a text of no image
+
     def __init__(self, captions: list[str]) -> None:
         self.captions, self.asked = captions, 0
 
@@ -222,6 +225,7 @@ def test_a_run_cuts_once_and_goes_on_with_what_it_cut(tmp_path: Path):
     recipe = StudentRecipe(name="tinyclip-vit8m16", vocabulary="auto:900")
     made = with_own_vocabulary(recipe, run, data, said.append)
     assert (data.asked, made.vocabulary) == (4, str(run.vocabulary / MERGES_FILE))
+    assert read_cut(run.vocabulary)[1].captions == 5  # type: ignore[index]
     assert "49,408 to 900 byte pairs (12.65 to 0.23 M parameters)" in said[0]
     assert with_own_vocabulary(recipe, run, data, said.append) == made
     assert (data.asked, said[0] == said[1]) == (4, True)

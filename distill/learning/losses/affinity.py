@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, TeacherLoss
+from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs
 from teachers.spec import TeacherFacts
 
 
@@ -37,6 +37,8 @@ def sigmoid_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 class Affinity(TeacherLoss):
     """Half of each direction's divergence, mean over teachers."""
 
+    needs_pairs = False
+
     def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__(student_width, teacher_facts)
         self._any_softmax = any(facts.kind == "softmax" for facts in teacher_facts.values())
@@ -58,8 +60,8 @@ class Affinity(TeacherLoss):
         scales = [log_scale.exp().item() for log_scale in self.log_scale.values()]
         return sum(scales) / len(scales) if scales else None
 
-    def sides(self, student: Embeddings, name: str, teacher: Embeddings) -> tuple[Tensor, Tensor]:
-        """Divergence of image-to-text and of text-to-image probabilities: 0 where the student's equal the teacher's."""
+    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
+        """[]: 0 when the student's probabilities equal the teacher's."""
         if teacher.kind == "sigmoid":
             index = self.sigmoid_index[name]
             divergence = sigmoid_kl
@@ -68,4 +70,4 @@ class Affinity(TeacherLoss):
             divergence, own = softmax_kl, student
         image = own.over_rows(lambda rows: divergence(teacher.image_logits(rows), own.image_logits(rows)))
         text = own.over_rows(lambda rows: divergence(teacher.text_logits(rows), own.text_logits(rows)))
-        return image, text
+        return mean_over_pairs((image + text) / 2, weights)

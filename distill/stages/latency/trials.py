@@ -78,7 +78,7 @@ def _train(
     job = _with(recipe, entry)
     arm = Arm(f"train {entry['name'].rpartition(',')[0]}", folder, job.objective, job.student.inherit, teachers)
     with console.stage(arm.name) as advance:
-        pairs = stored_pairs(job, set_folder, selection)
+        pairs = stored_pairs(job, set_folder, selection, run)
         refuse_few(job, run, pairs)
         train_model(job, arm, pairs, training_licence(set_folder, ""), advance, console.say)
 

@@ -53,7 +53,7 @@ def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillT
     freeze = TextFreeze(recipe.train.freeze_text_steps, recipe.train.frozen_text)
     return DistillTask(
         student, objective, facts, fixed_scale(arm.objective), consistency, freeze, recipe.train.batch_norm == "fixed",
-        recipe.train.chunk,
+        recipe.train.chunk, recipe.train.texts_weight,
     )  # fmt: skip
 
 

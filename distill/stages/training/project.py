@@ -127,7 +127,7 @@ def _images(data: "StoredPairs | SelectedPairs", order: Array, seed: int) -> Row
 
 
 def _captions(data: "StoredPairs | SelectedPairs", order: Array) -> Rows:
-    """Stored captions, all of a sample together, and each teacher's embeddings of them."""
+    """Stored captions, all of a sample together, then unpaired texts, and each teacher's embeddings of them."""
     seen = 0
     for start in range(0, len(order), BATCH):
         rows = [data.captions(int(i)) for i in order[start : start + BATCH]]
@@ -135,4 +135,10 @@ def _captions(data: "StoredPairs | SelectedPairs", order: Array) -> Rows:
         yield texts, [torch.from_numpy(np.concatenate([row[name] for _, row in rows])) for name in data.teacher_facts]
         seen += len(texts)
         if seen >= CAPTIONS:
-            return
+            break
+    if (unpaired := data.unpaired) is None:
+        return
+    for start in range(0, min(len(unpaired), CAPTIONS), BATCH):
+        numbers = np.arange(start, min(start + BATCH, len(unpaired)))
+        texts = [unpaired.texts[int(i)] for i in numbers]
+        yield texts, [torch.from_numpy(unpaired.embeds(name, numbers)) for name in data.teacher_facts]

@@ -10,11 +10,11 @@ from typing import Any
 
 from distill.core import atomic
 from distill.core.clip.folder import MERGES_FILE
-from distill.core.errors import UsageError
 from distill.models import student_spec
 from distill.processes import this_place, wait_until
 from distill.recipe import StudentRecipe
 from distill.run_folder import RunFolder
+from reinforced_data.labelling.unpaired import text_lines
 from students.vocabularies.cut import AUTO, REPORT_FILE, read_cut, size_of
 
 
@@ -26,7 +26,7 @@ def with_own_vocabulary(
     Args:
         recipe: of the student.
         run: gets vocabulary/.
-        data: the pairs to train on, whose captions are the corpus unless the recipe names a file.
+        data: the pairs to train on, whose captions and unpaired texts are the corpus unless the recipe names a file.
         say: is told what the cut costs and saves.
 
     Raises:
@@ -38,7 +38,7 @@ def with_own_vocabulary(
     setting, folder = f"{recipe.vocabulary} {recipe.corpus or ''}".strip(), run.vocabulary
     there = read_cut(folder)
     if this_place().rank == 0 and (there is None or there[0] != setting):
-        corpus = _lines(Path(recipe.corpus)) if recipe.corpus else _captions(data)
+        corpus = iter(text_lines(Path(recipe.corpus), "student.corpus")) if recipe.corpus else _texts(data)
         _cut(recipe, corpus, folder, setting)
     wait_until((folder / REPORT_FILE).exists, f"the first process to write {str(folder)!r}")
     found = read_cut(folder)
@@ -64,17 +64,8 @@ def _cut(recipe: StudentRecipe, corpus: Iterator[str], folder: Path, setting: st
         cut.write(made, setting)
 
 
-def _captions(data: Any) -> Iterator[str]:
+def _texts(data: Any) -> Iterator[str]:
     for index in range(len(data)):
         yield from data.texts(index)
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """The lines of a text file that are not empty."""
-    try:
-        with open(file, encoding="utf-8") as stream:
-            yield from (line for line in stream if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"student.corpus: {str(file)!r} cannot be read as UTF-8 text, a caption a line: {error}."
-        ) from None
+    if data.unpaired is not None:
+        yield from data.unpaired.texts

@@ -22,6 +22,7 @@ class Numbers:
     """Pairs that know their number; each also draws, so that draws are compared too."""
 
     teacher_facts: dict = {}  # noqa: RUF012
+    unpaired = None
 
     def __init__(self, fault=None, at=13):
         self.fault, self.at = fault, at

@@ -27,6 +27,8 @@ SETTINGS = [
 class Stub:
     """24 pairs of noise, with embeddings of a teacher called rendered."""
 
+    unpaired = None
+
     def __init__(self):
         self.teacher_facts = {"rendered": TeacherFacts("rendered", 128, 20.0, 0.0, "softmax")}
 

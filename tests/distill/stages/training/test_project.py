@@ -25,6 +25,8 @@ def student() -> Student:
 class Taught:
     """N samples with noise for images, and what teachers say of them and of three captions each."""
 
+    unpaired: Any = None
+
     def __init__(self, student: Student, maps: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         rng = np.random.default_rng(0)
         self.teacher_facts = {name: SimpleNamespace(width=weight.shape[1]) for name, (weight, _) in maps.items()}
@@ -69,6 +71,32 @@ def test_a_linear_teacher_is_copied(student: Student) -> None:
     assert found["text"]["samples"] == 3 * N
     assert min(tower["explained"] for tower in found.values()) > 0.9
     assert student.training is False
+
+
+def test_texts_of_no_image_count_too(student: Student) -> None:
+    """Captions say nothing of the words here: every caption is the same, so that the map is known from the texts alone."""
+    data: Any = Taught(student, {"t": _map(48, 1)})
+    texts, said = [one for row in data.texts for one in row], data.text["t"]
+    data.texts, data.text = [[texts[0]] * 3] * N, {"t": said[:1].expand(3 * N, -1)}
+    data.unpaired = Unpaired(texts, said)
+    found = project(student, data, ["text"], seed=0)
+    with torch.no_grad():
+        got = student.encode_text(student.tokenize(texts))
+    assert float(nn.functional.cosine_similarity(got, said).min()) > 0.99
+    assert found["text"]["samples"] == 6 * N
+
+
+class Unpaired:
+    """Texts of no image, in memory."""
+
+    def __init__(self, texts: list[str], said: torch.Tensor) -> None:
+        self.texts, self.said = texts, said
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def embeds(self, name: str, numbers: Any) -> Any:
+        return self.said[numbers].numpy()
 
 
 def test_two_teachers_are_met_in_their_mean_similarity(student: Student) -> None:
