@@ -1,7 +1,7 @@
 """The command line: parses, calls the verb of the same name, prints its result, sets the exit status. Nothing else.
 
 stdout holds the result (a table, or one JSON object with --json); stages and progress go to stderr. Exit status: 0 done,
-1 the work failed (a gate included), 2 the call was wrong, 130 interrupted (Ctrl-C).
+1 the work failed (a gate included), 2 the call was wrong, 130 interrupted (Ctrl-C; 0 where a training saved its last step).
 Nothing heavy is imported before a verb needs it.
 """
 
@@ -31,7 +31,8 @@ class _Verbs(TyperGroup):
         except DistillError as error:
             _end(str(error), error.exit_status)
         except KeyboardInterrupt as error:
-            _end(str(error) or "Interrupted. Nothing was left half done: call again to do it.", INTERRUPTED)
+            message = str(error) or "Interrupted. Nothing was left half done: call again to do it."
+            _end(message, getattr(error, "exit_status", INTERRUPTED))
         except OSError as error:
             message = disk_message(error)
             if not message:

@@ -32,7 +32,15 @@ class LossError(DistillError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what was kept and the command that goes on as its message. Exit status 130."""
+    """Ctrl-C, with what was kept and the command that goes on as its message.
+
+    Attributes:
+        exit_status: 130, as a shell counts a program that Ctrl-C has ended; 0 where nothing that was done is lost.
+    """
+
+    def __init__(self, message: str, exit_status: int = 130) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class OutputExistsError(UsageError):

@@ -1,5 +1,6 @@
 """Training checkpoints: a folder per step that is complete when its state.json exists. No pickle is loaded."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Checkpoint:
 
     @property
     def losses(self) -> dict[str, float]:
-        """The loss of the training's first step ("first") and of the checkpoint's own ("last"); none of an older version."""
+        """The loss of the training's first step ("first") and of the checkpoint's own ("last"), and the mean of the steps since the
+        checkpoint before ("mean"); an older version kept fewer."""
         return dict(atomic.read_json(self.path / STATE_FILE).get("losses", {}))
 
 
@@ -70,8 +72,9 @@ def save(
     keep: int,
     scaler: Any = None,
     losses: Mapping[str, float] = MappingProxyType({}),
+    keep_best: int = 0,
 ) -> None:
-    """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest.
+    """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest and the `keep_best` of the lowest mean loss.
 
     Args:
         scaler: the GradScaler of fp16 training, whose scale has found its height over many steps; None = there is none.
@@ -86,8 +89,18 @@ def save(
         _save_optimizer(optimizer, path / "optimizer.pt")
         grad_scaler = None if scaler is None else scaler.state_dict()
         atomic.write_json(path / STATE_FILE, {"step": step, "losses": dict(losses), "grad_scaler": grad_scaler})
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    older = sorted(folder.glob("step-*"))[:-keep]
+    best = sorted(older, key=_mean_loss)[:keep_best]
+    for old in older:
+        if old not in best:
+            shutil.rmtree(old)
+
+
+def _mean_loss(path: Path) -> float:
+    """Of a checkpoint's folder; infinite where it is not whole, or says nothing of it."""
+    if not (path / STATE_FILE).exists():
+        return math.inf
+    return Checkpoint(path, 0).losses.get("mean", math.inf)
 
 
 def _save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:

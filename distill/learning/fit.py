@@ -13,11 +13,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from distill.core.errors import DistillError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
 from distill.learning.loop.clock import CheckpointClock
 from distill.learning.loop.feed import DeviceFeed
-from distill.learning.loop.log import MetricsLog, Pace
+from distill.learning.loop.log import MetricsLog, Pace, memory_gib
+from distill.learning.loop.stopping import Saved, Stopping
 from distill.learning.loop.unread import Unread
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
@@ -120,6 +122,7 @@ def fit(
 
     Raises:
         LossError: the loss or its gradient is not finite; names the step and the samples.
+        Saved: SIGINT or SIGTERM came; there is a checkpoint of the last step taken.
     """
     from accelerate import Accelerator
 
@@ -134,41 +137,96 @@ def fit(
     wrapped, prepared = accelerator.prepare(task, optimizer)
     log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
     task.train()
-    feed, pace = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device), Pace()
-    unread = Unread(overflows=accelerator.scaler is not None)
-    first_loss: Tensor | None = None
+    feed = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device)
+    loop = _Loop(accelerator, task, wrapped, prepared, optim, checkpointing, checkpoint_folder, log, known, progress)
     due = CheckpointClock(checkpointing, leg.last)
-    for step in range(first_step, leg.last):
-        batch, inputs = feed.take()
-        torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
-        rate = learning_rate(step, optim)
-        for group in prepared.param_groups:
-            group["lr"] = rate * group.get("factor", 1.0)
-        task.before_step(step)
-        losses, norm = _take_step(accelerator, wrapped, prepared, inputs, optim.clip_norm, task)
-        task.after_step()
-        unread.note(step, batch.keys, losses["loss"], norm)
-        feed.look_ahead()
-        first_loss = losses["loss"].detach() if step == leg.first else first_loss
-        pace.samples += len(batch.keys) * accelerator.num_processes
-        done = step + 1
-        logged, saved = done % optim.log_every == 0 or done == leg.last, accelerator.is_main_process and due(done)
-        if not (logged or saved):
-            continue
-        last_norm = unread.read()
-        if logged:
-            mean = _means(accelerator, losses)
-            if log is not None:
-                row = {"step": done, "lr": rate, "grad_norm": last_norm, **mean, **pace.read(feed.waited_s)}
-                log.write(row)
-                progress(done, optim.steps, _note(row))
-        if saved:
-            seen = known if first_loss is None else {"first": first_loss.item()}
-            checkpoints.save(
-                checkpoint_folder, done, task, optimizer, checkpointing.keep_checkpoints, accelerator.scaler,
-                {**seen, "last": losses["loss"].item()},
-            )  # fmt: skip
+    with Stopping() as stop:
+        for step in range(first_step, leg.last):
+            try:
+                batch, inputs = feed.take()
+            except DistillError:  # the signal may have ended a worker too
+                if stop.asked and step > first_step:
+                    loop.save(step)
+                    raise Saved from None
+                raise
+            torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
+            loop.take(step, batch.keys, inputs, first=step == leg.first)
+            feed.look_ahead()
+            done = step + 1
+            logged = done % optim.log_every == 0 or done == leg.last
+            # Several processes leave together, at a step where they talk to each other anyway.
+            stops = stop.asked and accelerator.num_processes == 1
+            if logged:
+                stops = loop.log(done, feed.waited_s, stop.asked) or stops
+            if due(done) or stops:
+                loop.save(done)
+            if stops and done < leg.last:
+                raise Saved
     task.eval()
+
+
+@dataclass
+class _Loop:
+    """What the steps of a training share."""
+
+    accelerator: Any
+    task: Trainable
+    wrapped: nn.Module
+    optimizer: Any
+    optim: OptimSettings
+    checkpointing: CheckpointSettings
+    folder: Path
+    metrics: MetricsLog | None
+    known: dict[str, float]  # losses that the checkpoint knows which training goes on from
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.unread = Unread(overflows=self.accelerator.scaler is not None)
+        self.pace = Pace()
+        self.first_loss: Tensor | None = None
+        self.losses: dict[str, Tensor] = {}
+        self.rate = 0.0
+
+    def take(self, step: int, keys: list[str], inputs: tuple[Any, ...], *, first: bool) -> None:
+        """One optimizer step."""
+        self.rate = learning_rate(step, self.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * group.get("factor", 1.0)
+        self.task.before_step(step)
+        self.losses, norm = _take_step(
+            self.accelerator, self.wrapped, self.optimizer, inputs, self.optim.clip_norm, self.task
+        )
+        self.task.after_step()
+        self.unread.note(step, keys, self.losses["loss"], norm)
+        self.first_loss = self.losses["loss"].detach() if first else self.first_loss
+        self.pace.samples += len(keys) * self.accelerator.num_processes
+
+    def log(self, done: int, waited_s: float, stop: bool) -> bool:
+        """Write the row of a step. Returns whether any process is to stop. Raises LossError, see `Unread`."""
+        norm = self.unread.read()
+        scalars = [value.detach().float() for value in self.losses.values()]
+        scalars.append(torch.full_like(scalars[0], float(stop)))
+        *means, stops = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
+        if self.metrics is not None:
+            named, speed = dict(zip(self.losses, means, strict=True)), self.pace.read(waited_s)
+            memory = memory_gib(self.accelerator.device)
+            row = {"step": done, "lr": self.rate, "grad_norm": norm, **named, **speed, **memory}
+            self.metrics.write(row)
+            self.progress(done, self.optim.steps, _note(row))
+        return bool(stops)
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint, in the first process alone. Raises LossError where a step since the last reading was wrong."""
+        if not self.accelerator.is_main_process:
+            return
+        if self.unread.waiting:
+            self.unread.read()
+        seen = self.known if self.first_loss is None else {"first": self.first_loss.item()}
+        losses = {**seen, "last": self.losses["loss"].item(), "mean": self.unread.mean_loss()}
+        checkpoints.save(
+            self.folder, done, self.task, self.optimizer, self.checkpointing.keep_checkpoints, self.accelerator.scaler,
+            losses, self.checkpointing.keep_best,
+        )  # fmt: skip
 
 
 def _restored(
@@ -208,9 +266,3 @@ def _take_step(
     norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
     optimizer.step()
     return losses, norm
-
-
-def _means(accelerator: Any, losses: dict[str, Tensor]) -> dict[str, float]:
-    """The means of scalars over the ranks, by one reduction and one transfer."""
-    stacked = torch.stack([value.detach().float() for value in losses.values()])
-    return dict(zip(losses, accelerator.reduce(stacked, "mean").tolist(), strict=True))

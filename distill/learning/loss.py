@@ -1,5 +1,7 @@
 """What a loss is: a module built from the widths, called with the student's and the teachers' `Embeddings`."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,24 +48,44 @@ class Loss(nn.Module):
         raise NotImplementedError("a loss defines forward")
 
 
-class TeacherLoss(Loss):
-    """Base of a loss that compares with each teacher apart; the loss is the mean over teachers."""
+class Compared(NamedTuple):
+    """A loss against one teacher, [], and its two sides by themselves, [] each and without gradient."""
 
-    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
-        """The loss against the teacher `name`, []."""
-        raise NotImplementedError("a loss of teachers defines compare")
+    loss: Tensor
+    image: Tensor
+    text: Tensor
+
+
+class TeacherLoss(Loss):
+    """Base of a loss that compares with each teacher apart, images on one side and texts on the other.
+
+    The loss against a teacher is the mean over pairs of the two sides' mean (or their sum, where `added`); the loss itself is the
+    mean over teachers.
+    """
+
+    added = False
+
+    def sides(self, student: Embeddings, name: str, teacher: Embeddings) -> tuple[Tensor, Tensor]:
+        """Each pair's value against the teacher `name`, by its image and by its text: [b] and [b]."""
+        raise NotImplementedError("a loss of teachers defines sides")
 
     def each(
         self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Teacher name -> the loss against that teacher, []."""
-        return {name: self.compare(student, name, teacher, weights) for name, teacher in teacher_embeds.items()}
+    ) -> dict[str, Compared]:
+        """Teacher name -> the loss against that teacher."""
+        found = {}
+        for name, teacher in teacher_embeds.items():
+            image, text = self.sides(student, name, teacher)
+            both = image + text if self.added else (image + text) / 2
+            alone = [mean_over_pairs(side.detach(), weights) for side in (image, text)]
+            found[name] = Compared(mean_over_pairs(both, weights), *alone)
+        return found
 
     def forward(
         self, student: Embeddings, teacher_embeds: dict[str, Embeddings], weights: Tensor | None = None
     ) -> Tensor:
         """The mean over teachers, []."""
-        return torch.stack(list(self.each(student, teacher_embeds, weights).values())).mean()
+        return torch.stack([each.loss for each in self.each(student, teacher_embeds, weights).values()]).mean()
 
 
 def positive_kl(logits: Tensor, student: Embeddings, rows: slice) -> Tensor:

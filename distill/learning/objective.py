@@ -124,18 +124,22 @@ class Objective(nn.Module):
 
         Where text i does not belong to image i (`paired` is false), the losses that need it are left out.
 
-        With several teachers a loss that compares with them also stands under "<loss>/<teacher>", for each.
+        A loss that compares with teachers also stands under "<loss>/<teacher>/image" and ".../text" for each of its sides (of the
+        affinity loss the KL of either direction), and with several teachers under "<loss>/<teacher>".
         """
         named: dict[str, Tensor] = {}
         parts: dict[str, Tensor] = {}
         for name, loss in self.losses.items():
             if loss.needs_pairs and not paired:
                 continue
-            if isinstance(loss, TeacherLoss) and len(teacher_embeds) > 1:
-                each = loss.each(student, teacher_embeds, weights)
-                named[name] = torch.stack(list(each.values())).mean()
-                parts |= {f"{name}/{teacher}": value.detach() for teacher, value in each.items()}
-            else:
+            if not isinstance(loss, TeacherLoss):
                 named[name] = loss(student, teacher_embeds, weights)
+                continue
+            each = loss.each(student, teacher_embeds, weights)
+            named[name] = torch.stack([found.loss for found in each.values()]).mean()
+            for teacher, found in each.items():
+                if len(each) > 1:
+                    parts[f"{name}/{teacher}"] = found.loss.detach()
+                parts |= {f"{name}/{teacher}/image": found.image, f"{name}/{teacher}/text": found.text}
         total = torch.stack([self.weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named, **parts}

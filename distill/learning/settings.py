@@ -47,4 +47,7 @@ class CheckpointSettings(Strict):
     checkpoint_minutes: float | None = Field(
         None, gt=0, description="minutes between checkpoints, instead of checkpoint_every"
     )
-    keep_checkpoints: int = Field(1, ge=1)
+    keep_checkpoints: int = Field(1, ge=1, description="the newest")
+    keep_best: int = Field(
+        0, ge=0, description="checkpoints kept besides, those with the lowest mean loss since the checkpoint before"
+    )

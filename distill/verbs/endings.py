@@ -9,6 +9,7 @@ from distill.core import atomic
 from distill.core.errors import DistillError, Interrupted, LossError
 from distill.core.folders.disk import disk_message
 from distill.core.folders.lock import leave
+from distill.learning.loop.stopping import Saved
 from distill.processes import this_place
 from distill.run_folder import RunFolder
 from export.artifact import ARTIFACT_FILE
@@ -30,12 +31,14 @@ def ending_well(
         place: that the work writes to.
 
     Raises:
-        Interrupted: for KeyboardInterrupt. DistillError: for what a disk refuses.
+        Interrupted: for KeyboardInterrupt, with status 0 where a training has saved its last step.
+        DistillError: for what a disk refuses.
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted. {_kept(kept())} {go_on()}") from None
+    except KeyboardInterrupt as error:
+        status = {"exit_status": 0} if isinstance(error, Saved) else {}
+        raise Interrupted(f"Interrupted. {_kept(kept())} {go_on()}", **status) from None
     except OSError as error:
         message = disk_message(error, place)
         if not message:

@@ -1,8 +1,11 @@
 """What a training says of itself as it goes: metrics.jsonl, and the speed that stands in it."""
 
 import json
+import sys
 import time
 from pathlib import Path
+
+import torch
 
 
 class MetricsLog:
@@ -35,3 +38,18 @@ class Pace:
         figures = {"samples_per_s": self.samples / elapsed, "data_wait_share": waited / elapsed}
         self.samples, self._waited_s, self._began_s = 0, waited_s, now
         return figures
+
+
+def memory_gib(device: torch.device) -> dict[str, float]:
+    """The most memory that was held so far: by tensors on a CUDA device, by the process elsewhere; nothing where nobody knows.
+
+    Asking does not make the host wait for the device.
+    """
+    if device.type == "cuda":
+        return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_gib": most / (2**30 if sys.platform == "darwin" else 2**20)}

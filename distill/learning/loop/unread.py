@@ -28,11 +28,17 @@ class Unread:
         self._overflows = overflows
         self._steps: list[tuple[int, list[str]]] = []
         self._values: list[Tensor] = []
+        self._sum, self._count = 0.0, 0
 
     def note(self, step: int, keys: list[str], loss: "Tensor", norm: "Tensor") -> None:
         """Keep what 0-based `step` on the samples `keys` came to: its loss [] and its gradient's norm [] before clipping."""
         self._steps.append((step, keys))
         self._values += [loss.detach(), norm.detach()]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a step was noted since the last reading."""
+        return bool(self._steps)
 
     def read(self) -> float:
         """The gradient norm of the last step noted, by one transfer from the device.
@@ -46,7 +52,14 @@ class Unread:
                 raise _not_finite("loss", step, keys)
             if not math.isfinite(norm) and not self._overflows:
                 raise _not_finite("gradient", step, keys)
+        self._sum, self._count = self._sum + sum(values[::2]), self._count + len(steps)
         return float(values[-1])
+
+    def mean_loss(self) -> float:
+        """The mean loss of the steps that were read since this was last asked for; infinite where there are none."""
+        mean = self._sum / self._count if self._count else math.inf
+        self._sum, self._count = 0.0, 0
+        return mean
 
 
 def _not_finite(what: str, step: int, keys: list[str]) -> LossError:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs
+from distill.learning.loss import LOSSES, TeacherLoss
 from teachers.spec import TeacherFacts
 
 
@@ -60,8 +60,8 @@ class Affinity(TeacherLoss):
         scales = [log_scale.exp().item() for log_scale in self.log_scale.values()]
         return sum(scales) / len(scales) if scales else None
 
-    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
-        """[]: 0 when the student's probabilities equal the teacher's."""
+    def sides(self, student: Embeddings, name: str, teacher: Embeddings) -> tuple[Tensor, Tensor]:
+        """Divergence of image-to-text and of text-to-image probabilities: 0 where the student's equal the teacher's."""
         if teacher.kind == "sigmoid":
             index = self.sigmoid_index[name]
             divergence = sigmoid_kl
@@ -70,4 +70,4 @@ class Affinity(TeacherLoss):
             divergence, own = softmax_kl, student
         image = own.over_rows(lambda rows: divergence(teacher.image_logits(rows), own.image_logits(rows)))
         text = own.over_rows(lambda rows: divergence(teacher.text_logits(rows), own.text_logits(rows)))
-        return mean_over_pairs((image + text) / 2, weights)
+        return image, text

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs
+from distill.learning.loss import LOSSES, TeacherLoss
 from distill.learning.losses.parts.projection import Projections
 from teachers.spec import TeacherFacts
 
@@ -17,13 +17,14 @@ class Feature(TeacherLoss):
     """1 - cos between the (projected) student's and the teacher's embedding, both towers added, mean over teachers."""
 
     needs_pairs = False
+    added = True
 
     def __init__(self, student_width: int, teacher_facts: dict[str, TeacherFacts]) -> None:
         super().__init__(student_width, teacher_facts)
         self.project = Projections(student_width, teacher_facts)
 
-    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
-        """[]: 0 when every embedding equals the teacher's, at most 4."""
+    def sides(self, student: Embeddings, name: str, teacher: Embeddings) -> tuple[Tensor, Tensor]:
+        """0 where an embedding equals the teacher's, at most 2."""
         image = F.cosine_similarity(self.project(student.image, name, "image"), teacher.image)
         text = F.cosine_similarity(self.project(student.text, name, "text"), teacher.text)
-        return mean_over_pairs((1 - image) + (1 - text), weights)
+        return 1 - image, 1 - text

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.learning.embeddings import Embeddings
-from distill.learning.loss import LOSSES, TeacherLoss, mean_over_pairs, positive_kl
+from distill.learning.loss import LOSSES, TeacherLoss, positive_kl
 from distill.learning.losses.parts.projection import Projections
 from distill.learning.scale import HIGHEST_SCALE, clamp_scale
 from teachers.spec import TeacherFacts
@@ -32,12 +32,11 @@ class Interactive(TeacherLoss):
         """See Loss."""
         clamp_scale(self.log_scale)
 
-    def compare(self, student: Embeddings, name: str, teacher: Embeddings, weights: Tensor | None = None) -> Tensor:
-        """[]: small when each student embedding is nearest to its own pair in the teacher's space."""
+    def sides(self, student: Embeddings, name: str, teacher: Embeddings) -> tuple[Tensor, Tensor]:
+        """Small when each student embedding is nearest to its own pair in the teacher's space."""
         scale = self.log_scale.exp()
         image, text = self.project(student.image, name, "image"), self.project(student.text, name, "text")
-        both = student.over_rows(lambda rows: positive_kl(scale * image[rows] @ teacher.all_text.T, student, rows))
-        both = both + student.over_rows(
-            lambda rows: positive_kl(scale * text[rows] @ teacher.all_image.T, student, rows)
+        return (
+            student.over_rows(lambda rows: positive_kl(scale * image[rows] @ teacher.all_text.T, student, rows)),
+            student.over_rows(lambda rows: positive_kl(scale * text[rows] @ teacher.all_image.T, student, rows)),
         )
-        return mean_over_pairs(both / 2, weights)

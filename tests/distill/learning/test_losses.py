@@ -257,7 +257,8 @@ def test_weighted_contrastive_is_the_double_loop():
 def test_objective_is_the_weighted_sum_of_its_named_losses():
     task = DistillTask(TwoLinear(), Objective({"affinity": 2.0, "feature": 0.5}, D, facts()), facts())
     named = task(*inputs())
-    assert set(named) == {"loss", "affinity", "feature"}
+    sides = {f"{loss}/t/{side}" for loss in ("affinity", "feature") for side in ("image", "text")}
+    assert set(named) == {"loss", "affinity", "feature"} | sides
     assert named["loss"].item() == pytest.approx(2 * named["affinity"].item() + 0.5 * named["feature"].item(), rel=1e-6)
 
 
@@ -267,11 +268,12 @@ def test_tinyclip_fixes_both_scales_at_fifty():
     m = task.model
     x, y = m.encode_image(images), m.encode_text(texts)
     p, q = 50 * u["t"] @ v["t"].T, 50 * x @ y.T
-    expected = (
-        F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean")
-        + F.kl_div(q.T.log_softmax(-1), p.T.softmax(-1), reduction="batchmean")
-    ) / 2
-    assert task(images, texts, u, v)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    image = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean").item()
+    text = F.kl_div(q.T.log_softmax(-1), p.T.softmax(-1), reduction="batchmean").item()
+    named = task(images, texts, u, v)
+    assert named["loss"].item() == pytest.approx((image + text) / 2, rel=1e-5)
+    assert named["affinity/t/image"].item() == pytest.approx(image, rel=1e-5)  # the KL of either direction, by itself
+    assert named["affinity/t/text"].item() == pytest.approx(text, rel=1e-5)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -1,0 +1,95 @@
+"""A signal while a model trains: the step is finished and kept, training goes on from it bit for bit; a second one ends at once."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from distill.core.errors import DistillError
+from distill.learning import checkpoint
+from distill.learning.loop.stopping import Saved, Stopping
+from tests.distill.learning.test_fit import batches, train
+
+
+def signalled(at, number, fails=False):
+    def source(first, last):
+        for step, batch in enumerate(batches(first, last), first):
+            if step == at:
+                os.kill(os.getpid(), number)
+                if fails:
+                    raise DistillError("A data loading worker died.")
+            yield batch
+
+    return source
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_step_at_hand_is_finished_and_kept(tmp_path, number):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    whole = train(tmp_path / "a", 12)
+    with pytest.raises(Saved):
+        train(tmp_path / "b", 12, source=signalled(6, number), log_every=5, checkpoint_every=50)
+    assert checkpoint.latest(tmp_path / "b" / "checkpoints").step == 7
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    resumed = train(tmp_path / "b", 12)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_worker_that_the_signal_ended_too_costs_no_step(tmp_path):
+    with pytest.raises(Saved):
+        train(tmp_path / "a", 12, source=signalled(6, signal.SIGTERM, fails=True), checkpoint_every=50)
+    assert checkpoint.latest(tmp_path / "a" / "checkpoints").step == 6
+    with pytest.raises(DistillError, match="worker died"):
+        train(tmp_path / "b", 12, source=signalled(6, 0, fails=True), checkpoint_every=50)
+
+
+def test_a_signal_in_the_last_step_changes_nothing(tmp_path):
+    whole = train(tmp_path / "a", 12)
+    other = train(tmp_path / "b", 12, source=signalled(11, signal.SIGTERM))
+    assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_another_sigterm_does_not():
+    with pytest.raises(KeyboardInterrupt) as ended, Stopping() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not isinstance(ended.value, Saved)
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def inside():
+        with Stopping():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_the_best_checkpoints_stay_besides_the_newest(tmp_path):
+    """By the mean of all steps since the checkpoint before, whatever the last of them was."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step, mean in enumerate([5.0, 2.0, 4.0, 3.0, 6.0, 7.0], start=1):
+        checkpoint.save(tmp_path, step, model, optimizer, 2, None, {"last": -mean, "mean": mean}, keep_best=2)
+    assert sorted(int(path.name[5:]) for path in tmp_path.glob("step-*")) == [2, 4, 5, 6]
+    checkpoint.save(tmp_path, 7, model, optimizer, 1, None, {}, keep_best=0)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000007"]
+
+
+def test_a_checkpoint_knows_the_mean_loss_of_its_steps(tmp_path):
+    import json
+
+    train(tmp_path / "a", 8, checkpoint_every=3, log_every=1)
+    rows = [json.loads(line)["loss"] for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    losses = checkpoint.latest(tmp_path / "a" / "checkpoints").losses
+    assert losses["mean"] == pytest.approx(sum(rows[6:]) / 2)
+    assert losses["last"] == pytest.approx(rows[-1])
+    assert losses["first"] == pytest.approx(rows[0])
