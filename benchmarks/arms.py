@@ -13,12 +13,14 @@ import argparse
 import datetime
 import importlib
 import platform
+import resource
 from pathlib import Path
 
 import numpy as np
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.clip.model import count_parameters
 from distill.core.existing import Existing
 from distill.evaluation.evalset import evaluate_model, student_embedder, teacher_embedder
 from distill.models import TeacherSet
@@ -60,26 +62,36 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
             with console.stage(f"{arm}, seed {seed}") as advance:
                 start = recipe.student.inherit if inherits else "none"
                 one = Arm(arm, RunFolder(folder), recipe.objective if objective is None else objective, start, teachers)
-                train_model(recipe.model_copy(update={"seed": seed}), one, pairs, "benchmark", advance)
                 figures = folder / "figures.json"
                 if not figures.exists():
-                    student = load_student(folder / "student")
-                    atomic.write_json(
-                        figures, evaluate_model(student_embedder(student, arm), data, recipe.eval.batch_size)
-                    )
+                    began = core_minutes()
+                    train_model(recipe.model_copy(update={"seed": seed}), one, pairs, "benchmark", advance)
+                    student, spent = load_student(folder / "student"), core_minutes() - began
+                    found = evaluate_model(student_embedder(student, arm), data, recipe.eval.batch_size)
+                    counts = sum(count_parameters(student.clip).values())
+                    atomic.write_json(figures, {**found, "core_minutes": spent, "parameters": counts})
                 result.setdefault(arm, []).append(atomic.read_json(figures))
     return result
 
 
+def core_minutes() -> float:
+    """What this process and its finished children have had of the processor, which a busy machine does not lengthen by much."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used) / 60
+
+
 def table(result: dict) -> str:
     used = [(label, part, key) for label, part, key in KEYS if result["teacher"][0][part] is not None]
-    lines = ["| model | " + " | ".join(label for label, _, _ in used) + " |", "|---|" + "---:|" * len(used)]
+    heads = [*(label for label, _, _ in used), "M parameters", "minutes of a core"]
+    lines = ["| model | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for arm, runs in result.items():
         cells = []
         for _, part, key in used:
             values = [run[part][key] for run in runs]
             spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}")
+        cells += [f"{runs[0]['parameters'] / 1e6:.2f}" if "parameters" in runs[0] else ""]
+        cells += [f"{np.mean([run['core_minutes'] for run in runs]):.1f}" if "core_minutes" in runs[0] else ""]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

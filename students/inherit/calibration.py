@@ -22,7 +22,7 @@ class Calibration:
 
     Attributes:
         images: [n, 3, H, W] in [0, 1].
-        captions: n.
+        captions: n; some may belong to no image, where the run has such texts.
         loss: the run's objective on these pairs, of a student; a scalar with a gradient.
         stored: embeddings that the source gave when it labelled, "visual" and "text" -> [n, D]; empty where the source is
             none of the run's teachers.

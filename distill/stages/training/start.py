@@ -28,6 +28,8 @@ def calibration(
         seed: of the draw.
         teacher: whose stored embeddings are the source's, None = nobody's.
     """
+    import torch
+
     from distill.learning.task import pair_arguments
     from reinforced_data.training.loader import batches
     from students.inherit.calibration import Calibration
@@ -43,10 +45,14 @@ def calibration(
             raise DistillError("The calibration loss is of another student. Please report this.")
         return task(images, tokens, *rest)["loss"]  # type: ignore[no-any-return]
 
+    texts, rows = list(batch.texts)[:n], torch.arange(n)
+    if batch.unpaired:  # every second one, so that a text tower is scored and repaired on what it is to read
+        rows[1::2] += len(batch.texts) - n
+        texts = [batch.texts[int(row)] for row in rows]
     stored = {}
     if teacher is not None and teacher in batch.teacher_image:
-        stored = {"visual": batch.teacher_image[teacher], "text": batch.teacher_text[teacher][:n]}
-    return Calibration(images, list(batch.texts)[:n], loss, stored)
+        stored = {"visual": batch.teacher_image[teacher], "text": batch.teacher_text[teacher][rows]}
+    return Calibration(images, texts, loss, stored)
 
 
 def rates_by_origin(origins: dict[str, str], optim: OptimSettings) -> Callable[[str], float]:
