@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from distill.core.clip.channels_last import channels_last
 from distill.core.progress import Progress
 from distill.models import TeacherSet
 from distill.processes import wait_until
@@ -98,19 +99,20 @@ def fit_student(
     if place is not arm.run and done is not None and begin.leg is not None and done.step == begin.leg.last:
         task.load_state_dict(checkpoints.read_task(done))
         return task.eval()
-    fit(
-        task,
-        stream_of(recipe, data),
-        pair_arguments(_cached_tokenize(begin.student)),
-        place.checkpoints,
-        arm.run.metrics,
-        optim=recipe.train,
-        checkpointing=recipe.train,
-        seed=recipe.seed,
-        progress=progress,
-        factor=rates_by_origin(begin.inherited.get("origins", {}), recipe.train),
-        leg=begin.leg,
-    )
+    with channels_last(begin.student.clip.visual):
+        fit(
+            task,
+            stream_of(recipe, data),
+            pair_arguments(_cached_tokenize(begin.student)),
+            place.checkpoints,
+            arm.run.metrics,
+            optim=recipe.train,
+            checkpointing=recipe.train,
+            seed=recipe.seed,
+            progress=progress,
+            factor=rates_by_origin(begin.inherited.get("origins", {}), recipe.train),
+            leg=begin.leg,
+        )
     if begin.leg is not None:
         last = begin.leg.last
         wait_until(lambda: _reached(place, last), f"the first process to write the checkpoint of step {last}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.core.arrays import Array
+from distill.core.clip.channels_last import channels_last
 from distill.core.errors import UsageError
 from distill.core.progress import Progress, silent
 from distill.core.streams import Stream, rng
@@ -90,7 +91,7 @@ def _fit(student: "Student", tower: str, rows: Rows, total: int, space: Tensor, 
     place = projection_of(student.clip, tower)
     regression = RidgeRegression(*place.shape, offset=place.takes_offset)
     done = 0
-    with torch.no_grad(), place.left_out():
+    with torch.no_grad(), place.left_out(), channels_last(student.clip.visual):
         for given, embeds in rows:
             if isinstance(given, Tensor):
                 features = student.clip.encode_image(student.normalised(given.to(student.device)))
