@@ -49,6 +49,7 @@ class RunFolder:
         self.vocabulary = self.path / "vocabulary"  # what the student's was cut to, where it was
         self.trained_on = self.path / "trained-on.json"
         self.student = self.path / "student"
+        self.averaged = self.path / "averaged"  # the student with the average of its weights (train.ema)
         self.teacher = self.path / "teacher"
         self.features = self.path / "features.safetensors"
         # What was found and made of the student.

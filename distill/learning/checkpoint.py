@@ -15,7 +15,7 @@ from distill.core import atomic
 from distill.core.errors import DistillError
 from distill.core.folders.disk import Writing
 
-STATE_FILE = "state.json"
+STATE_FILE, TASK_FILE, AVERAGE_FILE = "state.json", "task.safetensors", "average.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,19 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def read_task(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The state dict of what was trained. Raises DistillError when it is damaged."""
+    return _read(checkpoint, TASK_FILE)
+
+
+def read_average(checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
+    """The average of what was trained; None where the checkpoint has none. Raises DistillError when it is damaged."""
+    return _read(checkpoint, AVERAGE_FILE) if (checkpoint.path / AVERAGE_FILE).exists() else None
+
+
+def _read(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        state: dict[str, torch.Tensor] = load_file(checkpoint.path / "task.safetensors")
+        state: dict[str, torch.Tensor] = load_file(checkpoint.path / name)
         return state
     except Exception as error:
         raise DistillError(
@@ -73,19 +82,21 @@ def save(
     scaler: Any = None,
     losses: Mapping[str, float] = MappingProxyType({}),
     keep_best: int = 0,
+    average: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest and the `keep_best` of the lowest mean loss.
 
     Args:
         scaler: the GradScaler of fp16 training, whose scale has found its height over many steps; None = there is none.
         losses: see `Checkpoint.losses`.
+        average: the average of what is trained, where there is one.
     """
     from safetensors.torch import save_file
 
     with atomic.staged_dir(folder / f"step-{step:08d}") as path:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in task.state_dict().items()}, str(path / "task.safetensors")
-        )
+        for name, state in ((TASK_FILE, task.state_dict()), (AVERAGE_FILE, average)):
+            if state is not None:
+                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, str(path / name))
         _save_optimizer(optimizer, path / "optimizer.pt")
         grad_scaler = None if scaler is None else scaler.state_dict()
         atomic.write_json(path / STATE_FILE, {"step": step, "losses": dict(losses), "grad_scaler": grad_scaler})
@@ -119,7 +130,7 @@ def restore(checkpoint: Checkpoint, task: nn.Module, optimizer: torch.optim.Opti
     from safetensors.torch import load_file
 
     try:
-        task.load_state_dict(load_file(checkpoint.path / "task.safetensors"))
+        task.load_state_dict(load_file(checkpoint.path / TASK_FILE))
         state: dict[str, Any] = torch.load(checkpoint.path / "optimizer.pt", map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state)
         grad_scaler = atomic.read_json(checkpoint.path / STATE_FILE).get("grad_scaler")

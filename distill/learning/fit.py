@@ -4,6 +4,7 @@ Every batch, draw and dropout mask is a pure function of (seed, step, rank), so 
 exactly the steps that an uninterrupted one takes. Left out: what is trained (task), where batches come from (the caller).
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from distill.core.errors import DistillError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
+from distill.learning.loop.average import WeightAverage
 from distill.learning.loop.clock import CheckpointClock
 from distill.learning.loop.feed import DeviceFeed
 from distill.learning.loop.log import MetricsLog, Pace, memory_gib
@@ -135,12 +137,14 @@ def fit(
     leg = leg or Leg(0, optim.steps)
     first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler, leg)
     wrapped, prepared = accelerator.prepare(task, optimizer)
-    log = MetricsLog(metrics_file, first_step) if accelerator.is_main_process else None
+    log = MetricsLog(metrics_file, first_step, optim if accelerator.is_main_process else None)
     task.train()
     feed = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device)
     loop = _Loop(accelerator, task, wrapped, prepared, optim, checkpointing, checkpoint_folder, log, known, progress)
+    if optim.ema is not None:
+        loop.average = _average(task, optim.ema, checkpoint_folder)
     due = CheckpointClock(checkpointing, leg.last)
-    with Stopping() as stop:
+    with Stopping() as stop, contextlib.closing(log):
         for step in range(first_step, leg.last):
             try:
                 batch, inputs = feed.take()
@@ -150,7 +154,7 @@ def fit(
                     raise Saved from None
                 raise
             torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
-            loop.take(step, batch.keys, inputs, first=step == leg.first)
+            loop.take(step, batch.keys, inputs, leg.first)
             feed.look_ahead()
             done = step + 1
             logged = done % optim.log_every == 0 or done == leg.last
@@ -176,7 +180,7 @@ class _Loop:
     optim: OptimSettings
     checkpointing: CheckpointSettings
     folder: Path
-    metrics: MetricsLog | None
+    metrics: MetricsLog
     known: dict[str, float]  # losses that the checkpoint knows which training goes on from
     progress: Progress
 
@@ -186,9 +190,10 @@ class _Loop:
         self.first_loss: Tensor | None = None
         self.losses: dict[str, Tensor] = {}
         self.rate = 0.0
+        self.average: WeightAverage | None = None
 
-    def take(self, step: int, keys: list[str], inputs: tuple[Any, ...], *, first: bool) -> None:
-        """One optimizer step."""
+    def take(self, step: int, keys: list[str], inputs: tuple[Any, ...], first: int) -> None:
+        """One optimizer step, of a training (or leg) whose 0-based first one is `first`."""
         self.rate = learning_rate(step, self.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
@@ -198,7 +203,9 @@ class _Loop:
         )
         self.task.after_step()
         self.unread.note(step, keys, self.losses["loss"], norm)
-        self.first_loss = self.losses["loss"].detach() if first else self.first_loss
+        if self.average is not None:
+            self.average.update(step + 1 - first)
+        self.first_loss = self.losses["loss"].detach() if step == first else self.first_loss
         self.pace.samples += len(keys) * self.accelerator.num_processes
 
     def log(self, done: int, waited_s: float, stop: bool) -> bool:
@@ -207,7 +214,7 @@ class _Loop:
         scalars = [value.detach().float() for value in self.losses.values()]
         scalars.append(torch.full_like(scalars[0], float(stop)))
         *means, stops = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
-        if self.metrics is not None:
+        if self.accelerator.is_main_process:
             named, speed = dict(zip(self.losses, means, strict=True)), self.pace.read(waited_s)
             memory = memory_gib(self.accelerator.device)
             row = {"step": done, "lr": self.rate, "grad_norm": norm, **named, **speed, **memory}
@@ -225,8 +232,16 @@ class _Loop:
         losses = {**seen, "last": self.losses["loss"].item(), "mean": self.unread.mean_loss()}
         checkpoints.save(
             self.folder, done, self.task, self.optimizer, self.checkpointing.keep_checkpoints, self.accelerator.scaler,
-            losses, self.checkpointing.keep_best,
+            losses, self.checkpointing.keep_best, None if self.average is None else self.average.state,
         )  # fmt: skip
+
+
+def _average(task: nn.Module, decay: float, folder: Path) -> WeightAverage:
+    """Of the task as it is, or as the newest checkpoint knows it."""
+    average, found = WeightAverage(task, decay), checkpoints.latest(folder)
+    if found is not None and (state := checkpoints.read_average(found)) is not None:
+        average.load(state)
+    return average
 
 
 def _restored(

@@ -21,6 +21,15 @@ class OptimSettings(Strict):
     precision: Literal["no", "bf16", "fp16"] = "no"
     device: Literal["auto", "cpu"] = "auto"
     log_every: int = Field(5, ge=1, description="steps")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="where the rows of metrics.jsonl go too; their packages must be installed"
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an average of the weights, judged beside them (0.9995); None = no average",
+    )
     lr_inherited: float = Field(1.0, ge=0, description="factor on lr of weights inherited from a larger model")
     lr_adopted: float = Field(1.0, ge=0, description="factor on lr of weights adopted from another model")
     batch_norm: Literal["batch", "fixed"] = Field(

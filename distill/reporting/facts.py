@@ -16,8 +16,8 @@ from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
 
 ROLES = {
-    "teacher": "teacher", "student": "student", "start": "before training", "plain": "plain student",
-    "random-start": "random start", "no-teacher": "no teacher",
+    "teacher": "teacher", "student": "student", "averaged": "average of weights", "start": "before training",
+    "plain": "plain student", "random-start": "random start", "no-teacher": "no teacher",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
+from distill.learning.loop.trackers import refuse_absent
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
@@ -121,6 +122,9 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         raise UsageError(
             f"{spec.name!r} is a trained teacher, not a pair of towers to align. Known: sail-lite0-minilm."
         )
+    if recipe.train.ema is not None:
+        raise UsageError("train.ema is for students; heads over frozen towers have no average. Leave it out.")
+    refuse_absent(recipe.train.trackers)
     source = open_source(recipe.data, "train", recipe.limit)
     towers = build_towers()
     share_run(run, recipe, existing, verb="train")

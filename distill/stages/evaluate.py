@@ -125,7 +125,7 @@ class Judged:
     """A model of the run.
 
     Attributes:
-        role: in the table: "teacher", "student", "start", "plain", "random-start" or "no-teacher"; "stage-N" of a
+        role: in the table: "teacher", "student", "averaged", "start", "plain", "random-start" or "no-teacher"; "stage-N" of a
             progressive stage.
         name: of the model.
         embedder: gives an `Embedder` on a torch device when one is needed.
@@ -151,6 +151,9 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
 
     models = [Judged("teacher", spec.name, teacher(i), teachers.rest) for i, spec in enumerate(teachers.specs)]
     models.append(Judged("student", recipe.student.name, student(run.student, recipe.student.name)))
+    if run.averaged.exists():
+        name = f"{recipe.student.name} (average)"
+        models.append(Judged("averaged", name, student(run.averaged, name)))
     if run.start.exists():
         name = f"{recipe.student.name} (start)"
         models.append(Judged("start", name, student(run.start, name)))

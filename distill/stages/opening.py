@@ -35,6 +35,8 @@ FREE_TO_CHANGE = (
     "lint",
     "train.workers",
     "train.log_every",
+    "train.trackers",
+    "train.keep_",
     "train.checkpoint_minutes",
 )
 

@@ -77,8 +77,29 @@ def _keep_student(
         names = list(task.teacher_facts) if task.objective.needs_teachers else []
         card = _card(recipe, arm, start.inherited, terms, names)
         card["logit_scale"] = {"value": round(start.student.logit_scale.item(), 4), "origin": origin}
+        if recipe.train.ema is not None:
+            _keep_average(recipe, place, start, task, card)
         start.student.save(place.student, card, half=recipe.train.half_weights)
     wait_until(place.student.exists, f"the first process to write {str(place.student)!r}")
+
+
+def _keep_average(
+    recipe: Recipe, place: RunFolder, start: Beginning, task: "DistillTask", card: dict[str, Any]
+) -> None:
+    """Write the student with the average of its weights; the student itself stays as it is."""
+    from distill.learning import checkpoint as checkpoints
+
+    done = checkpoints.latest(place.checkpoints)
+    average = None if done is None else checkpoints.read_average(done)
+    if average is None:
+        raise DistillError(f"The checkpoints in {str(place.checkpoints)!r} have no average of the weights.")
+    raw = {name: value.clone() for name, value in task.state_dict().items()}
+    task.load_state_dict(average)
+    origin = task.settle_scale()
+    scale = {"value": round(start.student.logit_scale.item(), 4), "origin": origin}
+    about = {**card, "logit_scale": scale, "average_of_weights": recipe.train.ema}
+    start.student.save(place.averaged, about, half=recipe.train.half_weights)
+    task.load_state_dict(raw)
 
 
 def refuse_few(recipe: Recipe, run: RunFolder, pairs: Any) -> None:

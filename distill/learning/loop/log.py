@@ -7,22 +7,44 @@ from pathlib import Path
 
 import torch
 
+from distill.learning.loop.trackers import Trackers
+from distill.learning.settings import OptimSettings
+
 
 class MetricsLog:
-    """metrics.jsonl, one line per logged step. On resume, lines at or after the resumed step are dropped first."""
+    """metrics.jsonl, one line per logged step, and the trackers. On resume, lines after the resumed step are dropped first.
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        first_step: how many steps are taken already.
+        settings: of the training, which names its trackers; None = this process writes nothing.
+    """
+
+    def __init__(self, path: Path, first_step: int, settings: OptimSettings | None) -> None:
+        self._path = path if settings is not None else None
+        self._trackers: Trackers | None = None
+        if settings is None:
+            return
         kept = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if settings.trackers:
+            self._trackers = Trackers(settings.trackers, path.parent, settings.model_dump())
 
     def write(self, row: dict[str, float]) -> None:
         """Append one row."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if self._path is not None:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if self._trackers is not None:
+            self._trackers.log(row, int(row["step"]))
+
+    def close(self) -> None:
+        """No row comes any more."""
+        if self._trackers is not None:
+            self._trackers.finish()
 
 
 class Pace:

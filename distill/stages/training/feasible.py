@@ -1,10 +1,12 @@
 """Settings of the training loop that do not go with a student or its objective: found before anything is labelled."""
 
+from distill.learning.loop.trackers import refuse_absent
 from distill.recipe import Recipe
 
 
 def refuse_infeasible(recipe: Recipe) -> None:
     """Raise UsageError where the recipe's student cannot be trained as its train table says."""
+    refuse_absent(recipe.train.trackers)
     if recipe.train.chunk is None or recipe.towers:
         return
     from distill.learning.loss import LOSSES
