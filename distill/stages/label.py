@@ -72,6 +72,7 @@ def _prepare(
 ) -> tuple[Any, list[Any], list[Any]]:
     """The source, the models, and a planned folder."""
     from reinforced_data.labelling.plan import make_plan
+    from reinforced_data.labelling.precision import refuse_coarse
     from reinforced_data.source import open_source
     from reinforced_data.store.folder import open_output
     from reinforced_data.store.manifest import is_planned
@@ -90,6 +91,7 @@ def _prepare(
     source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
     plan = make_plan(source, models, captioners, settings, recipe.seed)
     if place.rank == 0:
+        refuse_coarse(source, models, plan)
         open_output(set_folder, plan, Existing.EXTEND if extend else Existing.RESUME)
         if extend:
             keep_recipe(RunFolder(set_folder.parent), recipe)

@@ -1,6 +1,7 @@
 """Asking models in batches: views and captions through teachers, whole images through captioners. Nothing is stored."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from reinforced_data.sample import Caption
 from reinforced_data.sources.parts.listing import clean_captions
+from reinforced_data.store.dtypes import TeacherPrecision
 from teachers.captioner import Captioner
 from teachers.captioners.parts.text import clean_caption, whole_sentences
 from teachers.teacher import Teacher
@@ -19,8 +21,8 @@ CAPTION_BATCH = 16  # images per call of a captioner; whole images wait for it i
 class ImageEncoder:
     """Feeds one teacher full batches of views, in order; only the last batch of a shard may be smaller."""
 
-    def __init__(self, teacher: Teacher, batch_size: int) -> None:
-        self.teacher = teacher
+    def __init__(self, teacher: Teacher, batch_size: int, precision: TeacherPrecision = "no") -> None:
+        self.teacher, self.precision = teacher, precision
         self._batch_size = batch_size
         self._pending: list[Array] = []
         self._done: list[Array] = []
@@ -41,25 +43,45 @@ class ImageEncoder:
         return np.concatenate([empty, *self._done])
 
     def _encode(self, views: Sequence[Array]) -> None:
-        self._done.append(encode_images(self.teacher, views))
+        self._done.append(encode_images(self.teacher, views, self.precision))
 
 
-def encode_images(teacher: Teacher, views: Sequence[Array]) -> Array:
+@contextlib.contextmanager
+def arithmetic(teacher: Teacher, precision: TeacherPrecision) -> Iterator[None]:
+    """While the context lasts, matrix products of the teacher run in this type: float32 ("no"), or under autocast."""
+    import torch
+
+    if precision == "no":
+        yield
+        return
+    with torch.autocast(torch.device(teacher.device).type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]):
+        yield
+
+
+def encode_images(teacher: Teacher, views: Sequence[Array], precision: TeacherPrecision = "no") -> Array:
     """Rendered views ([S, S, 3] uint8 each) through a teacher: [len(views), D] float32."""
     import torch
 
     pixels = torch.from_numpy(np.stack(views)).to(teacher.device)  # as bytes: a quarter of floats
-    embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
+    with arithmetic(teacher, precision):
+        embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
     return _checked(teacher, embeds, len(views), "images")
 
 
-def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int) -> Array:
-    """Captions through a teacher in batches: [len(texts), D] float32."""
-    batches = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-    empty = np.zeros((0, teacher.spec.width), np.float32)
-    return np.concatenate(
-        [empty, *(_checked(teacher, teacher.encode_text(batch), len(batch), "captions") for batch in batches)]
-    )
+def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int, precision: TeacherPrecision = "no") -> Array:
+    """Captions through a teacher in batches: [len(texts), D] float32, in the order given.
+
+    Captions of about one length go together, so that a text tower that reads no further than the longest of a batch reads
+    little padding.
+    """
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    result = np.zeros((len(texts), teacher.spec.width), np.float32)
+    for start in range(0, len(texts), batch_size):
+        places = order[start : start + batch_size]
+        with arithmetic(teacher, precision):
+            embeds = teacher.encode_text([texts[place] for place in places])
+        result[places] = _checked(teacher, embeds, len(places), "captions")
+    return result
 
 
 def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> Array:

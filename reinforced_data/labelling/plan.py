@@ -55,6 +55,7 @@ def make_plan(
         embed_dtype=settings.embed_dtype,
         shard_size=settings.shard_size,
         batch_size=settings.batch_size,
+        teacher_precision=settings.teacher_precision,
         versions=software_versions(settings.rendering),
         parents=[],
     )

@@ -28,7 +28,10 @@ from teachers.teacher import Teacher
 
 FIRST_LOOK = 1000  # samples that are looked at before any model is loaded
 _MOST_THREADS = 8
-_AHEAD_PER_THREAD = 4  # samples that are prepared before models are ready for them: bounds the memory of pixels
+_MEMORY_SHARE = 1 / 8  # of what is free may be taken by pixels that wait for the models
+_WHOLE_IMAGE = (
+    4096 * 3072 * 3
+)  # bytes taken for an image that waits for a captioner; its size is not known before it is decoded
 
 
 def refuse_useless(source: Source, *, least: int = 1, captioned: bool = False) -> None:
@@ -127,6 +130,7 @@ class Preparation:
         Threads, because Pillow lets go of the interpreter while it decodes and resizes.
         """
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        depth = self.depth(threads)
         waiting: deque[Future[Prepared | Rejected]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
@@ -138,13 +142,31 @@ class Preparation:
                         future: Future[Prepared | Rejected] = Future()
                         future.set_result(Rejected(key=error.key, reason=error.reason))
                         waiting.append(future)  # in its turn, so that results stay in order
-                    if len(waiting) >= threads * _AHEAD_PER_THREAD:
+                    if len(waiting) >= depth:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def depth(self, threads: int, free_bytes: int | None = None) -> int:
+        """How many samples are prepared before the models are ready for them.
+
+        Enough views for two forwards of a batch, so that the models need not wait for one that is slow to decode; fewer where
+        their pixels would take more than a share of the free memory, but one a thread at least.
+
+        Args:
+            free_bytes: None = what the system says is free.
+        """
+        import psutil
+
+        views = self.plan.views_per_image
+        sides = {teacher.spec.image_size for teacher in self.teachers}
+        pixels = sum(views * side * side * 3 for side in sides) + (_WHOLE_IMAGE if self.captioners else 0)
+        free = int(psutil.virtual_memory().available) if free_bytes is None else free_bytes
+        wanted = threads + 2 * -(-self.plan.batch_size // views)
+        return max(threads, min(wanted, int(_MEMORY_SHARE * free) // max(1, pixels)))
 
     def _prepare(self, raw: RawSample, index: int) -> Prepared | Rejected:
         try:

@@ -15,6 +15,7 @@ from distill.core.errors import DistillError, UsageError
 from distill.core.existing import Existing
 from distill.core.progress import Progress, silent
 from reinforced_data.labelling.plan import make_plan
+from reinforced_data.labelling.precision import refuse_coarse
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.labelling.shard import label_shard
 from reinforced_data.source import Source
@@ -65,10 +66,12 @@ def reinforce(
 
     Raises:
         OutputExistsError: the folder is not empty and `existing` is REFUSE.
-        UsageError: the settings make no sense, or differ from those of the set to resume.
+        UsageError: the settings make no sense, differ from those of the set to resume, or ask for too coarse an arithmetic.
         DistillError: no sample could be used, the disk is full or not writable, or a model is faulty.
     """
-    open_output(folder, make_plan(source, teachers, captioners, settings, seed), existing)
+    plan = make_plan(source, teachers, captioners, settings, seed)
+    refuse_coarse(source, teachers, plan)
+    open_output(folder, plan, existing)
     manifest = work(source, teachers, folder, captioners=captioners, progress=progress)
     if manifest is None:
         raise DistillError(

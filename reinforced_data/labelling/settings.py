@@ -7,7 +7,7 @@ from pydantic import Field
 
 from distill.core.strict import Strict
 from reinforced_data.pixels.rendering import Rendering
-from reinforced_data.store.dtypes import EmbedDtype
+from reinforced_data.store.dtypes import EmbedDtype, TeacherPrecision
 
 
 class ReinforceSettings(Strict):
@@ -21,6 +21,9 @@ class ReinforceSettings(Strict):
     embed_dtype: EmbedDtype = "int8"
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
+    teacher_precision: TeacherPrecision = Field(
+        "no", description="bf16 or fp16: teachers run under autocast, where that keeps the gate of verify; no = float32"
+    )
     sentences: bool = Field(False, description="store the sentences of long captions too, for captions.sub_sentences")
 
 

@@ -59,7 +59,7 @@ def label_shard(
     """
     rejected: dict[int, Rejected] = {}
     items: list[Item] = []
-    encoders = [ImageEncoder(teacher, plan.batch_size) for teacher in teachers]
+    encoders = [ImageEncoder(teacher, plan.batch_size, plan.teacher_precision) for teacher in teachers]
     askers = [CaptionAsker(captioner) for captioner in captioners]
     preparation = Preparation(source, teachers, captioners, plan, base or {})
     for index, prepared in zip(indices, preparation.prepared(indices), strict=True):
@@ -126,7 +126,7 @@ def _labels(
     ]
     distinct = list(dict.fromkeys(text for some in texts for text in some))
     place = {text: number for number, text in enumerate(distinct)}
-    embeds = encode_texts(teacher, distinct, batch_size)
+    embeds = encode_texts(teacher, distinct, batch_size, encoder.precision)
     for item, some in zip(items, texts, strict=True):
         end = start + len(item.views) - item.views_known(name)
         labels.append(_Labels(views[start:end], embeds[np.array([place[text] for text in some], np.int64)]))

@@ -38,9 +38,10 @@ def verify(folder: Path, teachers: Sequence[Teacher], views: int | Literal["all"
         seed: of the draw.
 
     Returns:
-        "embed_dtype", its "gate", "asked", "passed", the "samples", "views" and "captions" checked, and "teachers": per
-        name "image_min", "image_mean", "text_min", "text_mean" (cosines, float64), "image_worst" and "text_worst" (key,
-        view or caption number, cosine) and "same_weights" (whether the live weights have the stored hash).
+        "embed_dtype", its "gate", "teacher_precision" (of the labels; the live teachers run in float32), "asked", "passed",
+        the "samples", "views" and "captions" checked, and "teachers": per name "image_min", "image_mean", "text_min",
+        "text_mean" (cosines, float64), "image_worst" and "text_worst" (key, view or caption number, cosine) and
+        "same_weights" (whether the live weights have the stored hash).
 
     Raises:
         UsageError: a teacher is not in the set, or views < 1. DistillError: an image is not the one that was reinforced.
@@ -59,6 +60,7 @@ def verify(folder: Path, teachers: Sequence[Teacher], views: int | Literal["all"
     worst = min((min(of["image_min"], of["text_min"]) for of in figures.values()), default=1.0)
     return {
         "embed_dtype": data.manifest.embed_dtype,
+        "teacher_precision": data.manifest.teacher_precision,
         "gate": gate,
         "asked": views,
         "passed": worst >= gate,
@@ -79,7 +81,9 @@ def require_passed(report: dict[str, Any], where: str) -> None:
         for noun, part, worst in (("view", "view", of["image_worst"]), ("caption", "caption", of["text_worst"]))
     ]
     cosine, name, noun, part, worst, same = min(found, key=lambda item: item[0])
-    reason = (
+    precision = report.get("teacher_precision", "no")
+    rounded = f"the set was labelled in {precision}, too coarse for this teacher (reinforce.teacher_precision=no is float32), or "
+    reason = (rounded if same and precision != "no" else "") + (
         "its shard, the image decoder or the machine's arithmetic has changed; reinforce again, or look for the "
         "difference between the versions in the manifest and those installed"
         if same

@@ -18,10 +18,11 @@ from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import Strict, parse
 from reinforced_data.pixels.rendering import Rendering
-from reinforced_data.store.dtypes import EmbedDtype
+from reinforced_data.store.dtypes import EmbedDtype, TeacherPrecision
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 SCHEMA_VERSION = 2
+UNWRITTEN = (("rendering", "pillow"), ("teacher_precision", "no"))  # what every plan was before it could say otherwise
 # Recorded, but no reason to refuse a resume: they do not change a stored byte.
 _NOT_COMPARED = ("source.location", "versions.python", "parents")
 REJECTED_LISTED = 10_000  # more than these are counted by reason in the manifest; every shard lists its own
@@ -67,6 +68,7 @@ class Plan(Strict):
         rendering: by which rule they became pixels; "pillow", that of all sets made before there was a choice, is not written.
         embed_dtype: see `dtypes`, little-endian.
         shard_size: source samples per shard. batch_size: teacher inputs per forward.
+        teacher_precision: in what arithmetic teachers ran; "no", float32, is not written, as it was before there was a choice.
         versions: of Python, Pillow, NumPy, PyArrow, torch, and with the rule "turbo" simplejpeg.
         parents: hashes of the plans that this one extends, oldest first (see `folder.open_output`).
     """
@@ -83,14 +85,15 @@ class Plan(Strict):
     embed_dtype: EmbedDtype
     shard_size: int
     batch_size: int
+    teacher_precision: TeacherPrecision = "no"
     versions: dict[str, str]
     parents: list[str]
 
     @model_serializer(mode="wrap")
-    def _without_default_rule(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The hash of a plan is in every shard: plans made before there was a choice of rules keep theirs.
+    def _without_first_choices(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The hash of a plan is in every shard: plans made before there was a choice keep theirs.
         values: dict[str, Any] = write(self)
-        return {key: value for key, value in values.items() if (key, value) != ("rendering", "pillow")}
+        return {key: value for key, value in values.items() if (key, value) not in UNWRITTEN}
 
 
 class Manifest(Plan):
