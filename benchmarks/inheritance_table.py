@@ -1,21 +1,35 @@
-"""What each tower of five students inherits from each of the published teachers, and by which road: configurations alone, no weights.
+"""What each tower of five students inherits from each of the published teachers, by which road, and how good a start is where weights are here.
 
-    python -m benchmarks.inheritance_table > table.md
+    python -m benchmarks.inheritance_table > table.md                                    # configurations alone
+    python -m benchmarks.inheritance_table --step0 rendered nano rendered \\
+        --step0 runs/sail/teacher timm:tf_efficientnet_lite0@160+hf:bert-3x384x768 ../photos   # TEACHER STUDENT DATA, nothing but these
 
-Every model is built without weights (torch's device "meta") and planned as a run would plan it (`students.inherit.planning`). What
-differs in kind is named; a run measures there, on its own pairs, whether that start is better than a random one. Prints Markdown.
+Every model of the table is built without weights (torch's device "meta") and planned as a run would plan it (`students.inherit.planning`). What
+differs in kind is named; a run measures there, on its own pairs, whether that start is better than a random one. The step-0 loss is
+1 - cosine to the source's embeddings behind the best linear map, on 256 pairs of DATA (`students.inherit.calibration`). Prints Markdown.
 """
 
 import argparse
 import datetime
 
+import torch
+
 from distill.core.clip.folder import vocabulary_id
 from distill.core.clip.weights import ClipWeights
-from students.inherit.plan import InheritancePlan
+from distill.stages.training.start import PAIRS
+from reinforced_data.source import open_source
+from reinforced_data.training.loader import batches
+from reinforced_data.training.pairs import RawPairs
+from students.inherit.calibration import Calibration, measure
+from students.inherit.plan import InheritancePlan, plan_of
 from students.inherit.planning import make_plan
 from students.inherit.resnets.plan import ResNetPlan
+from students.inherit.start import Terms, start_from
+from students.inherit.strategy import STRATEGIES
 from students.inherit.towers.tower import skeleton
 from students.spec import STUDENTS
+from students.student import build_student
+from teachers.load import load_teacher
 from teachers.open_clip.names import model_config, pretrained_config, split_source
 from teachers.spec import TEACHERS
 
@@ -49,10 +63,55 @@ def road(plan: InheritancePlan, which: str, whole: int) -> str:
     return f"{what}, {ends}" + (f"; differs in {differs}" if differs else "")
 
 
+def step0(teacher: str, student: str, data: str) -> list[str]:
+    """The lines of a table: per strategy and tower the step-0 loss at random, as it is sliced or adopted, and repaired."""
+    source = load_teacher(teacher).inheritable()
+    spec = STUDENTS.get(student)
+    pairs = pairs_of(data, max(spec.image_size, 64))
+    towers = ("visual", "text")
+    fresh = build_student(spec, 0)
+    random = [measure(fresh, source, pairs, tower) for tower in towers]
+    rows = [f"| random | {random[0]:.3f} | | {random[1]:.3f} | |"]
+    roads: list[str] = []
+    for strategy in STRATEGIES:
+        found = {}
+        for repair in ("none", "least-squares"):
+            own = build_student(spec, 0)
+            took = start_from(own, source, strategy, Terms("all", repair, lambda: pairs))
+            found[repair] = [measure(own, source, pairs, tower) for tower in towers]
+        roads = [road(plan_of(took["plan"]), tower, source.model_cfg["embed_dim"]) for tower in towers]
+        cells = []
+        for number, tower in enumerate(towers):
+            plain, repaired = (found[repair][number] for repair in ("none", "least-squares"))
+            cells += [f"{plain:.3f}", f"{repaired:.3f}" if tower in took["repaired"] else "-"]
+        rows.append(f"| `{strategy}` | {' | '.join(cells)} |")
+    head = "| start | image: as it is taken | repaired | text: as it is taken | repaired |"
+    return [f"Image tower: {roads[0]}. Text tower: {roads[1]}.", "", head, "|---|---:|---:|---:|---:|", *rows]
+
+
+def pairs_of(data: str, size: int) -> Calibration:
+    """The first pairs that a training on a source of data would draw."""
+    drawn = next(
+        batches(
+            RawPairs(open_source(data, "train"), "light", size),
+            batch_size=PAIRS, seed=0, first_step=0, last_step=1, rank=0, world=1, workers=0,
+        )
+    )  # fmt: skip
+    return Calibration(
+        drawn.images.contiguous().float() / 255, list(drawn.texts)[:PAIRS], lambda student: torch.zeros(())
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(CHOSEN))
+    parser.add_argument("--step0", nargs=3, action="append", metavar=("TEACHER", "STUDENT", "DATA"))
     given = parser.parse_args()
+    if given.step0:
+        print(f"Step-0 loss on {PAIRS} pairs, measured {datetime.date.today()} by `benchmarks/inheritance_table.py`.")
+        for teacher, student, data in given.step0:
+            print(f"\n### `{student}` from {teacher}, pairs of {data}\n\n" + "\n".join(step0(teacher, student, data)))
+        return
     names = [name for name in TEACHERS if TEACHERS.get(name).loader == "open_clip"]
     print(f"{len(names)} teachers, planned {datetime.date.today()} by `benchmarks/inheritance_table.py`.")
     for student in given.students:

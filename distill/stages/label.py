@@ -130,7 +130,7 @@ def label_on_cluster(
 
     Raises DistillError when a task failed, UsageError when the executor is not installed.
     """
-    from reinforced_data.labelling.executors import run_tasks
+    from reinforced_data.labelling.cluster.executors import run_tasks
     from reinforced_data.labelling.reinforce import finish
 
     cluster = recipe.cluster

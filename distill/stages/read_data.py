@@ -50,7 +50,7 @@ def look_first(recipe: Recipe) -> None:
     Raises what `open_source` raises, and UsageError where nothing in it can be used.
     """
     from reinforced_data.labelling.calibrate import LEAST_PAIRS
-    from reinforced_data.labelling.executors import require_packages
+    from reinforced_data.labelling.cluster.executors import require_packages
     from reinforced_data.labelling.prepare import refuse_useless
     from reinforced_data.source import open_source
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.resources import Resources, request, slurm_nodes
+from reinforced_data.labelling.cluster.resources import Resources, request, slurm_nodes
+from reinforced_data.labelling.cluster.workers import ray_nodes, run_local, run_ray
 from reinforced_data.labelling.settings import ClusterSettings
-from reinforced_data.labelling.workers import ray_nodes, run_local, run_ray
 
 Task = Callable[[int, int], object]  # task(rank, world); pickled, so a module's function or a partial of one
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from distill.core.errors import UsageError
-from reinforced_data.labelling.resources import Resources, request, slurm_nodes
+from reinforced_data.labelling.cluster.resources import Resources, request, slurm_nodes
 from reinforced_data.labelling.settings import ClusterSettings
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.labelling.executors import run_tasks
+from reinforced_data.labelling.cluster.executors import run_tasks
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.reinforce import finish, reinforce, work
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from typing import Any
 
 from distill.core.errors import DistillError
-from reinforced_data.labelling.resources import Resources, request
+from reinforced_data.labelling.cluster.resources import Resources, request
 from reinforced_data.labelling.settings import ClusterSettings
 
 TRIES = 3  # of one task whose workers die
