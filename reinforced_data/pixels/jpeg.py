@@ -83,7 +83,9 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 
 def _turn(data: bytes) -> Turn:
-    if not any(mark in data for mark in _TURN_MARKS):
+    # Metadata stand before the pixels. (The "pixels" may be those of a thumbnail, which stands in the EXIF data.)
+    head = data[: data.find(b"\xff\xda") + 1]
+    if not any(mark in head for mark in _TURN_MARKS):
         return Turn()
     from PIL import Image
 
@@ -94,13 +96,53 @@ def _turn(data: bytes) -> Turn:
         return Turn()
 
 
-def decode_jpeg(data: bytes, header: JpegHeader, factor: int) -> Array | None:
-    """The stored pixels at 1/factor (1, 2, 4, 8) of their size, rounded up: [H, W, 3] uint8; None where data are damaged."""
+def decode_jpeg(
+    data: bytes,
+    header: JpegHeader,
+    factor: int,
+    *,
+    rows: int | None = None,
+    forgiving: bool = False,
+    into: Array | None = None,
+) -> Array | None:
+    """The stored pixels at 1/factor (1, 2, 4, 8) of their size, rounded up: [H, W, 3] uint8; None where that cannot be.
+
+    Args:
+        rows: only so many of the stored rows from the top are needed, and more may come. Decoding ends there where the file
+            allows it, which needs `forgiving`: what the decoder then says of the rest is no news.
+        forgiving: pixels that damaged data leave are pixels too, as Pillow sees it; else None.
+        into: [H, W, 3] uint8, memory to use.
+    """
     import simplejpeg
 
-    width, height = (-(-side // factor) for side in header.stored)
+    width, height = header.stored
+    if rows is not None and rows < height:
+        shortened = _shortened(data, height, rows)
+        if shortened is not None:
+            data, height = shortened, rows
+    width, height = -(-width // factor), -(-height // factor)
+    buffer = None if into is None else into[:height]
     try:
-        pixels: Array = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, min_factor=factor)
+        pixels: Array = simplejpeg.decode_jpeg(
+            data, "RGB", min_width=width, min_height=height, min_factor=factor, buffer=buffer, strict=not forgiving
+        )
     except ValueError:
         return None
     return pixels if pixels.shape == (height, width, 3) else None
+
+
+def _shortened(data: bytes, height: int, rows: int) -> bytes | None:
+    """A JPEG that says it has `rows` rows; None where the rows of its `height` do not come one after the other."""
+    place = 2
+    while place + 10 < len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in (0xC0, 0xC1):  # sequential Huffman coding: length, precision, height, width, components
+            scan = data.find(b"\xff\xda", place)
+            all_in_one = scan > 0 and data[scan + 4 : scan + 5] == data[place + 9 : place + 10]
+            if not all_in_one or int.from_bytes(data[place + 5 : place + 7], "big") != height:
+                return None
+            return data[: place + 5] + rows.to_bytes(2, "big") + data[place + 7 :]
+        if (0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker in (0xD9, 0xDA):
+            return None
+        place += 2 + length
+    return None

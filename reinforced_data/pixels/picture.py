@@ -4,7 +4,7 @@ The rule "turbo" in full. A JPEG that libjpeg-turbo can decode is decoded at the
 leaves the crop `SPARE` times the output and its sides whole pixels; anything else is decoded by Pillow. The crop alone is
 resized, by torch's antialiased bicubic kernel for uint8 (integer arithmetic, so no order of sums can change it); a photo
 stored turned is turned afterwards. Crops between pixels and images of at most `SMALL_SIDE` pixels are rendered as by the
-rule "pillow". The operations are Pillow's under both rules.
+rule "pillow". The operations have Pillow's results under both rules.
 """
 
 from typing import TYPE_CHECKING
@@ -14,26 +14,35 @@ import numpy as np
 from distill.core.arrays import Array
 from reinforced_data.pixels.decode import decode_rgb
 from reinforced_data.pixels.jpeg import JpegHeader, decode_jpeg, read_header
+from reinforced_data.pixels.operations import apply_to_array
 from reinforced_data.pixels.rendering import SMALL_SIDE, Box, Rendering, whole_reduction
-from reinforced_data.pixels.views import apply_operations, box_pixels, render_view
+from reinforced_data.pixels.scratch import Scratch
+from reinforced_data.pixels.views import box_pixels, render_view
 from reinforced_data.sample import View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_scratch = Scratch()
+_MARGIN = 8  # rows of the reduced image below a crop that smooth upsampling of colours may look at
+
+
 class Picture:
     """An encoded image under a rule. What a view needs of it is decoded when it is asked for, and kept with the object.
 
-    Not for several threads at once. `size`, `image` and `render` raise BadImageError naming `key` for an image that cannot
+    Not for several threads at once. `whole` says that the file is known to decode whole, as that of a finished set is: decoding
+    then ends where the view does, and the pixels are the same.
+
+    `size`, `image` and `render` raise BadImageError naming `key` for an image that cannot
     be used; with the rule "turbo" the size comes from the header, and only rendering finds damage after it.
     """
 
-    def __init__(self, data: bytes, key: str, rendering: Rendering = "pillow") -> None:
-        self._data, self._key, self._rendering = data, key, rendering
+    def __init__(self, data: bytes, key: str, rendering: Rendering = "pillow", whole: bool = False) -> None:
+        self._data, self._key, self._rendering, self._whole = data, key, rendering, whole
         self._header: JpegHeader | None = read_header(data) if rendering == "turbo" else None
         self._image: Image | None = None
-        self._pixels: dict[int, Array] = {}  # factor -> the pixels as stored, at 1/factor of their size
+        self._forgiven = whole  # damage, if there is any, is such that Pillow shows the image all the same
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,41 +62,51 @@ class Picture:
         if self._rendering == "pillow" or max(self.size) <= SMALL_SIDE or not all(side.is_integer() for side in box):
             return render_view(self.image, view, output)
         crop = self._crop(box, output)
-        if not view.ops:
-            return np.ascontiguousarray(crop)
-        from PIL import Image
-
-        return np.array(apply_operations(Image.fromarray(crop), view))  # a copy that may be written to
+        return np.ascontiguousarray(apply_to_array(crop, view))
 
     def _crop(self, box: Box, output: int) -> Array:
         header = self._header
         if header is not None:
             stored = header.turn.stored_box(box, header.size)
             factor = whole_reduction(stored, output)
-            if factor in self._pixels or self._decode(header, factor):
-                return header.turn.upright(_resized(self._pixels[factor], stored, factor, output))
-        if 1 not in self._pixels:
-            self._pixels[1] = np.array(self.image)
-        return _resized(self._pixels[1], box, 1, output)
+            pixels = self._decoded(header, factor, int(stored[3]))
+            if pixels is not None:
+                return header.turn.upright(_resized(pixels, stored, factor, output))
+        return _resized(np.asarray(self.image), box, 1, output)
 
-    def _decode(self, header: JpegHeader, factor: int) -> bool:
-        """Keep the pixels at 1/factor; False, and the image is Pillow's from now on, where they are damaged."""
-        pixels = decode_jpeg(self._data, header, factor)
+    def _decoded(self, header: JpegHeader, factor: int, bottom: int) -> Array | None:
+        """The stored pixels at 1/factor, down to the row `bottom` of the whole ones at least.
+
+        None where libjpeg-turbo cannot decode them; the image is Pillow's from now on.
+        """
+        pixels = _scratch.content(factor, self)
+        if pixels is not None and pixels.shape[0] * factor >= bottom:
+            return pixels
+        width, height = header.stored
+        rows = min(height, bottom + _MARGIN * factor) if self._whole else height
+        into = _scratch.array(factor, (-(-height // factor), -(-width // factor), 3))
+        pixels = decode_jpeg(self._data, header, factor, rows=rows, forgiving=self._forgiven, into=into)
+        if pixels is None and not self._forgiven:
+            _ = self.image  # raises where the damage is such that Pillow refuses the image
+            self._forgiven = True
+            pixels = decode_jpeg(self._data, header, factor, forgiving=True, into=into)
         if pixels is None:
             self._header = None
-            self._pixels.clear()
-            return False
-        self._pixels[factor] = pixels
-        return True
+        else:
+            _scratch.fill(factor, self, pixels)
+        return pixels
 
 
 def _resized(pixels: Array, box: Box, factor: int, output: int) -> Array:
     """The pixels of `box` / factor, resized by an antialiased bicubic filter: [H, W, 3] -> [output, output, 3] uint8."""
     import torch
-    from torch.nn.functional import interpolate
 
     left, top, right, bottom = (int(side) // factor for side in box)
-    crop = torch.from_numpy(np.ascontiguousarray(pixels[top:bottom, left:right])).permute(2, 0, 1)
-    small = interpolate(crop[None], (output, output), mode="bicubic", antialias=True)
-    resized: Array = small[0].permute(1, 2, 0).numpy()
-    return resized
+    crop = _scratch.array("crop", (1, bottom - top, right - left, 3))
+    np.copyto(crop[0], pixels[top:bottom, left:right])
+    resized = np.empty((1, output, output, 3), np.uint8)
+    given, wanted = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (crop, resized))
+    # What torch.nn.functional.interpolate calls, which always returns channels first: turning that costs as much as resizing.
+    torch.ops.aten._upsample_bicubic2d_aa.out(given, [output, output], False, None, None, out=wanted)
+    whole: Array = resized[0]
+    return whole

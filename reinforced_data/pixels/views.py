@@ -142,10 +142,15 @@ def render_view(image: "Image", view: View, size: int) -> Array:
 def apply_operations(crop: "Image", view: View) -> "Image":
     """The view's operations, in order, on what its box gave. Raises UsageError for an unknown one."""
     for name, magnitude in view.ops:
-        if name not in _OPERATIONS:
-            raise UsageError(f"Unknown view operation {name!r} in a stored view. {nearest(name, _OPERATIONS)}")
-        crop = _OPERATIONS[name](crop, magnitude)
+        crop = operation(name)(crop, magnitude)
     return crop
+
+
+def operation(name: str) -> "Callable[[Image, float], Image]":
+    """The operation called `name`: (image, magnitude) -> image. Raises UsageError for an unknown one."""
+    if name not in _OPERATIONS:
+        raise UsageError(f"Unknown view operation {name!r} in a stored view. {nearest(name, _OPERATIONS)}")
+    return _OPERATIONS[name]
 
 
 # Nearest-neighbour and black outside the image, as in the published recipes: smoother pixels would be other views.

@@ -171,7 +171,10 @@ class ReinforcedData:
 
         Raises DistillError when it does not decode to the size that was stored.
         """
-        picture, size = Picture(self.image(index), self.key(index), self.manifest.rendering), self.size(index)
+        picture, size = (
+            Picture(self.image(index), self.key(index), self.manifest.rendering, whole=True),
+            self.size(index),
+        )
         if picture.size != size:
             raise DistillError(
                 f"The image of sample {self.key(index)!r} in {str(self.folder)!r} decodes to {picture.size[0]} x "

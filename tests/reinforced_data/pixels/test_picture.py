@@ -12,6 +12,7 @@ from PIL import Image
 
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.jpeg import decode_jpeg, read_header
+from reinforced_data.pixels.operations import apply_to_array
 from reinforced_data.pixels.picture import Picture
 from reinforced_data.pixels.rendering import SMALL_SIDE, on_grain, reduction, whole_reduction
 from reinforced_data.pixels.views import OPERATION_NAMES, apply_operations, box_pixels, draw_view, render_view
@@ -193,6 +194,26 @@ def test_operations_are_those_of_the_rule_pillow(name):
     assert changed.flags.writeable
 
 
+@pytest.mark.parametrize("name", OPERATION_NAMES)
+def test_operations_on_arrays_have_pillows_results_to_the_last_bit(name):
+    rng = np.random.default_rng(1)
+    kinds = [
+        rng.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+        np.asarray(detailed(0, 640, 480).resize((64, 64))),
+        np.full((16, 16, 3), 77, np.uint8),
+        rng.integers(0, 4, (31, 31, 3), dtype=np.uint8) * 20 + 70,  # few and near values: tables with holes
+        rng.integers(0, 256, (1, 1, 3), dtype=np.uint8),
+        rng.integers(0, 256, (2, 2, 3), dtype=np.uint8),
+    ]
+    for pixels in kinds:
+        for _ in range(6):
+            most = {"posterize": 8.0, "solarize": 256.0, "rotate": 40.0}.get(name, 0.95)
+            magnitude = float(rng.uniform(1.0 if name == "posterize" else -most, most))
+            view = View(ops=((name, abs(magnitude) if name == "solarize" else magnitude),))
+            expected = np.asarray(apply_operations(Image.fromarray(pixels), view))
+            assert (apply_to_array(pixels.copy(), view) == expected).all(), view
+
+
 def test_what_libjpeg_turbo_refuses_is_pillows():
     image = detailed(6, 300, 200)
     view = pixel_view((300, 200), 3, 5, 222, 131)
@@ -222,6 +243,49 @@ def test_damaged_files_are_refused_with_pillows_reason(rendering, output):
             Picture(data, "photo-7", rendering).render(View(), output)
         assert ours.value.reason == pillows.value.reason
         assert "photo-7" in str(ours.value)
+
+
+@functools.cache
+def kinds_of_jpeg():
+    image = detailed(8, 641, 479)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    flawed = bytearray(jpeg(image))
+    flawed[len(flawed) // 3 : len(flawed) // 3 + 2] = b"\xff\xd0"
+    return {
+        "4:2:0": jpeg(image), "4:2:2": jpeg(image, subsampling=1), "4:4:4": jpeg(image, subsampling=0),
+        "grey": jpeg(image.convert("L")), "progressive": jpeg(image, progressive=True), "turned": jpeg(image, exif=exif),
+        "restarts": jpeg(image, restart_marker_blocks=7), "flawed": bytes(flawed),
+        "comment": jpeg(image, comment=b"\xff\xda and other markers \xff\xc0"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", kinds_of_jpeg())
+def test_decoding_that_ends_with_the_view_changes_no_pixel(kind):
+    data = kinds_of_jpeg()[kind]
+    size = decode_rgb(data, "k").size
+    shorter = 0
+    for seed in range(4):
+        view = draw_view("mobileclip", *size, np.random.default_rng(seed), "turbo")
+        for output in (32, 48, 224):
+            whole = Picture(data, "k", "turbo").render(view, output)
+            assert (Picture(data, "k", "turbo", whole=True).render(view, output) == whole).all()
+        header = read_header(data)
+        box = header.turn.stored_box(box_pixels(view, size), size)
+        part = decode_jpeg(data, header, 1, rows=int(box[3]), forgiving=True)
+        shorter += part.shape[0] < header.stored[1]
+    assert bool(shorter) == (kind != "progressive")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_rows_above_the_end_of_decoding_are_those_of_the_whole_image(factor):
+    data = jpeg(detailed(8, 641, 479), subsampling=2)
+    header = read_header(data)
+    whole = decode_jpeg(data, header, factor)
+    for bottom in range(0, 479 // factor - 8, 3):
+        part = decode_jpeg(data, header, factor, rows=(bottom + 8) * factor, forgiving=True)
+        assert part.shape[0] == bottom + 8
+        assert (part[:bottom] == whole[:bottom]).all()
 
 
 def test_bytes_after_the_image_do_no_harm():
