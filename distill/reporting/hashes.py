@@ -9,7 +9,13 @@ from export.artifact import read_artifacts
 def artifact_hashes(run: RunFolder) -> dict[str, str]:
     """Relative path -> SHA-256 of the reinforced shards, trained weights, evaluation figures and exported files."""
     result = {}
-    for pattern in ("reinforced/*.arrow", f"**/student/{WEIGHTS_FILE}", f"averaged/{WEIGHTS_FILE}", "eval/*.json"):
+    for pattern in (
+        "reinforced/*.arrow",
+        "texts.arrow",
+        f"**/student/{WEIGHTS_FILE}",
+        f"averaged/{WEIGHTS_FILE}",
+        "eval/*.json",
+    ):
         for path in sorted(run.path.glob(pattern)):
             result[path.relative_to(run.path).as_posix()] = atomic.sha256_file(path)
     for folder in run.exported():
