@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.hf_text import at_hand
 from distill.core.errors import DistillError
-from distill.core.torch_compat import ensure_torchvision
+from distill.core.torch_compat import ensure_torchvision, quiet_import
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def build_clip(model_cfg: dict[str, Any], *, seed: int, device: str | None = Non
     place = torch.device(device) if device else contextlib.nullcontext()
     try:
         mixed = config["text_cfg"].pop(MIXED, None)
-        with torch.random.fork_rng(devices=[]), at_hand(config["text_cfg"]) as text_cfg, place:
+        with torch.random.fork_rng(devices=[]), at_hand(config["text_cfg"]) as text_cfg, quiet_import(), place:
             torch.manual_seed(seed)
             model = kind(**{**config, "text_cfg": text_cfg})
             if mixed is not None:
