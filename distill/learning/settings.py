@@ -34,7 +34,7 @@ class OptimSettings(Strict):
     lr_adopted: float = Field(1.0, ge=0, description="factor on lr of weights adopted from another model")
     batch_norm: Literal["batch", "fixed"] = Field(
         "batch",
-        description="whose statistics normalise in training: the batch's, or those that an adopted tower came with, which stay",
+        description="whose statistics normalise in training: the batch's, or those that an inherited tower came with, which stay",
     )
     chunk: int | None = Field(
         None,

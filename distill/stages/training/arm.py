@@ -1,6 +1,6 @@
 """`Arm`: one student to train, and what every training of it is made of: its losses, its batches, its optimisation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,14 @@ class Arm:
     plain: bool = False
 
 
-def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillTask":
-    """What trains the student of an arm: its losses against the teachers whose embeddings the data carries."""
+def distill_task(
+    recipe: Recipe, arm: Arm, student: Any, data: Any, inherited: Mapping[str, Any] | None = None
+) -> "DistillTask":
+    """What trains the student of an arm: its losses against the teachers whose embeddings the data carries.
+
+    `inherited` says what the student starts from. An image tower that starts at random came with no statistics, so its BatchNorms
+    use the batch's even where the recipe says "fixed" (unless train.chunk asks for a batch in pieces, which has none).
+    """
     from distill.learning.freezing import TextFreeze
     from distill.learning.objective import Objective, fixed_scale
     from distill.learning.task import DistillTask
@@ -52,9 +58,10 @@ def distill_task(recipe: Recipe, arm: Arm, student: Any, data: Any) -> "DistillT
     objective = Objective(arm.objective, int(student.spec.model_cfg["embed_dim"]), facts)
     consistency = recipe.captions.consistency_weight if facts and not arm.plain else None
     freeze = TextFreeze(recipe.train.freeze_text_steps, recipe.train.frozen_text)
+    came_with_them = inherited is None or "visual" in inherited["towers"] or recipe.train.chunk is not None
     return DistillTask(
-        student, objective, facts, fixed_scale(arm.objective), consistency, freeze, recipe.train.batch_norm == "fixed",
-        recipe.train.chunk, recipe.train.texts_weight,
+        student, objective, facts, fixed_scale(arm.objective), consistency, freeze,
+        recipe.train.batch_norm == "fixed" and came_with_them, recipe.train.chunk, recipe.train.texts_weight,
     )  # fmt: skip
 
 
@@ -93,7 +100,7 @@ def fit_student(
     from distill.learning.fit import fit
     from distill.learning.task import pair_arguments
 
-    task = distill_task(recipe, arm, begin.student, data)
+    task = distill_task(recipe, arm, begin.student, data, begin.inherited)
     task.load_state_dict(begin.beside, strict=False)
     done = checkpoints.latest(place.checkpoints)
     if place is not arm.run and done is not None and begin.leg is not None and done.step == begin.leg.last:
