@@ -1,6 +1,6 @@
 """The types that flow through reinforced data. Importable without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Batch:
         image_ids: LongTensor [b], equal for pairs of equal images (by the bytes as found, whatever their keys).
         weights: [b] float32, at least 0: how much each pair counts (its scale does not matter), None = all the same.
         unpaired: how many of the texts, the last ones, belong to no image: b or 0.
+        tokens: LongTensor [texts, L], the texts as the student reads them, where the loader was given a tokenizer.
     """
 
     images: "Tensor"
@@ -90,3 +91,16 @@ class Batch:
     image_ids: "Tensor"
     weights: "Tensor | None" = None
     unpaired: int = 0
+    tokens: "Tensor | None" = None
+
+    def pin_memory(self) -> "Batch":
+        """The same with its tensors in pinned memory, from which copies to CUDA need no wait; a DataLoader's thread calls it."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            teacher_image={name: value.pin_memory() for name, value in self.teacher_image.items()},
+            teacher_text={name: value.pin_memory() for name, value in self.teacher_text.items()},
+            image_ids=self.image_ids.pin_memory(),
+            weights=None if self.weights is None else self.weights.pin_memory(),
+            tokens=None if self.tokens is None else self.tokens.pin_memory(),
+        )

@@ -38,7 +38,7 @@ from distill.core.clip.tokenizer import tokenizer_of
 from distill.core.errors import DistillError, UsageError
 from distill.core.packages.files import INSTALL
 from students.spec import StudentSpec
-from students.tokenizer import Tokenizer, load_tokenizer, vocabulary_path
+from students.tokenizer import RememberedTokens, Tokenizer, load_tokenizer, vocabulary_path
 from students.vocabularies.word_pieces import name_of, readable_folder
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
@@ -100,6 +100,10 @@ class Student(nn.Module):
         """b captions -> LongTensor [b, L] with L = context_length; longer captions are cut, the end token kept."""
         tokens: Tensor = self.tokenizer(captions, context_length=self.context_length)
         return tokens
+
+    def remembered_tokens(self) -> RememberedTokens:
+        """`tokenize` with a memory, as a thing that can be handed to another process without the model."""
+        return RememberedTokens(self.tokenizer, self.context_length)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] RGB in [0, 1] -> [b, D], unit length; resized to the model's input when H, W differ."""

@@ -13,9 +13,12 @@ import itertools
 from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.core.clip.model import import_open_clip
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # CLIP's 49,408 tokens less its bytes (each once inside a word and once at its end) and its two markers; the file has more.
 CLIP_MERGES = 49_408 - 2 * 256 - 2
@@ -45,6 +48,44 @@ def load_tokenizer(merges: Path | None, context_length: int) -> Tokenizer:
 
     path = default_bpe() if merges is None else str(merges)
     return SimpleTokenizer(bpe_path=path, context_length=context_length)  # type: ignore[no-any-return]
+
+
+class RememberedTokens:
+    """Captions -> LongTensor [n, L], with a memory: a caption comes back every epoch, and cleaning its text costs more.
+
+    Picklable as its tokenizer is; a copy in another process begins with nothing remembered.
+
+    Args:
+        tokenizer: what makes the tokens of a caption; the same for it in any company.
+        context_length: L.
+        most: captions to remember, some 300 bytes each; the oldest go first.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context_length: int, most: int = 200_000) -> None:
+        self._tokenizer, self._length, self._most = tokenizer, context_length, most
+        self._rows: dict[str, Any] = {}  # caption -> its tokens as int32, the last one standing for all that follow
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rows": {}}
+
+    def __call__(self, captions: list[str]) -> "Tensor":
+        """n captions -> LongTensor [n, L]."""
+        import numpy as np
+        import torch
+
+        rows: dict[str, Any] = {caption: self._rows.get(caption) for caption in captions}
+        unknown = [caption for caption, row in rows.items() if row is None]
+        if unknown:
+            made = self._tokenizer(unknown, context_length=self._length).numpy().astype(np.int32)
+            for caption, row in zip(unknown, made, strict=True):
+                rows[caption] = self._rows[caption] = row[: np.flatnonzero(row != row[-1]).max(initial=-1) + 2].copy()
+            while len(self._rows) > self._most:
+                del self._rows[next(iter(self._rows))]
+        tokens = np.empty((len(captions), self._length), np.int64)
+        for place, caption in enumerate(captions):
+            row = rows[caption]
+            tokens[place, : len(row)], tokens[place, len(row) :] = row, row[-1]
+        return torch.from_numpy(tokens)
 
 
 def vocabulary_path(name: str) -> Path:

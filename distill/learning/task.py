@@ -31,6 +31,7 @@ class PairBatch(Protocol):
     images: Tensor
     image_ids: Tensor
     texts: Any
+    tokens: Tensor | None
     teacher_image: dict[str, Tensor]
     teacher_text: dict[str, Tensor]
     keys: list[str]
@@ -42,7 +43,7 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
     """What a `DistillTask` is called with for a batch of pairs: `arguments` of `distill.learning.fit.fit`.
 
     Args:
-        tokenize: n captions -> LongTensor [n, L].
+        tokenize: n captions -> LongTensor [n, L], for batches that come without tokens.
     """
 
     def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
@@ -50,7 +51,7 @@ def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, to
         images = to_device(batch.images, device).contiguous().float().div_(255)
         return (
             images,
-            to_device(tokenize(batch.texts), device),
+            to_device(tokenize(batch.texts) if batch.tokens is None else batch.tokens, device),
             {name: to_device(value, device) for name, value in batch.teacher_image.items()},
             {name: to_device(value, device) for name, value in batch.teacher_text.items()},
             None if batch.weights is None else to_device(batch.weights, device),

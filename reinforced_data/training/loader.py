@@ -5,7 +5,8 @@ or workers, and sees exactly what it would have seen. Memory does not grow with 
 place, and workers live for the whole run with two batches each in hand.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from reinforced_data.training.pairs import Pair, Pairs
 if TYPE_CHECKING:
     from torch import Tensor
 
+Tokenize = Callable[[list[str]], "Tensor"]  # n texts -> LongTensor [n, L]
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -33,8 +35,10 @@ class _Failed:
 class _Steps:
     """Step number -> this rank's part of the global batch. A map-style data set for torch's DataLoader."""
 
-    def __init__(self, pairs: Pairs, batch_size: int, seed: int, rank: int, world: int) -> None:
-        self._pairs, self._seed = pairs, seed
+    def __init__(
+        self, pairs: Pairs, batch_size: int, seed: int, rank: int, world: int, tokenize: "Tokenize | None" = None
+    ) -> None:
+        self._pairs, self._seed, self._tokenize = pairs, seed, tokenize
         self._batch_size, self._part = batch_size, batch_size // world
         self._first = rank * self._part
         self._order: tuple[int, EpochOrder] | None = None
@@ -47,7 +51,11 @@ class _Steps:
             self._order = (epoch, EpochOrder(self._seed, epoch, len(self._pairs)))
         start = place * self._batch_size + self._first
         batch = collate([self._pair(epoch, int(i)) for i in self._order[1].samples(start, start + self._part)])
-        return batch if self._unpaired is None else self._with_unpaired(batch, self._unpaired, step)
+        if self._unpaired is not None:
+            batch = self._with_unpaired(batch, self._unpaired, step)
+        if self._tokenize is not None:
+            batch.tokens = self._tokenize(batch.texts)
+        return batch
 
     def _with_unpaired(self, batch: Batch, unpaired: UnpairedTexts, step: int) -> Batch:
         """As many texts as pairs, each once before any comes again, whatever the size of a batch."""
@@ -135,6 +143,8 @@ def batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    tokenize: "Tokenize | None" = None,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """This rank's batches of the steps first_step <= step < last_step.
 
@@ -143,6 +153,8 @@ def batches(
     Args:
         batch_size: B, over all ranks; rank r takes the r-th of `world` equal parts.
         workers: processes that make batches ahead; 0 = a thread of this one makes one ahead. The batches are the same.
+        tokenize: what the batches' tokens are made by, where they are made; it is pickled for workers that are not forked.
+        pin_memory: have a thread pin what workers make, for a CUDA device.
 
     Raises:
         UsageError: the set is smaller than one batch, or the batch does not divide among the ranks.
@@ -154,10 +166,10 @@ def batches(
         raise UsageError(
             f"The set has {len(pairs)} samples, fewer than one batch of {batch_size}. Give more, or a smaller batch."
         )
-    steps = _Steps(pairs, batch_size, seed, rank, world)
+    steps = _Steps(pairs, batch_size, seed, rank, world, tokenize)
     if workers == 0:
         return _one_ahead(steps, range(first_step, last_step))
-    return _from_workers(steps, range(first_step, last_step), workers)
+    return _from_workers(steps, range(first_step, last_step), workers, pin_memory)
 
 
 def _one_ahead(steps: _Steps, numbers: range) -> Iterator[Batch]:
@@ -175,7 +187,12 @@ def _one_ahead(steps: _Steps, numbers: range) -> Iterator[Batch]:
             yield coming.result()
 
 
-def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch]:
+def _begin_worker(_: int) -> None:
+    # Tokenizers of Hugging Face start threads, which after a fork would wait for each other; the workers are the parallelism.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _from_workers(steps: _Steps, numbers: range, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
     import signal
     import threading
 
@@ -192,6 +209,8 @@ def _from_workers(steps: _Steps, numbers: range, workers: int) -> Iterator[Batch
         sampler=numbers,
         num_workers=min(workers, len(numbers)),
         prefetch_factor=AHEAD,
+        worker_init_fn=_begin_worker,
+        pin_memory=pin_memory,
     )
     # torch's handler of dead children raises wherever the main thread happens to be. Without it the death is noticed
     # below, within seconds, where the sample can be named.

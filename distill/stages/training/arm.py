@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.channels_last import channels_last
@@ -78,15 +77,21 @@ def pairs_of(recipe: Recipe, arm: Arm, student: Any, data: Any, teacher: str | N
         return calibration(data, task, student, seed=recipe.seed, teacher=teacher)
 
 
-def stream_of(recipe: Recipe, data: Any) -> "Callable[[int, int], Iterator[Batch]]":
-    """What `fit` draws this rank's batches from."""
+def stream_of(
+    recipe: Recipe, data: Any, tokenize: "Callable[[list[str]], Tensor]"
+) -> "Callable[[int, int], Iterator[Batch]]":
+    """What `fit` draws this rank's batches from; they are made, rendered and tokenised by the loader's processes."""
+    import torch
+
     from reinforced_data.training.loader import batches
+
+    pinned = recipe.train.device != "cpu" and torch.cuda.is_available()
 
     def stream(first_step: int, last_step: int) -> "Iterator[Batch]":
         rank, world = _rank()
         return batches(
             data, batch_size=recipe.train.batch_size, seed=recipe.seed, first_step=first_step, last_step=last_step,
-            rank=rank, world=world, workers=recipe.train.workers,
+            rank=rank, world=world, workers=recipe.train.workers, tokenize=tokenize, pin_memory=pinned,
         )  # fmt: skip
 
     return stream
@@ -109,8 +114,8 @@ def fit_student(
     with channels_last(begin.student.clip.visual):
         fit(
             task,
-            stream_of(recipe, data),
-            pair_arguments(_cached_tokenize(begin.student)),
+            stream_of(recipe, data, begin.student.remembered_tokens()),
+            pair_arguments(begin.student.tokenize),
             place.checkpoints,
             arm.run.metrics,
             optim=recipe.train,
@@ -139,14 +144,3 @@ def _rank() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def _cached_tokenize(student: Any) -> Any:
-    """Tokenise with a memory: a caption comes back every epoch, and cleaning its text costs more than the look-up."""
-    import torch
-
-    @lru_cache(maxsize=200_000)
-    def one(caption: str) -> "Tensor":
-        return student.tokenize([caption])[0]  # type: ignore[no-any-return]
-
-    return lambda captions: torch.stack([one(caption) for caption in captions])

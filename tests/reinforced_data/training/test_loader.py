@@ -58,6 +58,42 @@ def test_ranks_workers_and_resume_change_nothing():
         assert keys(7, 12, world, workers) == whole[7:]  # the middle of the second epoch, other ranks and workers
 
 
+class Letters:
+    """A tokenizer: the letters of a text, and whether it ran where tokenizers may start threads."""
+
+    def __call__(self, texts):
+        quiet = os.environ.get("TOKENIZERS_PARALLELISM") == "false"
+        return torch.tensor([[*map(ord, text.ljust(32)[:32]), quiet] for text in texts])
+
+
+def test_tokens_stand_beside_their_texts_for_any_ranks_and_workers(both_kinds):
+    pairs = StoredPairs(both_kinds, 16)
+    whole = None
+    for world, workers in itertools.product((1, 2, 4), (0, 2)):
+        common = {"batch_size": BATCH, "seed": 5, "first_step": 2, "last_step": 6, "workers": workers}
+        parts = [list(batches(pairs, rank=rank, world=world, tokenize=Letters(), **common)) for rank in range(world)]
+        for batch in itertools.chain(*parts):
+            assert torch.equal(batch.tokens[:, :-1], Letters()(batch.texts)[:, :-1])
+            assert batch.tokens[:, -1].bool().all() == bool(workers)
+        # [steps, streams, B, letters]: the ranks of each stream after one another
+        steps = [torch.cat([part[step].tokens.unflatten(0, (2, -1)) for part in parts], 1) for step in range(4)]
+        tokens = torch.stack(steps)[..., :-1]
+        whole = tokens if whole is None else whole
+        assert torch.equal(tokens, whole), (world, workers)
+
+
+def test_a_pinned_batch_is_the_same_with_every_tensor_pinned(both_kinds, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    batch = next(
+        batches(StoredPairs(both_kinds, 16), batch_size=4, seed=1, first_step=0, last_step=1, tokenize=Letters())
+    )
+    again = batch.pin_memory()
+    tensors = [batch.images, batch.image_ids, batch.tokens, *batch.teacher_image.values(), *batch.teacher_text.values()]
+    assert sorted(map(id, pinned)) == sorted(map(id, tensors))
+    assert (again.keys, again.texts, again.unpaired) == (batch.keys, batch.texts, batch.unpaired)
+
+
 def boom():
     raise ValueError("the file is upside down")
 

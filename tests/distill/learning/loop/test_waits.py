@@ -104,6 +104,7 @@ def test_a_whole_step_of_every_loss_runs_where_values_cannot_be_read(kind, monke
     batch = SimpleNamespace(
         images=torch.zeros(8, 3, dtype=torch.uint8), texts=torch.zeros(16, 4), weights=torch.ones(8),
         teacher_image={"t": torch.zeros(8, 6)}, teacher_text={"t": torch.zeros(16, 6)}, image_ids=torch.arange(8), unpaired=0,
+        tokens=None,
     )  # fmt: skip
     meta = torch.device("meta")
     for _ in range(2):  # what is kept on the device is brought there in the first step

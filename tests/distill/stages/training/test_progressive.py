@@ -88,8 +88,8 @@ def test_stages_are_sizes_between_and_one_schedule(whole):
 def test_a_run_stopped_in_any_stage_goes_on_as_if_it_had_not(whole, tmp_path, teachers, monkeypatch, stop):
     real = training.stream_of
 
-    def broken(recipe, data):
-        stream = real(recipe, data)
+    def broken(recipe, data, tokenize):
+        stream = real(recipe, data, tokenize)
 
         def batches(first, last):
             for step, batch in zip(range(first, last), stream(first, last), strict=False):
