@@ -1,6 +1,7 @@
 """`Embeddings`: one model's view of a batch, and the one gather across ranks. Losses see this and know nothing of ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -46,11 +47,11 @@ class Embeddings:
 
     def image_logits(self, rows: slice = EVERY) -> Tensor:
         """[r, B]: this rank's images, or those of some rows, against all texts."""
-        return self.logit_scale * self.image[rows] @ self.all_text.T + self.logit_bias
+        return similarities(self.logit_scale * self.image[rows], self.all_text) + self.logit_bias
 
     def text_logits(self, rows: slice = EVERY) -> Tensor:
         """[r, B]: this rank's texts, or those of some rows, against all images."""
-        return self.logit_scale * self.text[rows] @ self.all_image.T + self.logit_bias
+        return similarities(self.logit_scale * self.text[rows], self.all_image) + self.logit_bias
 
     def over_rows(self, each: Callable[[slice], Tensor]) -> Tensor:
         """[b]: a value for each pair of this rank, which `each` computes for a slice of them; see `blocks.over_rows`."""
@@ -73,6 +74,43 @@ class Matches:
         """Bool [r, B] of some rows."""
         ways = [own[rows, None] == every for own, every in zip(self.own, self.every, strict=True)]
         return torch.stack(ways).any(0) if len(ways) > 1 else ways[0]
+
+
+def similarities(rows: Tensor, columns: Tensor) -> Tensor:
+    """[r, D] and [B, D] -> [r, B], in full float32 where the towers of a CUDA device compute in TF32, which has three digits."""
+    if rows.is_cuda and torch.backends.cuda.matmul.allow_tf32:
+        exact: Tensor = _FullFloat32.apply(rows, columns)  # type: ignore[no-untyped-call]
+        return exact
+    return rows @ columns.T
+
+
+class _FullFloat32(torch.autograd.Function):
+    """The product of rows and transposed columns, and its gradients, without TF32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        with _without_tf32():
+            return rows @ columns.T
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, columns = ctx.saved_tensors
+        with _without_tf32():
+            return (
+                grad @ columns if ctx.needs_input_grad[0] else None,
+                grad.T @ rows if ctx.needs_input_grad[1] else None,
+            )
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def gather(local: Tensor) -> Tensor:

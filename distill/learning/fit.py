@@ -5,7 +5,6 @@ exactly the steps that an uninterrupted one takes. Left out: what is trained (ta
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
+from distill.learning.loop import speed
 from distill.learning.loop.average import WeightAverage
 from distill.learning.loop.clock import CheckpointClock
 from distill.learning.loop.feed import DeviceFeed
 from distill.learning.loop.log import MetricsLog, Pace, memory_gib
+from distill.learning.loop.schedule import learning_rate, parameter_groups
 from distill.learning.loop.stopping import Saved, Stopping
 from distill.learning.loop.unread import Unread
 from distill.learning.settings import CheckpointSettings, OptimSettings
@@ -44,6 +45,10 @@ class Trainable(nn.Module):
     def drop_gradients(self) -> None:
         """Called when gradients are there, before they are used: set those to None whose parameters are to stay."""
 
+    def parts(self, inputs: tuple[Any, ...], count: int) -> list[tuple[Any, ...]]:
+        """The arguments of a batch as those of `count` equal parts of it. Raises UsageError where it does not divide so."""
+        raise UsageError("train.accumulate does not go with what trains here: leave it out.")
+
     def after_step(self) -> None:
         """Called after each optimizer step, for parameters that have bounds."""
 
@@ -51,38 +56,6 @@ class Trainable(nn.Module):
 B = TypeVar("B", bound=BatchLike)
 Batches = Callable[[int, int], Iterator[B]]  # batches(first_step, last_step) yields this rank's batch of each step
 Arguments = Callable[[B, torch.device], tuple[Any, ...]]  # a batch -> what the task is called with, on that device
-
-
-def learning_rate(step: int, optim: OptimSettings) -> float:
-    """The rate of 0-based `step`: linear warm-up over warmup_steps, then cosine from lr to lr_floor at the end."""
-    if step < optim.warmup_steps:
-        return optim.lr * (step + 1) / optim.warmup_steps
-    share = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return optim.lr_floor + (optim.lr - optim.lr_floor) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def parameter_groups(
-    task: nn.Module, weight_decay: float, factor: Callable[[str], float] = lambda _: 1.0
-) -> list[dict[str, Any]]:
-    """Weights and embeddings decay; gains, biases and scales (fewer than two axes) do not.
-
-    Args:
-        task: whose parameters they are.
-        weight_decay: of those that decay.
-        factor: from a parameter's name to what the learning rate is multiplied by for it.
-
-    Returns:
-        One group per kind and factor: params, names (in the same order), weight_decay, factor.
-    """
-    trainable = [(name, p) for name, p in task.named_parameters() if p.requires_grad]
-    factors = sorted({factor(name) for name, _ in trainable} or {1.0}, reverse=True)
-    groups = []
-    for share in factors:
-        for decay, wide in ((weight_decay, True), (0.0, False)):
-            chosen = [(name, p) for name, p in trainable if factor(name) == share and (p.ndim >= 2) == wide]
-            names, parameters = [name for name, _ in chosen], [p for _, p in chosen]
-            groups.append({"params": parameters, "names": names, "weight_decay": decay, "factor": share})
-    return groups
 
 
 @dataclass(frozen=True)
@@ -131,9 +104,12 @@ def fit(
     # Without a device accelerate takes several processes for strangers to each other, unless it is told that they are on CPUs.
     on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)
+    _refuse_sharding(accelerator)
+    speed.lay_out(task, optim, accelerator.device)
     optimizer = torch.optim.AdamW(
-        parameter_groups(task, optim.weight_decay, factor), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6
-    )
+        parameter_groups(task, optim.weight_decay, factor), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6,
+        **speed.fused(accelerator.device),
+    )  # fmt: skip
     leg = leg or Leg(0, optim.steps)
     first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler, leg)
     wrapped, prepared = accelerator.prepare(task, optimizer)
@@ -198,9 +174,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
         self.task.before_step(step)
-        self.losses, norm = _take_step(
-            self.accelerator, self.wrapped, self.optimizer, inputs, self.optim.clip_norm, self.task
-        )
+        self.losses, norm = _take_step(self.accelerator, self.wrapped, self.optimizer, inputs, self.optim, self.task)
         self.task.after_step()
         self.unread.note(step, keys, self.losses["loss"], norm)
         if self.average is not None:
@@ -236,6 +210,16 @@ class _Loop:
         )  # fmt: skip
 
 
+def _refuse_sharding(accelerator: Any) -> None:
+    """Raise UsageError where a launcher asks for more than data parallelism: checkpoints are written by one process."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        raise UsageError(
+            f"distill trains by DistributedDataParallel, not by {kind}: students fit a device. Launch it with --multi_gpu; for a "
+            "batch that does not fit, say train.chunk, train.recompute or train.accumulate."
+        )
+
+
 def _average(task: nn.Module, decay: float, folder: Path) -> WeightAverage:
     """Of the task as it is, or as the newest checkpoint knows it."""
     average, found = WeightAverage(task, decay), checkpoints.latest(folder)
@@ -267,17 +251,32 @@ def _note(row: dict[str, float]) -> str:
 
 
 def _take_step(
-    accelerator: Any, task: nn.Module, optimizer: Any, inputs: tuple[Any, ...], clip_norm: float, trained: Trainable
+    accelerator: Any, task: nn.Module, optimizer: Any, inputs: tuple[Any, ...], optim: OptimSettings, trained: Trainable
 ) -> tuple[dict[str, Tensor], Tensor]:
     """One optimizer step of `task`, which wraps `trained`: the named losses and the gradient's norm before clipping.
 
     Nothing here makes the host wait for the device, so that nothing here may look at a value.
     """
-    with accelerator.autocast():
-        losses: dict[str, Tensor] = task(*inputs)
     optimizer.zero_grad()
-    accelerator.backward(losses["loss"])
+    if optim.accumulate == 1:
+        losses = _gradient(accelerator, task, inputs, 1)
+    else:
+        *before, last = trained.parts(inputs, optim.accumulate)
+        found = []
+        for part in before:
+            with accelerator.no_sync(task):  # gradients are summed over the processes once a step
+                found.append(_gradient(accelerator, task, part, optim.accumulate))
+        found.append(_gradient(accelerator, task, last, optim.accumulate))
+        losses = {name: torch.stack([each[name].detach() for each in found]).mean(0) for name in found[0]}
     trained.drop_gradients()
-    norm = accelerator.clip_grad_norm_(task.parameters(), clip_norm)
+    norm = accelerator.clip_grad_norm_(task.parameters(), optim.clip_norm)
     optimizer.step()
     return losses, norm
+
+
+def _gradient(accelerator: Any, task: nn.Module, inputs: tuple[Any, ...], parts: int) -> dict[str, Tensor]:
+    """Add the gradient of one of so many parts of a batch, divided by their number. Returns its named losses."""
+    with accelerator.autocast():
+        losses: dict[str, Tensor] = task(*inputs)
+    accelerator.backward(losses["loss"] if parts == 1 else losses["loss"] / parts)
+    return losses

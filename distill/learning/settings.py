@@ -32,10 +32,16 @@ class OptimSettings(Strict):
     )
     lr_inherited: float = Field(1.0, ge=0, description="factor on lr of weights inherited from a larger model")
     lr_adopted: float = Field(1.0, ge=0, description="factor on lr of weights adopted from another model")
-    batch_norm: Literal["batch", "fixed"] = Field(
+    batch_norm: Literal["batch", "synced", "fixed"] = Field(
         "batch",
-        description="whose statistics normalise in training: the batch's, or those that an inherited tower came with, which stay",
+        description="whose statistics normalise: the batch's part in a process, all processes' (GPUs), or an inherited tower's own",
     )
+    accumulate: int = Field(
+        1, ge=1, description="parts of a batch, each a batch of its own to the losses, whose gradients make a step"
+    )
+    recompute: bool = Field(False, description="keep no activations inside towers, compute them again for the gradient")
+    compile: bool = Field(False, description="torch.compile the towers")
+    tf32: bool = Field(True, description="on CUDA, matrix products of the towers in TF32; the losses' never are")
     chunk: int | None = Field(
         None,
         ge=1,

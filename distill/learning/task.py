@@ -178,6 +178,26 @@ class DistillTask(Trainable):
         clamp_scale(self._two_towers.log_logit_scale)
         self.objective.clamp()
 
+    @override
+    def parts(self, inputs: tuple[Any, ...], count: int) -> list[tuple[Any, ...]]:
+        """See Trainable. Part i of `forward`'s arguments holds the i-th share of the pairs, in every stream of texts."""
+        b = len(inputs[0])
+        size = b // count
+        if b % count:
+            raise UsageError(f"train.accumulate: the {b} pairs of a process do not divide into {count} parts.")
+
+        def share(value: Any, i: int) -> Any:
+            """Of a number, of a tensor of one or several streams of b rows after each other, or of a dictionary of them."""
+            if value is None:
+                return None
+            if isinstance(value, int):
+                return value // count
+            if isinstance(value, dict):
+                return {name: share(inner, i) for name, inner in value.items()}
+            return torch.cat([stream[i * size : (i + 1) * size] for stream in torch.split(value, b)])
+
+        return [tuple(share(value, i) for value in inputs) for i in range(count)]
+
     def settle_scale(self) -> str:
         """Give the model the logit scale that its training used, and say where it is from; for after the last step.
 

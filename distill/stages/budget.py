@@ -56,7 +56,7 @@ def settle(
             recipe, length = _with_steps(recipe, training_images(recipe))
             filled |= length
     elif published is None and not (recipe.train.samples or recipe.train.epochs):
-        return recipe, {}
+        recipe, filled = _for_device(recipe)
     else:
         images = training_images(recipe)
         filled = {}
@@ -69,10 +69,24 @@ def settle(
             warmup = math.ceil(published.warmup_share * recipe.train.steps)
             reason = f"{published.warmup_share:.1%} of the steps, as published"
             recipe, filled = put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
+        recipe, more = _for_device(recipe)
+        filled |= more
     if place.rank == 0:
         for line in lines(recipe, filled, published):
             console.say(line)
     return recipe, filled
+
+
+def _for_device(recipe: Recipe) -> tuple[Recipe, Filled]:
+    """The recipe with what a GPU that is here is good at, for the keys that are not set; as it is where there is none."""
+    import torch
+
+    if recipe.train.device == "cpu" or not torch.cuda.is_available():
+        return recipe, {}
+    if is_set(recipe, "train.precision") or not torch.cuda.is_bf16_supported():
+        return recipe, {}
+    reason = "the GPU has it; the losses stay in float32"
+    return put(recipe, {"train.precision": "bf16"}), {"train.precision": reason}
 
 
 def fill(

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from distill.learning.embeddings import Embeddings
+from distill.learning.embeddings import Embeddings, similarities
 from distill.learning.loss import LOSSES, TeacherLoss, positive_kl
 from distill.learning.losses.parts.projection import Projections
 from distill.learning.scale import HIGHEST_SCALE, clamp_scale
@@ -37,6 +37,10 @@ class Interactive(TeacherLoss):
         scale = self.log_scale.exp()
         image, text = self.project(student.image, name, "image"), self.project(student.text, name, "text")
         return (
-            student.over_rows(lambda rows: positive_kl(scale * image[rows] @ teacher.all_text.T, student, rows)),
-            student.over_rows(lambda rows: positive_kl(scale * text[rows] @ teacher.all_image.T, student, rows)),
+            student.over_rows(
+                lambda rows: positive_kl(similarities(scale * image[rows], teacher.all_text), student, rows)
+            ),
+            student.over_rows(
+                lambda rows: positive_kl(similarities(scale * text[rows], teacher.all_image), student, rows)
+            ),
         )

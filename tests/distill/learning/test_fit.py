@@ -9,7 +9,8 @@ from torch import nn
 
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
-from distill.learning.fit import Trainable, fit, learning_rate, parameter_groups
+from distill.learning.fit import Trainable, fit
+from distill.learning.loop.schedule import learning_rate, parameter_groups
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from distill.core.errors import UsageError
-from distill.learning.fit import parameter_groups
 from distill.learning.freezing import TextFreeze
+from distill.learning.loop.schedule import parameter_groups
 from distill.learning.objective import Objective
 from distill.learning.settings import OptimSettings
 from distill.learning.task import DistillTask

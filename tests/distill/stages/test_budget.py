@@ -85,8 +85,19 @@ def test_what_the_user_says_stays(machine, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("settings", [[], ["student.name=rendered-teacher", "objective=clip"], ["train.steps=3"]])
-def test_a_student_without_one_is_left_alone(machine, tmp_path, capsys, settings):
+def test_a_student_without_one_is_left_alone_but_for_what_a_gpu_is_good_at(
+    machine, tmp_path, capsys, monkeypatch, settings
+):
     before = load_recipe(None, settings)
+    job, filled, said = settled(before, tmp_path, capsys)
+    assert job == before.model_copy(update={"train": before.train.model_copy(update={"precision": "bf16"})})
+    assert list(filled) == ["train.precision"]
+    assert "  train.precision = bf16: " in said
+    told = load_recipe(None, [*settings, "train.precision=no"])
+    assert settled(told, tmp_path, capsys) == (told, {}, "")
+    on_cpu = load_recipe(None, [*settings, "train.device=cpu"])
+    assert settled(on_cpu, tmp_path, capsys) == (on_cpu, {}, "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert settled(before, tmp_path, capsys) == (before, {}, "")
 
 

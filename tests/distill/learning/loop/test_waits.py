@@ -15,6 +15,7 @@ from distill.learning.loop.feed import DeviceFeed
 from distill.learning.loop.unread import Unread
 from distill.learning.loss import LOSSES
 from distill.learning.objective import Objective
+from distill.learning.settings import OptimSettings
 from distill.learning.task import DistillTask, pair_arguments
 from tests.distill.learning.test_fit import Toy, batches, train
 from tests.distill.learning.test_losses import TwoLinear, facts
@@ -111,7 +112,7 @@ def test_a_whole_step_of_every_loss_runs_where_values_cannot_be_read(kind, monke
         with Meta() as seen:
             inputs = pair_arguments(lambda texts: texts)(batch, meta)
             handed = len(seen.copied)
-            losses, norm = _take_step(accelerator, task, optimizer, inputs, 1.0, task)
+            losses, norm = _take_step(accelerator, task, optimizer, inputs, OptimSettings(), task)
             task.after_step()
     assert losses["loss"].device == norm.device == meta
     assert handed == 6
