@@ -1,7 +1,9 @@
 """The images, captions and classes that models are judged on, and the embedding of them by any model."""
 
 import hashlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from students.student import Student
     from teachers.teacher import Teacher
+
+MOST_THREADS = 8  # that decode images
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,25 @@ def _margin(side: int, size: int) -> int:
 
 
 def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch_size: int) -> Array:
+    """[n, D]: while the model is busy with a batch, threads decode the next one (Pillow lets go of the interpreter)."""
     how = (model.image_size, model.resize_mode, model.interpolation)
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([model.images(pixels(images[i : i + batch_size], *how)) for i in starts])
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as ahead:
+
+        def prepared(start: int) -> Array:
+            batch = images[start : start + batch_size]
+            share = max(1, -(-len(batch) // threads))
+            parts = [batch[i : i + share] for i in range(0, len(batch), share)]
+            return np.concatenate(list(pool.map(lambda part: pixels(part, *how), parts)))
+
+        starts, rows = range(0, len(images), batch_size), []
+        coming = ahead.submit(prepared, 0)
+        for start in starts:
+            ready = coming.result()
+            if start + batch_size < len(images):
+                coming = ahead.submit(prepared, start + batch_size)
+            rows.append(model.images(ready))
+    return np.concatenate(rows)
 
 
 def _embed_texts(model: Embedder, texts: list[str], batch_size: int) -> Array:

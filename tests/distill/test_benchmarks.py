@@ -1,6 +1,8 @@
 """The benchmark scripts at their smallest: that they run, keep what they measured, and count what they print."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,45 @@ def test_a_small_call_goes_through_stages_and_the_next_one_measures_nothing_agai
     (tmp_path / "front@100-50-25-0" / "curve.json").write_text(json.dumps(rows))
     main(call)
     assert "77.7" in capsys.readouterr().out
+
+
+# Of our dependencies, what a machine for GPU work lacks although benchmarks.gpu is to run there.
+ABSENT = (
+    "datasets",
+    "simplejpeg",
+    "tomli_w",
+    "datatrove",
+    "coremltools",
+    "executorch",
+    "segno",
+    "rich",
+    "typer",
+    "jinja2",
+)
+BARE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ImportError(name + " is not on this machine")
+sys.meta_path.insert(0, Absent())
+from benchmarks.gpu import main
+main(["--smoke", "--out", {out!r}])
+"""
+
+
+@pytest.mark.process
+def test_the_gpu_script_takes_every_figure_where_torch_and_timm_are_alone(tmp_path):
+    call = [sys.executable, "-c", BARE.format(absent=ABSENT, out=str(tmp_path))]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(found) == [
+        "device", "step nano, bf16", "labelling rendered, no", "labelling rendered, bf16", "labelling rendered, fp16",
+        "from the store nano", "evaluation nano", "step nano, tf32",
+    ]  # fmt: skip
+    for part, figures in found.items():
+        assert not {"failed", "not measured"} & figures.keys(), (part, figures)
+    assert found["step nano, bf16"]["samples_per_s"] > 0
+    assert found["labelling rendered, no"]["labelled_views_per_s"] > 0
+    assert "not measured on a GPU" in (tmp_path / "gpu.md").read_text()

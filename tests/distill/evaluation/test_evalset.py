@@ -138,3 +138,27 @@ def test_outputs_come_back_from_the_device():
     made = teacher_embedder(teacher)
     assert made.images(np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 4)
     assert made.texts(["a"]).shape == (1, 4)
+
+
+def test_the_next_batch_is_decoded_while_the_model_runs(monkeypatch):
+    import threading
+
+    import distill.evaluation.evalset as module
+
+    images = [(f"k{number}", encoded(30, 20, number)) for number in range(7)]
+    wanted, second, seen = pixels(images, 8), threading.Event(), []
+
+    def watched(part, *how):
+        if part[0][0] in ("k3", "k4", "k5"):  # the second batch
+            second.set()
+        return pixels(part, *how)
+
+    def model(batch):
+        assert second.wait(20), "the model had to end before the second batch was begun"
+        seen.append(batch)
+        return batch.reshape(len(batch), -1)
+
+    monkeypatch.setattr(module, "pixels", watched)
+    got = module._embed_images(Embedder("m", 8, model, lambda texts: texts, None), images, 3)
+    assert [len(batch) for batch in seen] == [3, 3, 1]
+    assert np.array_equal(got, wanted.reshape(7, -1))
