@@ -63,7 +63,7 @@ def road(plan: InheritancePlan, which: str, whole: int) -> str:
     return f"{what}, {ends}" + (f"; differs in {differs}" if differs else "")
 
 
-def step0(teacher: str, student: str, data: str) -> list[str]:
+def step0(teacher: str, student: str, data: str, strategies: list[str]) -> list[str]:
     """The lines of a table: per strategy and tower the step-0 loss at random, as it is sliced or adopted, and repaired."""
     source = load_teacher(teacher).inheritable()
     spec = STUDENTS.get(student)
@@ -73,7 +73,7 @@ def step0(teacher: str, student: str, data: str) -> list[str]:
     random = [measure(fresh, source, pairs, tower) for tower in towers]
     rows = [f"| random | {random[0]:.3f} | | {random[1]:.3f} | |"]
     roads: list[str] = []
-    for strategy in STRATEGIES:
+    for strategy in strategies:
         found = {}
         for repair in ("none", "least-squares"):
             own = build_student(spec, 0)
@@ -106,11 +106,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(CHOSEN))
     parser.add_argument("--step0", nargs=3, action="append", metavar=("TEACHER", "STUDENT", "DATA"))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), help="of --step0")
     given = parser.parse_args()
     if given.step0:
         print(f"Step-0 loss on {PAIRS} pairs, measured {datetime.date.today()} by `benchmarks/inheritance_table.py`.")
         for teacher, student, data in given.step0:
-            print(f"\n### `{student}` from {teacher}, pairs of {data}\n\n" + "\n".join(step0(teacher, student, data)))
+            print(
+                f"\n### `{student}` from {teacher}, pairs of {data}\n\n"
+                + "\n".join(step0(teacher, student, data, given.strategies))
+            )
         return
     names = [name for name in TEACHERS if TEACHERS.get(name).loader == "open_clip"]
     print(f"{len(names)} teachers, planned {datetime.date.today()} by `benchmarks/inheritance_table.py`.")

@@ -56,18 +56,8 @@ def test_a_small_call_goes_through_stages_and_the_next_one_measures_nothing_agai
 
 
 # Of our dependencies, what a machine for GPU work lacks although benchmarks.gpu is to run there.
-ABSENT = (
-    "datasets",
-    "simplejpeg",
-    "tomli_w",
-    "datatrove",
-    "coremltools",
-    "executorch",
-    "segno",
-    "rich",
-    "typer",
-    "jinja2",
-)
+ABSENT = ("datasets", "simplejpeg", "tomli_w", "datatrove", "coremltools", "executorch", "segno")
+
 BARE = """
 import sys
 class Absent:

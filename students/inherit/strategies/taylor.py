@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from students.inherit.scoring.scores import Scores
     from students.inherit.towers.tower import Tower
 
+MOST = 100.0  # logit scale
+
 
 @STRATEGIES.register("taylor")
 class Taylor(Strategy):
@@ -56,7 +58,8 @@ class Taylor(Strategy):
 
 
 def _loss(source: "ClipWeights") -> "Callable[[dict[str, Tensor]], Tensor]":
-    """The contrastive loss at the source's own scale."""
+    """The contrastive loss at the source's own scale, or where it has none (frozen towers) at the largest that CLIP allows."""
     from students.inherit.scoring.probe import contrastive
 
-    return contrastive(min(float(source.state["logit_scale"].float().exp()), 100.0))
+    own = source.state.get("logit_scale")
+    return contrastive(MOST if own is None else min(float(own.float().exp()), MOST))

@@ -1,5 +1,7 @@
 """Scores on calibration pairs: equal to sums taken by hand, and to the gradients of masks; planted parts are found."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -112,6 +114,14 @@ def test_dead_heads_and_neurons_are_the_first_to_go(strategy):
     for heads, neurons in zip(plan.towers["visual"].heads, plan.towers["visual"].ffn, strict=True):
         assert heads == [1, 2, 4]
         assert neurons == [*range(100), *range(356, 640)]
+
+
+@pytest.mark.parametrize("strategy", SCORED)
+def test_a_source_without_a_logit_scale_of_its_own_is_scored_too(strategy, source):
+    """Frozen towers, as of the sail teacher, have none."""
+    bare = {name: value for name, value in source.state.items() if name != "logit_scale"}
+    plan = make_plan(replace(source, state=bare), NANO.model_cfg, strategy, source.vocabulary, None, PAIRS)
+    assert plan.skipped == {}
 
 
 @pytest.mark.parametrize("strategy", SCORED)
