@@ -6,16 +6,20 @@ integers; translations are copies. The others are Pillow's own, with tables made
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill.core.arrays import Array
+from reinforced_data.pixels.scratch import Scratch
 from reinforced_data.pixels.views import operation
 from reinforced_data.sample import View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_scratch = Scratch()
 
 
 def apply_to_array(crop: Array, view: View) -> Array:
@@ -25,8 +29,7 @@ def apply_to_array(crop: Array, view: View) -> Array:
         if name in _ON_ARRAYS:
             current = _ON_ARRAYS[name](_as_array(current), magnitude)
         else:
-            apply = _ON_IMAGES.get(name) or operation(name)
-            current = apply(_as_image(current), magnitude)
+            current = operation(name)(_as_image(current), magnitude)
     array = _as_array(current)
     return array if array.flags.writeable else array.copy()
 
@@ -39,9 +42,6 @@ def _as_image(pixels: "Array | Image") -> "Image":
     from PIL import Image
 
     return Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
-
-
-# --- on arrays ---
 
 
 def _by_table(name: str) -> Callable[[Array, float], Array]:
@@ -80,23 +80,24 @@ def _sharpness(pixels: Array, change: float) -> Array:
     height, width = pixels.shape[:2]
     if min(height, width) < 3:
         return _as_array(operation("sharpness")(_as_image(pixels), change))
-    rows = pixels.reshape(height, width * 3).astype(np.uint16)
-    sums = rows[:-2] + rows[1:-1]
-    sums += rows[2:]
-    total = sums[:, :-6] + sums[:, 3:-3]
-    total += sums[:, 6:]
-    middle = rows[1:-1, 3:-3]
-    total += middle << 2
+    rows, sums = _scratch.array("rows", (2, height, width * 3), np.uint16)
+    rows[:] = pixels.reshape(height, width * 3)
+    sums, middle = sums[1:-1], rows[1:-1, 3:-3]
+    np.add(rows[:-2], rows[2:], out=sums)
+    sums += rows[1:-1]
+    smooth, changed = _scratch.array("blend", (2, *middle.shape), np.float32)
+    total = middle * np.uint16(4)
+    for shift in (sums[:, :-6], sums[:, 3:-3], sums[:, 6:]):
+        total += shift
     total *= 2  # / 13, rounded: 13 is odd, so no half can be met
     total += 13
     total //= 26
-    smooth = total.astype(np.float32)
-    changed = middle.astype(np.float32)  # in float32 and in this order, as Pillow blends
-    changed -= smooth
+    smooth[:] = total
+    np.subtract(middle, smooth, out=changed)  # in float32 and in this order, as Pillow blends
     changed *= np.float32(1.0 + change)
     changed += smooth
     np.clip(changed, 0, 255, out=changed)
-    result = np.array(pixels)
+    result = np.array(pixels, order="C")
     result.reshape(height, width * 3)[1:-1, 3:-3] = changed
     return result
 
@@ -125,40 +126,3 @@ _ON_ARRAYS: dict[str, Callable[[Array, float], Array]] = {
     "contrast": _contrast,
     "sharpness": _sharpness,
 }
-
-
-# --- on Pillow's images, by a table a channel ---
-
-
-def _autocontrast(image: "Image", _: float) -> "Image":
-    return image.point([value for counts in _histograms(image) for value in _stretched(counts)])
-
-
-def _stretched(counts: Array) -> list[int]:
-    (present,) = np.nonzero(counts)
-    low, high = int(present[0]), int(present[-1])
-    if high <= low:
-        return list(range(256))
-    scale = 255.0 / (high - low)
-    values = np.arange(256) * scale + -low * scale
-    return cast(list[int], np.clip(values.astype(np.int64), 0, 255).tolist())  # Pillow cuts off as well
-
-
-def _equalize(image: "Image", _: float) -> "Image":
-    return image.point([value for counts in _histograms(image) for value in _levelled(counts)])
-
-
-def _levelled(counts: Array) -> list[int]:
-    present = counts[counts > 0]
-    step = (int(present.sum()) - int(present[-1])) // 255
-    if len(present) <= 1 or not step:
-        return list(range(256))
-    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return cast(list[int], ((step // 2 + before) // step).tolist())
-
-
-def _histograms(image: "Image") -> Array:
-    return np.asarray(image.histogram()).reshape(3, 256)
-
-
-_ON_IMAGES: "dict[str, Callable[[Image, float], Image]]" = {"autocontrast": _autocontrast, "equalize": _equalize}

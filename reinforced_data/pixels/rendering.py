@@ -12,17 +12,17 @@ from typing import Literal
 Rendering = Literal["pillow", "turbo"]
 
 FACTORS = (8, 4, 2)  # what libjpeg decodes at 1/factor with vector instructions
-SPARE = 1.5  # the crop in the reduced image stays at least this many times the output's side
+SPARE = 1.25  # the crop in the reduced image stays at least this many times the output's side
 SMALL_SIDE = 128  # pixels; images no larger are rendered alike by both rules: there is nothing to gain
 _LEAST_OUTPUT = 32  # pixels; the grain leaves the reductions of outputs from here on open
 
 Box = tuple[float, float, float, float]  # (left, top, right, bottom), pixels
 
 
-def reduction(box: Box, output: int) -> int:
+def reduction(box: Box, output: int, spare: float = SPARE) -> int:
     """1, 2, 4 or 8: by how much an image may be reduced before `box` of it becomes output x output pixels."""
     shorter = min(box[2] - box[0], box[3] - box[1])
-    return max((factor for factor in FACTORS if shorter / factor >= SPARE * output), default=1)
+    return max((factor for factor in FACTORS if shorter / factor >= spare * output), default=1)
 
 
 def whole_reduction(box: Box, output: int) -> int:
@@ -35,8 +35,8 @@ def whole_reduction(box: Box, output: int) -> int:
 def on_grain(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """A crop (left, top, width, height; pixels) of an image of `size` with its sides on multiples of 2, 4 or 8 pixels.
 
-    A crop moves by half a grain at most, which is a hundredth of its side; near the right and lower border by a whole one. Crops
-    of less than 96 pixels and images of at most `SMALL_SIDE` stay as they are.
+    A crop moves by half a grain at most, which is an eightieth of its side; near the right and lower border by a whole one. Crops
+    of less than 80 pixels and images of at most `SMALL_SIDE` stay as they are.
     """
     left, top, width, height = box
     grain = reduction((0, 0, width, height), _LEAST_OUTPUT)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Replay = Literal["exact", "fast"]
+SPARE = 1.5  # the crop in the reduced image stays at least this many times the output's side
 
 
 def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> Array:
@@ -32,7 +33,7 @@ def stored_view(data: ReinforcedData, index: int, view: View, output: int) -> Ar
     Raises DistillError naming the sample as `ReinforcedData.decoded` does.
     """
     size = data.size(index)
-    factor = reduction((0, 0, view.box[2] * size[0], view.box[3] * size[1]), output)
+    factor = reduction((0, 0, view.box[2] * size[0], view.box[3] * size[1]), output, SPARE)
     if factor > 1:
         reduced = decode_reduced(data.image(index), factor, size)
         if reduced is not None:

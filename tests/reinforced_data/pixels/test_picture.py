@@ -79,12 +79,14 @@ def test_views_are_the_float64_resize_of_the_decoded_crop(options, output):
         ours = Picture(data, "k", "turbo").render(view, output).astype(float)
         theirs = reference(cut(data, view), output)
         distance = np.abs(ours - theirs)
-        if whole_reduction((0, 0, *crop[2:]), output) == 1:  # rounding twice: after rows and after columns
+        factor = whole_reduction((0, 0, *crop[2:]), output)
+        if factor == 1:  # rounding twice: after rows and after columns
             assert distance.max() < 2
             assert distance.mean() < 0.5
         else:
-            assert distance.mean() < 1.5
-            assert np.abs(np.roll(ours, 1, 1) - theirs).mean() > 4 * distance.mean()
+            # At 1/8 colours that are stored at half the columns come at half of the columns that are wanted.
+            assert distance.mean() < (1.5 if factor < 8 else 3.5)
+            assert np.abs(np.roll(ours, 1, 1) - theirs).mean() > 3 * distance.mean()
 
 
 def test_a_png_takes_the_same_filter():
@@ -108,12 +110,12 @@ def test_a_crop_of_a_reduced_image_is_that_of_pillows_reduced_image(factor):
         opened.draft("RGB", (1033 // factor, 801 // factor))
         reduced = np.asarray(opened)
     assert reduced.shape == (-(-801 // factor), -(-1033 // factor), 3)
-    side, output = factor * 96, 64  # exactly SPARE times the output in the reduced image
+    side, output = factor * 80, 64  # exactly SPARE times the output in the reduced image
     view = pixel_view((1033, 801), factor * 2, factor * 1, side, side)
     picture = Picture(data, "k", "turbo")
     ours = picture.render(view, output).astype(float)
-    assert np.abs(ours - reference(reduced[1:97, 2:98], output)).max() < 2
-    assert np.abs(ours - reference(reduced[1:97, 3:99], output)).max() > 10  # the measure would see a pixel's shift
+    assert np.abs(ours - reference(reduced[1:81, 2:82], output)).max() < 2
+    assert np.abs(ours - reference(reduced[1:81, 3:83], output)).max() > 10  # the measure would see a pixel's shift
 
 
 def zone_plate(width, height):
@@ -322,7 +324,9 @@ def test_crops_on_the_grain_are_near_the_drawn_ones_and_inside(width, height, se
     assert 0 <= ours[0] < ours[2] <= width
     assert 0 <= ours[1] < ours[3] <= height
     shorter = min(drawn[2] - drawn[0], drawn[3] - drawn[1])
-    assert max(abs(a - b) for a, b in zip(drawn, ours, strict=True)) <= shorter / 32
+    assert (
+        max(abs(a - b) for a, b in zip(drawn, ours, strict=True)) <= shorter / 32
+    )  # a grain is a fortieth, and moves may add up at the border
     if max(width, height) <= SMALL_SIDE:
         assert ours == drawn
         return
@@ -333,7 +337,7 @@ def test_crops_on_the_grain_are_near_the_drawn_ones_and_inside(width, height, se
 def test_the_grain_in_numbers():
     assert on_grain((13, 10, 401, 390), (500, 403)) == (16, 8, 400, 392)
     assert on_grain((97, 0, 403, 403), (500, 403)) == (96, 0, 400, 400)  # the last 3 and 4 pixels fill no cell
-    assert on_grain((3, 3, 95, 300), (500, 403)) == (3, 3, 95, 300)
+    assert on_grain((3, 3, 79, 300), (500, 403)) == (3, 3, 79, 300)
     assert on_grain((3, 3, 100, 100), (128, 128)) == (3, 3, 100, 100)
 
 

@@ -9,7 +9,7 @@ from reinforced_data.pixels.rendering import reduction
 from reinforced_data.pixels.views import box_pixels, draw_view, render_view
 from reinforced_data.sample import Caption, RawSample, View
 from reinforced_data.training.pairs import StoredPairs
-from reinforced_data.training.replay import fast_view, stored_view
+from reinforced_data.training.replay import SPARE, fast_view, stored_view
 from tests.reinforced_data.stubs import ListSource, encoded, make_set, two_teachers
 
 
@@ -49,7 +49,7 @@ def test_fast_pixels_are_near_the_exact_ones(stored, output):
     for index in range(len(data)):
         for number in range(4):
             view = View(data.view(index, number).box)  # colour operations may blow a rounding up; see the next test
-            factors.add(reduction(box_pixels(view, data.size(index)), output))
+            factors.add(reduction(box_pixels(view, data.size(index)), output, SPARE))
             exact = render_view(data.decoded(index), view, output).astype(int)
             fast = stored_view(data, index, view, output).astype(int)
             assert np.abs(fast - exact).mean() < 1.5, (data.key(index), number)
@@ -68,8 +68,8 @@ def test_operations_follow_the_crop(stored):
 
 
 def test_the_reduction_keeps_spare_pixels():
-    assert [reduction((0, 0, side, side), 64) for side in (64, 191, 192, 384, 768, 5000)] == [1, 1, 2, 4, 8, 8]
-    assert reduction((0, 0, 1024, 192), 64) == 2
+    assert [reduction((0, 0, side, side), 64, SPARE) for side in (64, 191, 192, 384, 768, 5000)] == [1, 1, 2, 4, 8, 8]
+    assert reduction((0, 0, 1024, 192), 64, SPARE) == 2
 
 
 def test_a_jpeg_is_reduced_and_others_are_not():
