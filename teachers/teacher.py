@@ -40,10 +40,7 @@ class Teacher(Protocol):
 
     @property
     def parameters(self) -> dict[str, int] | None:
-        """How many parameters its image tower, text blocks and token embedding have.
-
-        None where it is not one open_clip module, whose parts those are.
-        """
+        """How many parameters its image tower, text blocks and token embedding have; None where it has no such parts."""
         ...
 
     def to(self, device: Any) -> "Teacher":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from distill.core.atomic import sha256_file, sha256_json
-from distill.core.clip.model import import_open_clip
+from distill.core.clip.model import TOKEN_TABLES, import_open_clip
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError
 from teachers.open_clip.teacher import resize
@@ -218,8 +218,19 @@ class TowersTeacher(Teacher):
 
     @property
     @override
-    def parameters(self) -> dict[str, int] | None:
-        return None  # towers that are no open_clip module have not its parts
+    def parameters(self) -> dict[str, int]:
+        """Each head counts to its tower; the classifier that is kept beside the image tower does not."""
+        image = {
+            name: p.numel() for name, p in self.towers.image.named_parameters() if not name.startswith("classifier")
+        }
+        text = {name: p.numel() for name, p in self.towers.text.named_parameters()}
+        table = sum(count for name, count in text.items() if any(one in name for one in TOKEN_TABLES))
+        heads = [sum(p.numel() for p in head.parameters()) for head in (self.heads.image, self.heads.text)]
+        return {
+            "image": sum(image.values()) + heads[0],
+            "text": sum(text.values()) - table + heads[1],
+            "token_embedding": table,
+        }
 
     @override
     def inheritable(self) -> ClipWeights:
