@@ -61,7 +61,8 @@ def measure(recipe: Recipe, arms: list[str], seeds: list[int], out: Path) -> dic
             objective, inherits = ARMS[arm]
             with console.stage(f"{arm}, seed {seed}") as advance:
                 start = recipe.student.inherit if inherits else "none"
-                one = Arm(arm, RunFolder(folder), recipe.objective if objective is None else objective, start, teachers)
+                loss, plain = (recipe.objective, False) if objective is None else (objective, True)
+                one = Arm(arm, RunFolder(folder), loss, start, teachers, plain)
                 figures = folder / "figures.json"
                 if not figures.exists():
                     began = core_minutes()
