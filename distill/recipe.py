@@ -109,7 +109,9 @@ class TrainRecipe(OptimSettings, CheckpointSettings):
         None, gt=0, description="passes over the images, or the selection that is there; instead of steps"
     )
     batch_size: int = Field(256, ge=2, description="global batch, over all processes")
-    workers: int = Field(0, ge=0, description="data loading processes")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        0, description="data loading processes; 0 = a thread; auto = from the cores, a thread for small images"
+    )
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     texts_weight: float = Field(1.0, ge=0, description="of the losses on reinforce.texts; 0 = they are not read")
     half_weights: bool = Field(False, description="store the finished weights as fp16")

@@ -23,7 +23,7 @@ from distill.stages.training.stops import MENDING, prepare_to_go_on, unfinished_
 
 PACKAGES = (
     "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
-    "executorch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "pyarrow",
+    "executorch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg", "pyarrow",
 )  # fmt: skip
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.

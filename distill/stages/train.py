@@ -18,7 +18,7 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import BULKY, RunFolder
 from distill.stages.evaluate import smaller_batch
-from distill.stages.training.arm import Arm, fit_student
+from distill.stages.training.arm import Arm, fit_student, loader_workers
 from distill.stages.training.begin import begin
 from distill.stages.training.progressive import Beginning
 from distill.stages.training.start import start_lines
@@ -60,6 +60,9 @@ def train_model(
             atomic.write_json(run.inheritance, start.inherited)
             for line in start_lines(start.inherited):
                 tell(line)
+        if first and recipe.train.workers == "auto":
+            workers, why = loader_workers(recipe, data)
+            tell(f"train.workers = {workers} ({why})")
         task = fit_student(recipe, arm, data, run, start, progress)
     keep(run, start, task)
     for number in range(len(recipe.student.stages)) if first else ():

@@ -224,6 +224,10 @@ class SelectedPairs:
         """What messages call the sample of draw `index`."""
         return self.pairs.key(int(self.places[index]))
 
+    def side(self) -> int:
+        """The longer side of the first image of the set, pixels."""
+        return self.pairs.side()
+
     def texts(self, index: int) -> list[str]:
         """Every caption of the sample of draw `index`."""
         return self.pairs.texts(int(self.places[index]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
+from reinforced_data.pixels.rendering import SMALL_SIDE
 from reinforced_data.sample import Batch
 from reinforced_data.store.unpaired import UnpairedTexts
 from reinforced_data.training.order import EpochOrder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tokenize = Callable[[list[str]], "Tensor"]  # n texts -> LongTensor [n, L]
+MOST, MOST_WITH_GPU = 8, 16  # workers that "auto" gives a process
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -131,6 +133,21 @@ def collate(pairs: list[Pair]) -> Batch:
         keys=[pair.key for pair in pairs],
         image_ids=torch.tensor([pair.image_id for pair in pairs], dtype=torch.int64),
     )
+
+
+def enough_workers(pairs: Pairs, cores: int, processes: int, gpu: bool) -> tuple[int, str]:
+    """(how many workers each training process should have, why).
+
+    Args:
+        cores: that the training may use on this machine. processes: that train on it.
+        gpu: whether they train on one; the cores are then for the workers, and a step is short.
+    """
+    if pairs.side() <= SMALL_SIDE:
+        return 0, f"images of at most {SMALL_SIDE} pixels are kept decoded, and a thread keeps up"
+    most = MOST_WITH_GPU if gpu else MOST
+    workers = min(most, max(0, cores // processes - 1))
+    shared = f" for {processes} processes" if processes > 1 else ""
+    return workers, f"{cores} cores{shared}, one of them for training, {most} at most"
 
 
 def batches(

@@ -71,6 +71,10 @@ class Pairs(Protocol):
         """Every caption of sample `index`."""
         ...
 
+    def side(self) -> int:
+        """The longer side of the first image, pixels, for guesses at what images cost."""
+        ...
+
 
 class _SmallImages:
     """Decoded small images, kept until a budget is spent. Copies in other processes start empty."""
@@ -136,6 +140,10 @@ class StoredPairs:
     def key(self, index: int) -> str:
         """What messages call sample `index`: its key."""
         return self.data.key(index)
+
+    def side(self) -> int:
+        """The longer side of the first image, pixels."""
+        return max(self.data.size(0))
 
     def texts(self, index: int) -> list[str]:
         """Every caption of sample `index`."""
@@ -247,6 +255,15 @@ class RawPairs:
     def key(self, index: int) -> str:
         """What messages call sample `index`: its key."""
         return self.source[index].key
+
+    def side(self) -> int:
+        """The longer side of the first image that can be used, pixels."""
+        for index in range(min(len(self), _LOOKED_AT)):
+            try:
+                return max(Picture(self.source[index].image, "", self.rendering).size)
+            except BadImageError:
+                continue
+        return 0
 
     def texts(self, index: int) -> list[str]:
         """Every caption of sample `index`."""

@@ -11,8 +11,8 @@ import torch
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.training.caption_policy import CaptionPolicy
-from reinforced_data.training.loader import batches
-from reinforced_data.training.pairs import Pair, StoredPairs
+from reinforced_data.training.loader import batches, enough_workers
+from reinforced_data.training.pairs import Pair, RawPairs, StoredPairs
 from tests.reinforced_data.stubs import ListSource, make_set, samples, two_teachers
 
 COUNT, BATCH = 22, 4
@@ -32,6 +32,9 @@ class Numbers:
 
     def key(self, index):
         return f"key-{index}"
+
+    def side(self):
+        return 500
 
     def pair(self, index, rng):
         if index == self.at and self.fault is not None:
@@ -69,7 +72,7 @@ class Letters:
 def test_tokens_stand_beside_their_texts_for_any_ranks_and_workers(both_kinds):
     pairs = StoredPairs(both_kinds, 16)
     whole = None
-    for world, workers in itertools.product((1, 2, 4), (0, 2)):
+    for world, workers in ((1, 0), (2, 2), (4, 0), (1, 2)):
         common = {"batch_size": BATCH, "seed": 5, "first_step": 2, "last_step": 6, "workers": workers}
         parts = [list(batches(pairs, rank=rank, world=world, tokenize=Letters(), **common)) for rank in range(world)]
         for batch in itertools.chain(*parts):
@@ -92,6 +95,17 @@ def test_a_pinned_batch_is_the_same_with_every_tensor_pinned(both_kinds, monkeyp
     tensors = [batch.images, batch.image_ids, batch.tokens, *batch.teacher_image.values(), *batch.teacher_text.values()]
     assert sorted(map(id, pinned)) == sorted(map(id, tensors))
     assert (again.keys, again.texts, again.unpaired) == (batch.keys, batch.texts, batch.unpaired)
+
+
+def test_workers_leave_a_core_for_training_and_small_images_to_a_thread(both_kinds):
+    assert [enough_workers(Numbers(), cores, 1, gpu=False)[0] for cores in (1, 2, 4, 64)] == [0, 1, 3, 8]
+    assert [enough_workers(Numbers(), cores, 4, gpu=True)[0] for cores in (1, 16, 64, 256)] == [0, 3, 15, 16]
+    assert "16 cores for 4 processes" in enough_workers(Numbers(), 16, 4, gpu=True)[1]
+    for pairs in (StoredPairs(both_kinds, 16), RawPairs(ListSource(samples(3)), "none", 8)):
+        assert 0 < pairs.side() <= 30
+        workers, why = enough_workers(pairs, 64, 1, gpu=False)
+        assert workers == 0
+        assert "kept decoded" in why
 
 
 def boom():
