@@ -7,13 +7,14 @@ uninterrupted run, and any number of processes may share the work without talkin
 manifest. What runs the processes (accelerate, a cluster) is left out here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from distill.core.atomic import sha256_file, sha256_json
+from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.existing import Existing
 from distill.core.progress import Progress, silent
+from reinforced_data.labelling.finished import finished_facts, forget_facts, is_finished, keep_facts
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.precision import refuse_coarse
 from reinforced_data.labelling.settings import ReinforceSettings
@@ -35,7 +36,7 @@ from reinforced_data.store.manifest import (
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.row import Row
-from reinforced_data.store.shard_file import ShardNotes, finished_shard, read_notes, write_shard
+from reinforced_data.store.shard_file import ShardNotes, read_notes, write_shard
 from reinforced_data.store.shards import Shards
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
@@ -105,6 +106,7 @@ def work(
         raise UsageError(f"There is no process {rank} of {world}: ranks begin at 0.")
     plan = read_plan(folder)
     if (folder / MANIFEST_FILE).is_file():
+        forget_facts(folder)  # a kill may have come between
         return read_manifest(folder)
     maker = _ShardMaker(source, teachers, captioners, plan, folder)
     mine = [number for number in range(_shard_count(plan)) if number % world == rank]
@@ -144,11 +146,14 @@ class _ShardMaker:
 
     def finished(self, number: int) -> bool:
         """Whether the shard is there, whole and of this plan."""
-        return finished_shard(self.folder / shard_name(number), self._sha256) is not None
+        return is_finished(self._path(number), self._sha256)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / shard_name(number, _shard_count(self.plan))
 
     def make(self, number: int, on_sample: Callable[[], object]) -> None:
         """Label the shard and write it."""
-        path = self.folder / shard_name(number)
+        path = self._path(number)
         notes = read_notes(path)
         base = _rows(path, notes, self.plan) if notes is not None and notes.plan_sha256 in self.plan.parents else {}
         rows, rejected = label_shard(
@@ -162,7 +167,8 @@ class _ShardMaker:
         )
         with disk_errors(self.folder):
             write_shard(path, self.plan, self._sha256, rows, rejected)
-        if not self.finished(number):
+            whole = keep_facts(path, self._sha256)
+        if not whole:
             raise DistillError(f"The shard {str(path)!r} cannot be read back. Check the disk, then call with --resume.")
 
 
@@ -187,19 +193,25 @@ def finish(folder: Path) -> Manifest | None:
     sha256, shards = plan_sha256(plan), []
     rejected: list[Rejected] = []
     captions: dict[str, int] = {}
-    for number in range(_shard_count(plan)):
-        path = folder / shard_name(number)
-        notes = finished_shard(path, sha256)
-        if notes is None:
+    for path in shard_paths(folder, plan):
+        found = finished_facts(path, sha256)
+        if found is None:
             return None
-        shards.append(_shard_facts(path, notes))
-        rejected += notes.rejected
-        for source, count in notes.captions.items():
+        shards.append(found.facts)
+        rejected += found.rejected
+        for source, count in found.captions.items():
             captions[source] = captions.get(source, 0) + count
     manifest = _manifest(plan, shards, rejected, captions)
     with disk_errors(folder):
         write_record(folder, manifest)
+        forget_facts(folder)
     return manifest
+
+
+def shard_paths(folder: Path, plan: Plan) -> Iterator[Path]:
+    """Where the shards of a plan lie, in order."""
+    count = _shard_count(plan)
+    return (folder / shard_name(number, count) for number in range(count))
 
 
 def _manifest(plan: Plan, shards: list[ShardFacts], rejected: list[Rejected], captions: dict[str, int]) -> Manifest:
@@ -221,22 +233,10 @@ def _manifest(plan: Plan, shards: list[ShardFacts], rejected: list[Rejected], ca
     )
 
 
-def _shard_facts(path: Path, notes: ShardNotes) -> ShardFacts:
-    return ShardFacts(
-        file=path.name,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
-        samples=notes.samples,
-        captions=sum(notes.captions.values()),
-        rejected=len(notes.rejected),
-    )
-
-
 def unfinished(folder: Path) -> Iterable[str]:
     """Names of the shards that the set in `folder` lacks."""
     plan = read_plan(folder)
     sha256 = plan_sha256(plan)
-    for number in range(_shard_count(plan)):
-        path = folder / shard_name(number)
-        if finished_shard(path, sha256) is None:
+    for path in shard_paths(folder, plan):
+        if not is_finished(path, sha256):
             yield path.name

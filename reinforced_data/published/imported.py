@@ -14,6 +14,7 @@ from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.existing import Existing
 from distill.core.progress import Progress, silent
+from reinforced_data.labelling.finished import is_finished, keep_facts
 from reinforced_data.labelling.reinforce import finish, plan_sha256
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.pixels.decode import BadImageError
@@ -35,7 +36,7 @@ from reinforced_data.store.manifest import (
 )
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.row import Row
-from reinforced_data.store.shard_file import finished_shard, write_shard
+from reinforced_data.store.shard_file import write_shard
 from teachers.load import resolve_teacher
 from teachers.spec import TeacherSpec
 
@@ -237,12 +238,14 @@ def import_published(
     if (folder / MANIFEST_FILE).is_file():
         return read_manifest(folder)
     digest, size = plan_sha256(plan), plan.shard_size
+    count = -(-len(published) // size)
     for number, start in enumerate(range(0, len(published), size)):
-        path, indices = folder / shard_name(number), range(start, min(start + size, len(published)))
-        if finished_shard(path, digest) is None:
+        path, indices = folder / shard_name(number, count), range(start, min(start + size, len(published)))
+        if not is_finished(path, digest):
             rows, rejected = published.rows(indices)
             with disk_errors(folder):
                 write_shard(path, plan, digest, rows, rejected)
+                keep_facts(path, digest)
         progress(indices.stop, len(published), "samples")
     manifest = finish(folder)
     if manifest is None:

@@ -9,6 +9,17 @@ SHARD_GLOB = "shard-*.arrow"
 SELECTION_FILE, SELECTION_ROWS_FILE = "selection.json", "selection.arrow"
 
 
-def shard_name(number: int) -> str:
-    """File name of the shard that holds source samples number * shard_size and following."""
-    return f"shard-{number:05d}.arrow"
+FACTS_GLOB = "shard-*.json"  # beside the shards of an unfinished set, see `reinforced_data.labelling.finished`
+
+
+def shard_name(number: int, count: int) -> str:
+    """File name of the shard that holds source samples number * shard_size and following.
+
+    As many digits as the last of `count` shards needs, five at least, so that names sort by number.
+    """
+    return f"shard-{number:0{max(5, len(str(count - 1)))}d}.arrow"
+
+
+def facts_name(shard: str) -> str:
+    """File name of what is kept of a shard of this name until the set is finished."""
+    return shard.removesuffix(".arrow") + ".json"
