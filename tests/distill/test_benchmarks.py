@@ -85,3 +85,29 @@ def test_the_gpu_script_takes_every_figure_where_torch_and_timm_are_alone(tmp_pa
     assert found["step nano, bf16"]["samples_per_s"] > 0
     assert found["labelling rendered, no"]["labelled_views_per_s"] > 0
     assert "not measured on a GPU" in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_cost_of_a_step_is_split_without_a_rest_that_nobody_names(capsys):
+    import re
+
+    from benchmarks.step_cost import main
+
+    main(["--smoke"])
+    said = capsys.readouterr().out
+    shares = dict(re.findall(r"^(.+): ([\d.]+)%$", said, re.MULTILINE))
+    assert set(shares) == {"rest", "forward", "backward", "clipping and AdamW", "waiting for data"}
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=3)
+    assert all(float(shares[name]) > 0 for name in ("forward", "backward", "clipping and AdamW"))
+    assert all(re.search(rf"^{pair}: \d", said, re.MULTILINE) for pair in ("store : plain", "live : store"))
+
+
+def test_losses_by_blocks_and_at_once_are_the_same_number():
+    from benchmarks.loss_memory import measure
+    from distill.learning import blocks
+
+    before = blocks.BLOCK
+    try:
+        found = [measure(256, 32, "clipkd", block)[2] for block in (2**10, 2**62)]
+    finally:
+        blocks.BLOCK = before
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -33,9 +33,9 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        held = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
+        held = {t.untyped_storage()._cdata for t in args if isinstance(t, torch.Tensor)}
         for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in held:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in held:
                 size = tensor.untyped_storage().nbytes()
                 self.now += size
                 weakref.finalize(tensor, self._gone, size)
