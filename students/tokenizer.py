@@ -10,6 +10,7 @@ import gzip
 import importlib.resources
 import io
 import itertools
+import pickle
 from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -65,8 +66,8 @@ class RememberedTokens:
         self._tokenizer, self._length, self._most = tokenizer, context_length, most
         self._rows: dict[str, Any] = {}  # caption -> its tokens as int32, the last one standing for all that follow
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remembering, (pickle.dumps(self._tokenizer), self._length, self._most)
 
     def __call__(self, captions: list[str]) -> "Tensor":
         """n captions -> LongTensor [n, L]."""
@@ -86,6 +87,14 @@ class RememberedTokens:
             row = rows[caption]
             tokens[place, : len(row)], tokens[place, len(row) :] = row, row[-1]
         return torch.from_numpy(tokens)
+
+
+def _remembering(tokenizer: bytes, context_length: int, most: int) -> RememberedTokens:
+    """In another process: open_clip, whose class the tokenizer may be, imports torchvision, which must be made ready first."""
+    from distill.core.torch_compat import ensure_torchvision
+
+    ensure_torchvision()
+    return RememberedTokens(pickle.loads(tokenizer), context_length, most)
 
 
 def vocabulary_path(name: str) -> Path:
