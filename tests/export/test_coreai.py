@@ -103,7 +103,7 @@ def test_learned_scales(tmp_path: Path) -> None:
         process = spawn(
             ["-m", "export.children.convert", str(tmp_path / "job.json")], threads=1, log=file, python=found.python
         )
-        status = process.wait(120)
+        status = process.wait(600)  # seconds on an idle machine; it is here for a converter that hangs
     assert process.stdin is not None
     process.stdin.close()
     assert status == 0, log.read_text()

@@ -69,7 +69,8 @@ class Letters:
         return torch.tensor([[*map(ord, text.ljust(32)[:32]), quiet] for text in texts])
 
 
-def test_tokens_stand_beside_their_texts_for_any_ranks_and_workers(both_kinds):
+def test_tokens_stand_beside_their_texts_for_any_ranks_and_workers(both_kinds, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)  # which open_clip sets where it is imported
     pairs = StoredPairs(both_kinds, 16)
     whole = None
     for world, workers in ((1, 0), (2, 2), (4, 0), (1, 2)):
