@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
@@ -32,6 +32,11 @@ Fact = Literal[
     "vocabulary",
 ]
 LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
+
+
+def _several(value: Any) -> Any:
+    """One text for a list of one, as after `--set reinforce.texts=imagenet`."""
+    return (value,) if isinstance(value, str) else value
 
 
 class StageRecipe(Strict):
@@ -86,7 +91,7 @@ class ReinforceRecipe(ReinforceSettings):
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )
     captioning: CaptionSettings = CaptionSettings()
-    texts: tuple[str, ...] = Field(
+    texts: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
         (),
         description="texts of no image for the teachers to read too: imagenet (its class names), classes:FILE, or a text file",
     )

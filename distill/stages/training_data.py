@@ -158,8 +158,7 @@ def texts_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, run: Run
     wanted = identity(texts, weights)
 
     def made() -> bool:
-        there = (run.texts, RunFolder(set_folder.parent).texts)
-        return any(file.exists() and UnpairedTexts(file).identity == wanted for file in there)
+        return _texts_with(wanted, set_folder, run) is not None
 
     if this_place().rank:
         wait_until(made, f"the first process to have {str(run.texts)!r} read", WEEK_S)
@@ -177,19 +176,29 @@ def texts_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, run: Run
     teachers.rest()
 
 
+def _texts_with(identity: str, set_folder: Path, run: RunFolder) -> "UnpairedTexts | None":
+    """The texts of this identity, of the run or beside the set; a file of others that lies there too is passed over."""
+    files = [file for file in (run.texts, RunFolder(set_folder.parent).texts) if file.exists()]
+    return next((texts for texts in map(UnpairedTexts, files) if texts.identity == identity), None)
+
+
 def stored_texts(recipe: Recipe, data: "ReinforcedData", run: RunFolder | None = None) -> "UnpairedTexts | None":
     """The texts that the teachers of a set have read: the run's own where the recipe names some, else those beside the set.
 
     Raises UsageError where other teachers have read them.
     """
-    from reinforced_data.store.unpaired import weights_of
+    from reinforced_data.labelling.unpaired import read_texts
+    from reinforced_data.store.unpaired import identity, weights_of
 
-    beside = RunFolder(data.folder.parent).texts
-    file = run.texts if recipe.reinforce.texts and run is not None and run.texts.exists() else beside
+    weights, file = weights_of(data.manifest), RunFolder(data.folder.parent).texts
+    if recipe.reinforce.texts and run is not None:
+        found = _texts_with(identity(read_texts(recipe.reinforce.texts), weights), data.folder, run)
+        if found is not None:
+            return found
     if not file.exists():
         return None
     texts = UnpairedTexts(file)
-    if texts.weights != weights_of(data.manifest):
+    if texts.weights != weights:
         raise UsageError(
             f"The texts {str(file)!r} were read by other teachers than those of {str(data.folder)!r}. Remove the file, then have "
             "these read them: distill reinforce --out ITS_RUN --resume."

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from distill.core.clip.model import import_open_clip
-from distill.core.errors import UsageError
+from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
 from reinforced_data.labelling.encode import encode_texts
 from reinforced_data.store.unpaired import write_unpaired
@@ -31,6 +31,10 @@ def read_texts(places: Iterable[str]) -> list[str]:
         elif place.startswith(CLASSES):
             found += _in_prompts(text_lines(Path(place.removeprefix(CLASSES)), "reinforce.texts"))
         else:
+            if not Path(place).is_file():
+                raise UsageError(
+                    f"reinforce.texts: there is no file {place!r}. Name a text file, classes:FILE, or {IMAGENET}."
+                )
             found += text_lines(Path(place), "reinforce.texts")
     return list(dict.fromkeys(found))
 
@@ -70,6 +74,11 @@ def label_texts(
             done += len(rows[-1])
             progress(done, total, "texts")
         embeds[teacher.spec.name] = np.concatenate(rows)
+        if (bad := np.flatnonzero(~np.isfinite(embeds[teacher.spec.name]).all(1))).size:
+            raise DistillError(
+                f"Teacher {teacher.spec.name!r} gave no finite embedding for {len(bad)} of {len(texts)} texts, the first of them "
+                f"{texts[int(bad[0])]!r}. Leave these texts out of reinforce.texts; nothing was written."
+            )
     write_unpaired(file, texts, embeds, {teacher.spec.name: teacher.weights_sha256 for teacher in teachers})
 
 

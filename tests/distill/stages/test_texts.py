@@ -53,6 +53,20 @@ def test_they_are_read_once_and_anew_when_they_change(tmp_path: Path, run: RunFo
     assert len(teachers.stub.texts) == 15
 
 
+def test_a_file_of_other_texts_is_passed_over(tmp_path: Path, run: RunFolder) -> None:
+    """Those that the recipe names lie beside the set; the run's own are of an earlier recipe."""
+    teachers, other, data = Teachers(), RunFolder(tmp_path / "other"), ReinforcedData(run.reinforced)
+    other.path.mkdir()
+    texts_stage(recipe_of(tmp_path, "okapi"), teachers, run.reinforced, other, Console())  # type: ignore[arg-type]
+    recipe = recipe_of(tmp_path, "zebra")
+    texts_stage(recipe, teachers, run.reinforced, run, Console())  # type: ignore[arg-type]
+    texts_stage(recipe, teachers, run.reinforced, other, Console())  # type: ignore[arg-type]
+    found = stored_texts(recipe, data, other)
+    assert found is not None
+    assert (found.file, found.texts[0]) == (run.texts, "zebra")
+    assert load_recipe(None, ["reinforce.texts=imagenet"]).reinforce.texts == ("imagenet",)
+
+
 def test_another_run_on_the_set_finds_them(tmp_path: Path, run: RunFolder) -> None:
     recipe, teachers, other = recipe_of(tmp_path, "zebra"), Teachers(), RunFolder(tmp_path / "other")
     texts_stage(recipe, teachers, run.reinforced, run, Console())  # type: ignore[arg-type]

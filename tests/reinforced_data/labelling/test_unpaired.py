@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.labelling.unpaired import PROMPTS, absolute_texts, label_texts, read_texts
@@ -55,6 +56,19 @@ def test_what_teachers_said_is_there_again(stored: UnpairedTexts) -> None:
         assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-6
     weights = {teacher.spec.name: teacher.weights_sha256 for teacher in two_teachers()}
     assert stored.identity == identity(TEXTS, weights) != identity(TEXTS[1:], weights)
+
+
+def test_an_embedding_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    teacher = two_teachers()[0]
+    encode = teacher.encode_text
+    teacher.encode_text = lambda texts: encode(texts).where(
+        torch.tensor([text != "word 4" for text in texts])[:, None], torch.nan
+    )
+    with pytest.raises(
+        DistillError, match="'alpha' gave no finite embedding for 1 of 7 texts, the first of them 'word 4'"
+    ):
+        label_texts(tmp_path / "texts.arrow", TEXTS, [teacher], batch_size=3)
+    assert not (tmp_path / "texts.arrow").exists()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, stored: UnpairedTexts) -> None:
