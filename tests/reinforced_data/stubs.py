@@ -1,5 +1,6 @@
 """Tiny teachers, sources and images for the tests of reinforced data."""
 
+import functools
 import hashlib
 import io
 
@@ -101,6 +102,17 @@ def picture(seed, width=24, height=20, mode="RGB"):
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+@functools.cache
+def photo(seed, width, height):
+    """Noise with as much detail at every scale, as photos have."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for side in (4, 16, 64, 256):
+        small = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        total += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) - 128
+    return Image.fromarray((total / 4 + 128).clip(0, 255).astype(np.uint8))
 
 
 def encoded(image, format="PNG", **options):

@@ -10,17 +10,7 @@ from reinforced_data.pixels.views import box_pixels, draw_view, render_view
 from reinforced_data.sample import Caption, RawSample, View
 from reinforced_data.training.pairs import StoredPairs
 from reinforced_data.training.replay import SPARE, fast_view, stored_view
-from tests.reinforced_data.stubs import ListSource, encoded, make_set, two_teachers
-
-
-def photo(seed, width, height):
-    """Noise with as much detail at every scale, as photos have."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((height, width, 3))
-    for side in (4, 16, 64, 256):
-        small = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        total += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) - 128
-    return Image.fromarray((total / 4 + 128).clip(0, 255).astype(np.uint8))
+from tests.reinforced_data.stubs import ListSource, encoded, make_set, photo, two_teachers
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from students.inherit.apply import apply_plan, resize_patches
 from students.inherit.planning import make_plan
 from students.inherit.strategy import STRATEGIES
 from students.inherit.towers.tower import find_tower, tower_of_config
+from tests.students.inherit.random_models import model_of
 
 TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 2, "layers": 2}
 VISION = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}
@@ -57,16 +58,6 @@ NAMES = [
     "open_clip", "open_clip, layer scale", "open_clip, siglip text", "timm, class token", "timm, attention pool", "timm, head",
     "BERT", "BERT, mlp", "BERT, its pooler",
 ]  # fmt: skip
-
-
-def model_of(cfg, seed):
-    """A model whose every parameter is random, those that begin as constants too."""
-    model = build_clip(cfg, seed=seed).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.1 * torch.randn(value.shape, generator=generator))
-    return model
 
 
 def source_of(model, cfg):

@@ -24,6 +24,7 @@ from students.inherit.stages import grown, slice_moments
 from students.inherit.strategy import STRATEGIES
 from students.inherit.towers.tower import skeleton
 from students.spec import STUDENTS, StudentSpec
+from tests.students.inherit.random_models import model_of
 
 TEXT = {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 2, "layers": 2}
 CFG = {"embed_dim": 48, "vision_cfg": {"image_size": 64, "layers": [1, 2, 3, 2], "width": 8}, "text_cfg": TEXT}
@@ -48,21 +49,6 @@ PAIRS = Calibration(PIXELS, ["x"] * 6, lambda student: torch.zeros(()))
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     monkeypatch.setattr("students.inherit.scoring.search.STEPS", 2)
-
-
-def model_of(cfg, seed):
-    """A model whose every parameter and statistic is random."""
-    model = build_clip(cfg, seed=seed).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.1 * torch.randn(value.shape, generator=generator))
-        for name, value in model.named_buffers():
-            if name.endswith("running_mean"):
-                value.copy_(0.3 * torch.randn(value.shape, generator=generator))
-            elif name.endswith("running_var"):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return model
 
 
 def source_of(model, cfg=CFG):
