@@ -7,6 +7,7 @@ from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress, silent
 from reinforced_data.labelling.encode import encode_texts
+from reinforced_data.store.folder import disk_errors
 from reinforced_data.store.unpaired import write_unpaired
 from teachers.teacher import Teacher
 
@@ -79,7 +80,8 @@ def label_texts(
                 f"Teacher {teacher.spec.name!r} gave no finite embedding for {len(bad)} of {len(texts)} texts, the first of them "
                 f"{texts[int(bad[0])]!r}. Leave these texts out of reinforce.texts; nothing was written."
             )
-    write_unpaired(file, texts, embeds, {teacher.spec.name: teacher.weights_sha256 for teacher in teachers})
+    with disk_errors(file.parent):
+        write_unpaired(file, texts, embeds, {teacher.spec.name: teacher.weights_sha256 for teacher in teachers})
 
 
 def _in_prompts(names: list[str]) -> list[str]:
