@@ -1,7 +1,7 @@
 """Convolutional towers with their weights in channels-last order, in which kernels of CPUs and GPUs read neighbours as neighbours.
 
-What it gains stands in docs/benchmarks.md. Images may stay as they are: a convolution whose weight is in this order gives its result
-in it, and the tower goes on so.
+What it gains stands in docs/benchmarks.md. Images may stay as they are: a convolution whose weight is in this order gives its
+result in it, and the tower goes on so.
 """
 
 import contextlib
