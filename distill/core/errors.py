@@ -8,15 +8,28 @@ from collections.abc import Iterable
 
 
 class DistillError(Exception):
-    """The work failed. The message says what was wrong, where, and what to do; the command line exits with status 1."""
+    """The work failed. The message says what was wrong, where, and what to do; the command line exits with status 1.
+
+    Attributes:
+        exit_status: of the command line.
+        kind: a word for programs: "failed", "usage", "output-exists", "busy", "disk" or "loss".
+    """
 
     exit_status = 1
+    kind = "failed"
 
 
 class UsageError(DistillError):
     """The call was wrong: an unknown name, key or option, a file that is not there. Exit status 2."""
 
     exit_status = 2
+    kind = "usage"
+
+
+class DiskError(DistillError):
+    """The disk takes no more, or refuses to: full, read-only, no permission, broken."""
+
+    kind = "disk"
 
 
 class LossError(DistillError):
@@ -25,6 +38,8 @@ class LossError(DistillError):
     Attributes:
         step: 1-based, at which it was seen.
     """
+
+    kind = "loss"
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -45,6 +60,8 @@ class Interrupted(KeyboardInterrupt):
 
 class OutputExistsError(UsageError):
     """`out` exists and neither --resume nor --overwrite was said."""
+
+    kind = "output-exists"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

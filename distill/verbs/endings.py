@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from distill.core import atomic
-from distill.core.errors import DistillError, Interrupted, LossError
+from distill.core.errors import DiskError, Interrupted, LossError
 from distill.core.folders.disk import disk_message
 from distill.core.folders.lock import leave
 from distill.learning.loop.stopping import Saved
@@ -32,7 +32,7 @@ def ending_well(
 
     Raises:
         Interrupted: for KeyboardInterrupt, with status 0 where a training has saved its last step.
-        DistillError: for what a disk refuses.
+        DiskError: for what a disk refuses.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def ending_well(
         message = disk_message(error, place)
         if not message:
             raise
-        raise DistillError(f"{message} {_kept(kept())} {go_on()}") from error
+        raise DiskError(f"{message} {_kept(kept())} {go_on()}") from error
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def going_on(run: RunFolder) -> Iterator[None]:
         except LossError as error:
             from distill.stages.training.stops import advice
 
-            raise DistillError(f"{error} {advice(run)}") from error
+            raise LossError(f"{error} {advice(run)}", error.step) from error
         finally:
             leave(run.path)
 

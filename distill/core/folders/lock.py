@@ -31,6 +31,8 @@ _held: set[Path] = set()
 class BusyError(DistillError):
     """Another process works in the folder."""
 
+    kind = "busy"
+
 
 @contextlib.contextmanager
 def working_in(folder: Path, what: str) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""Bad calls: one paragraph on stderr that says what to do, exit status 1 or 2, no traceback, nothing written."""
+"""Bad calls: one paragraph on stderr that says what to do, exit status 1 or 2, no traceback, nothing written; with --json the
+same paragraph as one object on stdout."""
 
 import errno
 import json
@@ -27,11 +28,19 @@ def process(*arguments, cwd, env=None):
 def assert_paragraph(result, status, *words):
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
-    assert result.stdout == ""
     message = [line for line in result.stderr.splitlines() if line.startswith("distill: ")]
     assert len(message) == 1
     for word in words:
         assert word in message[0]
+    return message[0].removeprefix("distill: ")
+
+
+def assert_error(result, kind):
+    """The one object on stdout; returns its message."""
+    error = json.loads(result.stdout)["error"]
+    assert set(error) == {"message", "kind", "exit_status"}
+    assert (error["kind"], error["exit_status"]) == (kind, result.returncode)
+    return error["message"]
 
 
 BAD = {
@@ -72,7 +81,9 @@ def test_bad_calls(name, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("years of work")
     before = sorted(p.name for p in tmp_path.rglob("*"))
-    assert_paragraph(distill(*arguments, cwd=tmp_path), status, *words)
+    said = distill(*arguments, "--json", cwd=tmp_path)
+    message = assert_paragraph(said, status, *words)
+    assert assert_error(said, "output-exists" if name == "existing output" else "usage") == message
     left = [n for n in sorted(p.name for p in tmp_path.rglob("*")) if n not in before]
     assert left == []
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
@@ -84,7 +95,61 @@ def test_bad_calls_of_a_process_end_as_those_in_this_one(name, tmp_path):
     arguments, status, words = BAD[name]
     result = process(*arguments, cwd=tmp_path)
     assert_paragraph(result, status, *words)
+    assert result.stdout == ""
     assert result.stderr == distill(*arguments, cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--stpes", "3"],
+        ["nope"],
+        ["compare"],
+        ["export", "x", "--batch", "many"],
+        ["demo", "x"],
+        ["list", "--set"],
+    ],
+)
+def test_words_that_the_parser_refuses_are_one_object_too(words):
+    said = distill(*words, "--json")
+    assert said.returncode == 2
+    assert assert_error(said, "usage") in said.stderr
+
+
+def test_a_fault_of_ours_is_one_object_and_keeps_its_traceback(monkeypatch, capsys):
+    def broken(*arguments):
+        raise ZeroDivisionError("somewhere inside")
+
+    monkeypatch.setattr("distill.verbs.listing.list_names", broken)
+    monkeypatch.setattr(sys, "argv", ["distill", "list", "--json"])
+    from distill.cli import main
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error == {"message": "ZeroDivisionError: somewhere inside", "kind": "internal", "exit_status": 1}
+
+
+def test_a_number_that_is_none_is_null_in_json(capsys):
+    from distill.cli.base import print_result
+    from distill.verbs.results import Rows
+
+    print_result(Rows([{"loss": float("nan"), "times": (1.5, float("inf")), "ok": True}]), True, print)
+    assert json.loads(capsys.readouterr().out) == [{"loss": None, "times": [1.5, None], "ok": True}]
+
+
+def test_an_environment_that_makes_no_sense_is_an_object_too(monkeypatch):
+    monkeypatch.setenv("RANK", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "RANK" in assert_error(distill("list", "--json"), "usage")
+
+
+def test_only_the_first_process_of_a_launcher_has_the_output(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = distill("list", "teacherz", "--json")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "teacherz" in said.stderr
 
 
 @pytest.mark.process
@@ -93,6 +158,7 @@ def test_weights_that_are_not_here_are_refused_before_anything_is_written(tmp_pa
     env.pop("DISTILL_WEIGHTS", None)
     result = process("run", "--teacher", "dfn-vitl14", "--student", "mci2", cwd=tmp_path, env=env)
     assert_paragraph(result, 1, "dfn-vitl14", "open_clip", "DISTILL_WEIGHTS", "--teacher")
+    assert result.stdout == ""
     assert not (tmp_path / "runs").exists()
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size > 0 and "incomplete" in p.name]
 

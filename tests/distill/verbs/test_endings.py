@@ -1,6 +1,7 @@
 """How verbs end when they cannot go on: Ctrl-C, disks that take no more, a loss that is not finite. What is printed is followed."""
 
 import errno
+import json
 import os
 import re
 import shlex
@@ -36,8 +37,10 @@ def printed_command(message):
 
 
 def test_the_advice_after_a_loss_that_is_not_finite_works_as_printed(runs):
-    bad = distill("train", *TRAIN, "--out", "wild", "--set", "train.steps=4", "--set", "train.lr=1e30", cwd=runs)
+    wild = ["--out", "wild", "--set", "train.steps=4", "--set", "train.lr=1e30"]
+    bad = distill("train", *TRAIN, *wild, "--json", cwd=runs)
     assert bad.returncode == 1
+    assert json.loads(bad.stdout)["error"]["kind"] == "loss"
     assert "not finite at step" in bad.stderr
     refused = distill("train", "wild", "--resume", "--set", "train.lr=1e-3", "--set", "seed=7", cwd=runs)
     assert "other settings: seed." in refused.stderr  # another learning rate is one thing, another job is not
@@ -127,11 +130,21 @@ def test_ctrl_c_says_what_was_kept_and_how_to_go_on(runs, tmp_path, monkeypatch,
     out = [tmp_path / "o"] if words[-1] == "--out" else []
     monkeypatch.setattr(inside, raising(KeyboardInterrupt()))
     monkeypatch.setattr("distill.verbs.profile._found", lambda path: ([], path))  # the student has no exports
-    said = distill(*words, *out, cwd=runs)
+    said = distill(*words, *out, *as_json(name), cwd=runs)
     assert said.returncode == 130
-    assert said.stdout == ""
     assert said.stderr.count("Interrupted.") == 1
     assert how.replace("{out}", str(tmp_path / "o")) in said.stderr
+    if name == "demo":
+        assert said.stdout == ""
+    else:
+        error = json.loads(said.stdout)["error"]
+        assert (error["kind"], error["exit_status"]) == ("interrupted", 130)
+        assert f"distill: {error['message']}\n" in said.stderr
+
+
+def as_json(verb):
+    """The flag, where the verb has a result."""
+    return [] if verb == "demo" else ["--json"]
 
 
 DISK = {errno.ENOSPC: "disk is full", errno.EROFS: "read-only", errno.EACCES: "no permission", errno.EIO: "disk fails"}
@@ -145,10 +158,14 @@ def test_a_disk_that_takes_no_more_is_an_error_for_people(runs, tmp_path, monkey
     out = [tmp_path / "o"] if words[-1] == "--out" else []
     monkeypatch.setattr(inside, raising(OSError(code, os.strerror(code), "some/file")))
     monkeypatch.setattr("distill.verbs.profile._found", lambda path: ([], path))
-    said = distill(*words, *out, cwd=runs)
+    said = distill(*words, *out, *as_json(name), cwd=runs)
     assert said.returncode == 1
     assert DISK[code] in said.stderr
     assert "'some/file'" in said.stderr
+    if name != "demo":
+        error = json.loads(said.stdout)["error"]
+        assert (error["kind"], error["exit_status"]) == ("disk", 1)
+        assert "'some/file'" in error["message"]
 
 
 def test_an_error_of_no_disk_stays_itself():

@@ -1,0 +1,98 @@
+"""The flags that several verbs have, each once: the same words and the same explanation everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TeacherFlag = Annotated[
+    list[str] | None,
+    typer.Option("--teacher", help="Name, open_clip:MODEL/TAG or path; may repeat."),
+]
+CaptionerFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--captioner",
+        help="Name, coca:MODEL/TAG, hf:NAME, command:..., python:...; may repeat.",
+    ),
+]
+ExtendFlag = Annotated[
+    bool, typer.Option("--extend", help="Add teachers, captioners or views to the finished set in --out.")
+]
+StudentFlag = Annotated[str | None, typer.Option("--student", help="Student architecture; see distill list students.")]
+DataFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Folder, table file, hf:ORG/SET, rendered, or a reinforced set.",
+    ),
+]
+RecipeFlag = Annotated[str | None, typer.Option("--recipe", help="TOML file, or the name of one that ships.")]
+SetFlag = Annotated[list[str] | None, typer.Option("--set", help="key=value for any recipe key; may repeat.")]
+OutFlag = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        help="The run to go on with (--resume), instead of --out.",
+        show_default=False,
+    ),
+]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Continue the run, by the recipe that it keeps.")]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+RehearseFlag = Annotated[bool, typer.Option("--rehearse", help="Full size, random weights, a handful of samples.")]
+TargetFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Export target; may repeat. See distill list targets.",
+    ),
+]
+PrecisionFlag = Annotated[
+    list[str] | None,
+    typer.Option("--precision", help="Of the exported files: fp16, int8, w8...; may repeat."),
+]
+DeviceFlag = Annotated[
+    list[str] | None,
+    typer.Option("--device", help="host, one of distill devices, or a phone by name; may repeat."),
+]
+MaxLatencyFlag = Annotated[
+    str | None, typer.Option("--max-latency", help="Choose a student whose towers take no longer on --device, as 5ms.")
+]
+MaxSizeFlag = Annotated[
+    str | None, typer.Option("--max-size", help="Choose a student whose files are no larger, as 40MB.")
+]
+MaxMemoryFlag = Annotated[
+    str | None, typer.Option("--max-memory", help="Choose a student that needs no more memory while it runs, as 100MB.")
+]
+LanFlag = Annotated[
+    bool,
+    typer.Option("--lan", help="Other devices of this network may open the page, by a one-time address."),
+]
+PortFlag = Annotated[int | None, typer.Option("--port", help="Of the page; any free one by default.")]
+
+FilterFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        help="NAME:key=value,key=value over the stored set; may repeat, in order.",
+    ),
+]
+
+
+VerifyFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--verify",
+        help="Stored views to run through the live teachers again: N, or all; 0 = none.",
+    ),
+]
+CalibrateFlag = Annotated[
+    bool,
+    typer.Option("--calibrate", help="Fit logit scales on held-out pairs where none is published."),
+]
+ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
+TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
+WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an executor at a time.")]
+PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
