@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
@@ -31,6 +31,7 @@ Fact = Literal[
     "context_length",
     "vocabulary",
 ]
+AUTO_KEYS = ("steps", "epochs", "batch_size", "warmup_steps")  # of the train table
 LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
 
 
@@ -109,17 +110,28 @@ class ReinforceRecipe(ReinforceSettings):
 class TrainRecipe(OptimSettings, CheckpointSettings):
     """Training: the optimisation, checkpoints, and how batches are made."""
 
+    steps: int = Field(40, ge=1, description="of training; auto, or left out = as fits the data, see docs/train.md")
     samples: int | None = Field(None, ge=1, description="samples to see, instead of steps")
     epochs: float | None = Field(
         None, gt=0, description="passes over the images, or the selection that is there; instead of steps"
     )
-    batch_size: int = Field(256, ge=2, description="global batch, over all processes")
+    batch_size: int = Field(
+        256, ge=2, description="global batch, over all processes; auto, or left out = 256, fewer for few images"
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         0, description="data loading processes; 0 = a thread; auto = from the cores, a thread for small images"
     )
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     texts_weight: float = Field(1.0, ge=0, description="of the losses on reinforce.texts; 0 = they are not read")
     half_weights: bool = Field(False, description="store the finished weights as fp16")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_left_out(cls, values: Any) -> Any:
+        """`steps = "auto"` is the same as no `steps`: `stages.budget` fills in what fits the data."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if not (key in AUTO_KEYS and value == "auto")}
 
 
 class CaptionsRecipe(Strict):
@@ -233,7 +245,17 @@ def load_recipe(
     if isinstance(values.get("student"), str):
         values["student"] = {"name": values["student"]}
     flags = {key: value for key, value in (given or {}).items() if value is not None}
-    return _with_absolute_places(parse(Recipe, apply_settings(apply_settings(values, flags), settings), where))
+    said = apply_settings(apply_settings({}, flags), settings)
+    values = apply_settings(apply_settings(_without_length(values, said), flags), settings)
+    return _with_absolute_places(parse(Recipe, values, where))
+
+
+def _without_length(values: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values without the length of training where the call says it anew, by whichever of the words."""
+    train, own = said.get("train"), values.get("train")
+    if not (isinstance(train, dict) and isinstance(own, dict)) or all(train.get(name) is None for name in LENGTHS):
+        return values
+    return {**values, "train": {key: value for key, value in own.items() if key not in LENGTHS}}
 
 
 def _with_absolute_places(recipe: Recipe) -> Recipe:

@@ -49,13 +49,15 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run or student folder, or a teacher's name.")],
     recipe: RecipeFlag = None, data: DataFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="The part of the data to use: test, val, ...")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="At most so many images (eval.limit).")] = None,
+    at_once: Annotated[int | None, typer.Option("--batch-size", help="Images at a time (eval.batch_size).")] = None,
     sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Retrieval and zero-shot figures of one model."""
     from distill.verbs.evaluate import evaluate as verb
 
     print_result(
-        verb(model, recipe, data=data, split=split, settings=sets or ()),
+        verb(model, recipe, data=data, split=split, limit=limit, batch_size=at_once, settings=sets or ()),
         as_json,
         lambda done: print_pairs(done.to_json()),
     )

@@ -72,6 +72,22 @@ LanFlag = Annotated[
 ]
 PortFlag = Annotated[int | None, typer.Option("--port", help="Of the page; any free one by default.")]
 
+EpochsFlag = Annotated[
+    float | None,
+    typer.Option("--epochs", help="Passes over the images (train.epochs); by default as many as fit the data."),
+]
+StepsFlag = Annotated[int | None, typer.Option("--steps", help="Of training, instead of --epochs (train.steps).")]
+BatchSizeFlag = Annotated[int | None, typer.Option("--batch-size", help="Of training (train.batch_size).")]
+LrFlag = Annotated[float | None, typer.Option("--lr", help="Highest learning rate (train.lr).")]
+LoadersFlag = Annotated[
+    str | None,
+    typer.Option("--workers", help="Processes that load data for training: N, or auto (train.workers)."),
+]
+ImageSizeFlag = Annotated[
+    int | None, typer.Option("--image-size", help="Pixels that the student sees (student.image_size).")
+]
+SeedFlag = Annotated[int | None, typer.Option("--seed", help="Of every draw and random weight (seed).")]
+
 FilterFlag = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,5 +110,7 @@ CalibrateFlag = Annotated[
 ]
 ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
 TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
-WorkersFlag = Annotated[int | None, typer.Option("--workers", help="Tasks of an executor at a time.")]
+WorkersFlag = Annotated[
+    int | None, typer.Option("--workers", help="Processes of an executor: its tasks at a time (cluster.workers).")
+]
 PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]

@@ -7,14 +7,19 @@ import typer
 
 from distill.cli.base import app, need, print_result, run_folder
 from distill.cli.flags import (
+    BatchSizeFlag,
     CalibrateFlag,
     CaptionerFlag,
     DataFlag,
     DeviceFlag,
+    EpochsFlag,
     ExecutorFlag,
     ExtendFlag,
     FilterFlag,
+    ImageSizeFlag,
     JsonFlag,
+    LoadersFlag,
+    LrFlag,
     MaxLatencyFlag,
     MaxMemoryFlag,
     MaxSizeFlag,
@@ -26,7 +31,9 @@ from distill.cli.flags import (
     RehearseFlag,
     ResumeFlag,
     RunArgument,
+    SeedFlag,
     SetFlag,
+    StepsFlag,
     StudentFlag,
     TargetFlag,
     TasksFlag,
@@ -46,7 +53,9 @@ def run(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
     student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
     precision: PrecisionFlag = None, device: DeviceFlag = None, max_latency: MaxLatencyFlag = None,
-    max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
+    max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, epochs: EpochsFlag = None,
+    steps: StepsFlag = None, batch_size: BatchSizeFlag = None, lr: LrFlag = None, loaders: LoadersFlag = None,
+    image_size: ImageSizeFlag = None, seed: SeedFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
     resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """All of it: reinforce, train, evaluate, export, profile, report. With no arguments: the embedded default."""
@@ -57,7 +66,8 @@ def run(
     result = verb(
         recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
         target=target or (), precision=precision or (), device=device or (), max_latency=max_latency, max_size=max_size,
-        max_memory=max_memory, out=out, rehearse=rehearse, resume=resume, overwrite=overwrite, settings=sets or (),
+        max_memory=max_memory, epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, workers=loaders,
+        image_size=image_size, seed=seed, out=out, rehearse=rehearse, resume=resume, overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
     print_result(result, as_json, lambda done: show(done.facts))
 
@@ -99,8 +109,8 @@ def reinforce(
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
     filters: FilterFlag = None, out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False,
     executor: ExecutorFlag = None, tasks: TasksFlag = None, workers: WorkersFlag = None,
-    slurm_partition: PartitionFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False,
-    extend: ExtendFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+    slurm_partition: PartitionFlag = None, seed: SeedFlag = None, resume: ResumeFlag = False,
+    overwrite: OverwriteFlag = False, extend: ExtendFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Store the teachers' knowledge of a data set once; with --filter, choose among its samples afterwards."""
     from distill.verbs.reinforce import reinforce as verb
@@ -109,7 +119,7 @@ def reinforce(
     result = verb(
         recipe, out=need(out, "runs/photos"), teacher=teacher or (), captioner=captioner or (), data=data,
         filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
-        slurm_partition=slurm_partition, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
+        slurm_partition=slurm_partition, seed=seed, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
     )  # fmt: skip
     print_result(result, as_json, lambda done: print_pairs(done.to_json()), every_process=True)
 
@@ -134,15 +144,17 @@ def curate(
 def train(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
-    out: OutFlag = None, resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None,
-    as_json: JsonFlag = False,
+    epochs: EpochsFlag = None, steps: StepsFlag = None, batch_size: BatchSizeFlag = None, lr: LrFlag = None,
+    loaders: LoadersFlag = None, image_size: ImageSizeFlag = None, seed: SeedFlag = None, out: OutFlag = None,
+    resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Train a student from a reinforced set, a full teacher, or heads over frozen towers."""
     from distill.verbs.train import train as verb
 
     out = run_folder(folder, out, goes_on=resume)
     result = verb(
-        recipe, out=need(out, "runs/student"), teacher=teacher or (), student=student, data=data, resume=resume,
+        recipe, out=need(out, "runs/student"), teacher=teacher or (), student=student, data=data, epochs=epochs,
+        steps=steps, batch_size=batch_size, lr=lr, workers=loaders, image_size=image_size, seed=seed, resume=resume,
         overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
     print_result(result, as_json, lambda done: print_pairs(done.to_json()))

@@ -18,6 +18,7 @@ from distill.models import student_spec
 from distill.processes import Place
 from distill.recipe import LENGTHS, Recipe
 from distill.run_folder import RunFolder
+from distill.stages.evaluate import FEW
 from distill.stages.label import is_published
 from distill.stages.reinforce import is_reinforced
 from distill.stages.training_data import known_selection
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Filled = dict[str, str]  # a recipe's dotted key -> why it has the value that it has
 TOO_FEW = 1000  # a run that sees a thousandth of the published samples is said to be short
+LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS = 10_240, 1.5, 40  # of training, for a student that inherits
+AT_RANDOM = 4  # times as much for one that does not
+LEAST_BATCHES = 4  # a batch is halved until the images make so many
 _MEMORY_SHARE = 0.7  # of a device's memory for what the backward pass needs; weights and moments have the rest
 
 
@@ -55,19 +59,19 @@ def settle(
         if recipe.train.samples or recipe.train.epochs:
             recipe, length = _with_steps(recipe, training_images(recipe))
             filled |= length
-    elif published is None and not (recipe.train.samples or recipe.train.epochs):
+    elif published is None and is_set(recipe, "train.steps") and is_set(recipe, "train.batch_size"):
         recipe, filled = _for_device(recipe)
     else:
         images = training_images(recipe)
-        filled = {}
         if published is not None:
             recipe, filled = fill(recipe, published, images, place, memory_gb(recipe))
+        else:
+            recipe, filled = fitted(recipe, images)
         recipe, length = _with_steps(recipe, images)
         epochs_note = filled.pop("train.epochs", None)
         filled |= {key: f"{reason}; {epochs_note}" if epochs_note else reason for key, reason in length.items()}
-        if published is not None and not is_set(recipe, "train.warmup_steps"):
-            warmup = math.ceil(published.warmup_share * recipe.train.steps)
-            reason = f"{published.warmup_share:.1%} of the steps, as published"
+        warmup, reason = _warmup(recipe, published)
+        if (published is not None or length) and not is_set(recipe, "train.warmup_steps"):
             recipe, filled = put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
         recipe, more = _for_device(recipe)
         filled |= more
@@ -75,6 +79,50 @@ def settle(
         for line in lines(recipe, filled, published):
             console.say(line)
     return recipe, filled
+
+
+def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
+    """The recipe with a batch and a number of epochs that fit the data, for a student without a published training.
+
+    The embedded default's own numbers are the measure: 5 epochs of 2,048 images in batches of 256 for a student that
+    inherits. Fewer images are seen more often, so that as many samples are seen, up to 40 times; of more images each is seen
+    at least one and a half times. A student that starts at random gets four times as much of all three.
+
+    Args:
+        images: in the training data.
+    """
+    values: dict[str, Any] = {}
+    reasons: Filled = {}
+    if not is_set(recipe, "train.batch_size"):
+        batch = usual = recipe.train.batch_size
+        while images >= FEW and batch * LEAST_BATCHES > images:  # fewer are refused, with the reason
+            batch //= 2
+        if batch < usual:
+            reason = f"of {images:,} images {LEAST_BATCHES} batches of {2 * batch} cannot be made"
+            values["train.batch_size"], reasons["train.batch_size"] = batch, reason
+    if not any(is_set(recipe, f"train.{name}") for name in LENGTHS):
+        inherits = recipe.student.inherit != "none" and bool(recipe.teachers or recipe.student.inherit_from)
+        times = 1 if inherits else AT_RANDOM
+        wanted = LEAST_SAMPLES * times / max(1, images)
+        epochs = min(MOST_EPOCHS * times, max(LEAST_EPOCHS * times, wanted))
+        start = "it inherits" if inherits else "it starts at random"
+        if epochs == wanted:
+            why = f"{LEAST_SAMPLES * times:,} samples, since {start}"
+        else:
+            bound = "at most" if epochs < wanted else "at least"
+            why = f"{bound} {epochs:g} times each, since {start}"
+        values["train.epochs"], reasons["train.epochs"] = round(epochs, 4), why
+    return put(recipe, values), reasons
+
+
+def _warmup(recipe: Recipe, published: PublishedTraining | None) -> tuple[int, str]:
+    """(steps of warm-up, why so many), where the recipe says none."""
+    steps, usual = recipe.train.steps, recipe.train.warmup_steps
+    if published is not None:
+        return math.ceil(published.warmup_share * steps), f"{published.warmup_share:.1%} of the steps, as published"
+    if steps < 4 * usual:
+        return math.ceil(steps / 4), "a quarter of the steps"
+    return max(usual, math.ceil(steps / 20)), f"5 % of the steps, at least {usual}"
 
 
 def _for_device(recipe: Recipe) -> tuple[Recipe, Filled]:
@@ -192,7 +240,7 @@ def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
     if train.samples:
         seen, why = float(train.samples), f"{train.samples:,} samples"
     elif train.epochs:
-        seen, why = train.epochs * images, f"{train.epochs:g} epochs of {images:,} images"
+        seen, why = train.epochs * images, f"{train.epochs:.4g} epochs of {images:,} images"
     else:
         return recipe, {}
     steps = max(1, math.ceil(seen / train.batch_size))

@@ -24,6 +24,8 @@ def evaluate(
     *,
     data: AnyPath | None = None,
     split: str | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
     settings: Settings = (),
     console: Console | None = None,
 ) -> EvalResult:
@@ -35,6 +37,7 @@ def evaluate(
         recipe: its data and eval tables are read; None = the run's own, or the embedded default's.
         data: where the samples lie; all of them are used, or its evaluation part where it names one.
         split: the part of the data to use instead ("test", "val", "train").
+        limit, batch_size: at most so many images, so many at a time; eval.limit and eval.batch_size.
         settings: as of `distill.run`.
 
     Raises:
@@ -56,7 +59,9 @@ def evaluate(
     if own is not None and data is None:
         recipe = own  # judged as it judged itself
     trained = own.data if own is not None and data is not None else None  # judged by what it held out
-    job = recipe_of(recipe, settings, data=trained, eval_data=data, eval_split=split)
+    job = recipe_of(
+        recipe, settings, data=trained, eval_data=data, eval_split=split, eval_limit=limit, eval_batch_size=batch_size
+    )
     path, device = Path(name), stage_device(job.eval.device, this_place())
     opened = open_evaluation(job)  # before a teacher is downloaded
     if exported:

@@ -6,8 +6,8 @@ from typing import Any
 
 from distill.core.errors import UsageError, nearest
 from distill.core.existing import Existing
-from distill.core.strict import Settings, apply_settings
-from distill.recipe import LENGTHS, Recipe, load_recipe
+from distill.core.strict import Settings
+from distill.recipe import Recipe, load_recipe
 from distill.run_folder import VERBS, RunFolder
 from distill.stages.training import checkpoint_files as checkpoint_files  # makes "student:..." and "timm:..." known
 
@@ -19,7 +19,16 @@ _KEYS = {
     "data": "data",
     "eval_data": "eval.data",
     "eval_split": "eval.split",
+    "eval_limit": "eval.limit",
+    "eval_batch_size": "eval.batch_size",
     "student": "student.name",
+    "image_size": "student.image_size",
+    "epochs": "train.epochs",
+    "steps": "train.steps",
+    "batch_size": "train.batch_size",
+    "lr": "train.lr",
+    "workers": "train.workers",
+    "seed": "seed",
     "max_latency": "choose.max_latency",
     "max_size": "choose.max_size",
     "max_memory": "choose.max_memory",
@@ -34,7 +43,7 @@ _KEYS = {
     "calibrate": "reinforce.calibrate",
     "executor": "cluster.executor",
     "tasks": "cluster.tasks",
-    "workers": "cluster.workers",
+    "tasks_at_once": "cluster.workers",
     "slurm_partition": "cluster.slurm_partition",
 }
 _LIST_KEYS = {
@@ -96,11 +105,6 @@ def recipe_to_go_on(
     if not run.resolved.exists():
         return _with_data(load_recipe(None, settings, given))
     base = run.read_recipe() if verb == "reinforce" else run.said_recipe()  # the others fill it in again
-    said = apply_settings(apply_settings({}, given), settings).get("train", {})
-    if isinstance(said, dict) and any(said.get(name) is not None for name in LENGTHS):  # the length is said anew
-        values = base.model_dump(mode="json", exclude_unset=True)
-        values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
-        base = Recipe.model_validate(values)
     return _with_data(load_recipe(base, settings, given))
 
 

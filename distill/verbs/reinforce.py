@@ -31,6 +31,7 @@ def reinforce(
     tasks: int | None = None,
     workers: int | None = None,
     slurm_partition: str | None = None,
+    seed: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     extend: bool = False,
@@ -49,6 +50,7 @@ def reinforce(
         verify: stored views to run through the live teachers again: a number, or "all"; 0 = none.
         calibrate: fit logit scales on held-out pairs where none is published.
         executor: "local", "slurm" or "ray" label in `tasks` shares, `workers` at a time.
+        seed: of the views and of every other draw.
         extend: add teachers, captioners or views to the finished set in `out`, computing only what it lacks.
 
     Raises what `distill.run` raises.
@@ -57,8 +59,8 @@ def reinforce(
     with going_on(run), opening_once():
         job = recipe_to_go_on(
             "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter,
-            verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
-            slurm_partition=slurm_partition,
+            verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, tasks_at_once=workers,
+            slurm_partition=slurm_partition, seed=seed,
         )  # fmt: skip
         return _reinforce(job, run, existing, console or Console())
 

@@ -48,6 +48,13 @@ def run(
     max_latency: float | str | None = None,
     max_size: float | str | None = None,
     max_memory: float | str | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    workers: int | str | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
     out: AnyPath | None = None,
     rehearse: bool = False,
     resume: bool = False,
@@ -64,6 +71,10 @@ def run(
         data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
         max_latency, max_size, max_memory: a budget in milliseconds on `device` or in megabytes ("5ms", "40MB"), by which the
             student is chosen, see `distill.choose`.
+        epochs, steps: length of training, one of the two; neither = as fits the data, see docs/train.md.
+        batch_size, lr, workers: of training, the keys of those names in the recipe's train table.
+        image_size: pixels that the student sees, student.image_size.
+        seed: of every draw and random weight.
         out: run folder; None = runs/<student>-from-<teachers>.
         rehearse: full size, random weights, a handful of samples.
         resume: continue the run in `out`, by its own recipe where `recipe` is None; what is finished is not done again.
@@ -85,7 +96,8 @@ def run(
     flags = {
         "teacher": teacher, "captioner": captioner, "student": student, "data": data, "filter": filter, "target": target,
         "precision": precision, "device": device, "max_latency": max_latency, "max_size": max_size, "max_memory": max_memory,
-        "rehearse": rehearse,
+        "rehearse": rehearse, "epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "workers": workers,
+        "image_size": image_size, "seed": seed,
     }  # fmt: skip
     folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
     with going_on(folder):

@@ -29,6 +29,13 @@ def train(
     teacher: OneOrMore = (),
     student: str | None = None,
     data: AnyPath | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    workers: int | str | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     settings: Settings = (),
@@ -51,7 +58,10 @@ def train(
 
     console, run, existing = console or Console(), RunFolder(out), Existing.of(resume=resume, overwrite=overwrite)
     with going_on(run), opening_once():
-        job = recipe_to_go_on("train", run, existing, recipe, settings, teacher=teacher, student=student, data=data)
+        job = recipe_to_go_on(
+            "train", run, existing, recipe, settings, teacher=teacher, student=student, data=data, epochs=epochs, steps=steps,
+            batch_size=batch_size, lr=lr, workers=workers, image_size=image_size, seed=seed,
+        )  # fmt: skip
         if job.choose.asked and job.choose.train > 1:
             raise UsageError(
                 "choose.train trains several students and judges them, which distill run does. Leave it out here."

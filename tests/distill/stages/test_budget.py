@@ -84,10 +84,13 @@ def test_what_the_user_says_stays(machine, tmp_path, capsys):
     assert job == before.model_copy(update={"train": before.train.model_copy(update={"lr_floor": 1e-6})})
 
 
-@pytest.mark.parametrize("settings", [[], ["student.name=rendered-teacher", "objective=clip"], ["train.steps=3"]])
-def test_a_student_without_one_is_left_alone_but_for_what_a_gpu_is_good_at(
+@pytest.mark.parametrize(
+    "settings", [["train.steps=3"], ["student.name=rendered-teacher", "objective=clip", "train.steps=3"]]
+)
+def test_a_student_whose_length_and_batch_are_said_is_left_alone_but_for_what_a_gpu_is_good_at(
     machine, tmp_path, capsys, monkeypatch, settings
 ):
+    settings = [*settings, "train.batch_size=256"]
     before = load_recipe(None, settings)
     job, filled, said = settled(before, tmp_path, capsys)
     assert job == before.model_copy(update={"train": before.train.model_copy(update={"precision": "bf16"})})
@@ -99,6 +102,39 @@ def test_a_student_without_one_is_left_alone_but_for_what_a_gpu_is_good_at(
     assert settled(on_cpu, tmp_path, capsys) == (on_cpu, {}, "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert settled(before, tmp_path, capsys) == (before, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "batch", "steps", "warmup"),
+    [
+        (2048, [], 256, 40, 10),  # the embedded default, as its figures in docs/ were made
+        (270, [], 64, 160, 10),  # 10,240 samples, 38 times each
+        (100, [], 16, 250, 13),  # 40 times each, no more
+        (1_000_000, [], 256, 5860, 293),  # one and a half times each
+        (270, ["student.inherit=none"], 64, 640, 32),
+        (270, ["train.steps=auto", "train.batch_size=auto", "train.warmup_steps=auto"], 64, 160, 10),
+        (270, ["train.batch_size=30"], 30, 342, 18),
+        (270, ["train.epochs=2"], 64, 9, 3),
+        (270, ["train.epochs=2", "train.warmup_steps=7"], 64, 9, 7),
+        (270, ["train.steps=9"], 64, 9, 10),  # what is said stays, and so does what goes with it
+        (40, ["train.steps=9"], 256, 9, 10),  # so few are refused before anything is spent
+    ],
+)
+def test_length_and_batch_fit_the_data(tmp_path, capsys, images, settings, batch, steps, warmup):
+    recipe = load_recipe(None, [f"data=rendered:train={images}", "train.device=cpu", *settings])
+    job, filled, said = settled(recipe, tmp_path, capsys)
+    train = job.train
+    assert (train.batch_size, train.steps, train.warmup_steps, train.epochs) == (batch, steps, warmup, None)
+    for key, reason in filled.items():
+        assert f"  {key} = {getattr(train, key.partition('.')[2])}: {reason}" in said
+    inherits = "starts at random" if "student.inherit=none" in settings else "inherits"
+    assert (inherits in said) == ("train.steps" in filled and not any("train.epochs" in item for item in settings))
+
+
+def test_the_length_of_a_call_replaces_that_of_its_recipe():
+    train = load_recipe("photos", [], {"train.steps": 7}).train
+    assert (train.steps, train.epochs, train.lr) == (7, None, 5e-4)
+    assert load_recipe("photos", ["train.samples=99"]).train.samples == 99
 
 
 def test_the_objective_follows_where_the_batch_is_as_large_as_published(machine, tmp_path, capsys):
@@ -125,7 +161,7 @@ def test_samples_and_epochs_are_other_ways_to_say_steps(tmp_path, capsys, settin
     recipe = load_recipe(None, ["data=rendered:train=500", "train.batch_size=64", setting])
     job, filled, said = settled(recipe, tmp_path, capsys)
     assert (job.train.steps, job.train.samples, job.train.epochs) == (steps, None, None)
-    assert list(filled) == ["train.steps"]
+    assert list(filled) == ["train.steps", "train.warmup_steps"]
     assert f"train.steps = {steps}" in said
     both = load_recipe(None, ["train.steps=3", setting])
     with pytest.raises(UsageError, match="once"):

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from distill.cli import app
-from distill.verbs.helping import GROUPS
+from distill.verbs.helping import ALSO_CALLED, GROUPS
 from tests.command_line import distill
 
 COMMANDS = typer.main.get_command(app).commands
@@ -48,3 +48,35 @@ def test_list_alone_says_what_can_be_listed():
     keys = distill("list", "keys").stdout
     assert "train.lr" in keys
     assert "profile.max_celsius" in keys
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "meant"),
+    [
+        ("run", "--learning-rate", "--lr"),
+        ("train", "--batch_size", "--batch-size"),
+        ("run", "--epoch", "--epochs"),
+        ("run", "--num-workers", "--workers"),
+        ("train", "--imgsz", "--image-size"),
+        ("eval", "--bach-size", "--batch-size"),
+        ("run", "--weight-decay", "--set train.weight_decay="),
+        ("run", "--views-per-image", "--set reinforce.views_per_image="),
+        ("run", "--warmup", "--set train.warmup_steps="),
+        ("reinforce", "--lr", "--set train.lr="),
+        ("devices", "--lr", "distill devices --help"),
+    ],
+)
+def test_an_unknown_flag_names_the_flag_or_the_key_that_it_may_mean(verb, flag, meant):
+    said = distill(verb, flag, "3")
+    assert said.returncode == 2
+    assert flag in said.stderr
+    assert meant in said.stderr
+
+
+def test_what_others_call_a_flag_is_one_of_ours():
+    from distill.recipe import Recipe
+    from distill.verbs.listing import recipe_keys
+
+    flags = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
+    keys = {key for key, _, _ in recipe_keys(Recipe())}
+    assert {*ALSO_CALLED.values()} <= flags | keys
