@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distill.verbs.listing import list_names as list
     from distill.verbs.load import load_student, load_teacher
     from distill.verbs.machine import devices, doctor
+    from distill.verbs.predict import predict
     from distill.verbs.profile import profile
     from distill.verbs.push import push
     from distill.verbs.reinforce import reinforce
@@ -63,6 +64,7 @@ __all__ = [
     "load_student",
     "load_teacher",
     "open_source",
+    "predict",
     "profile",
     "push",
     "reinforce",

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from distill.core.errors import UsageError, nearest
 from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from export.settings import ChooseSettings, ExportSettings, LintSettings, ProfileSettings
+from export.settings import NO_CLASSES, ChooseSettings, ExportSettings, LintSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
@@ -289,7 +289,7 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     changed["filters"] = _absolute_filters(recipe.filters)
     if recipe.selection not in (None, "none"):
         changed["selection"] = str(Path(recipe.selection).expanduser().absolute())
-    if recipe.export.classes:
+    if recipe.export.classes and recipe.export.classes != NO_CLASSES:
         labels = str(Path(recipe.export.classes).expanduser().absolute())
         changed["export"] = recipe.export.model_copy(update={"classes": labels})
     if recipe.student.inherit_from:

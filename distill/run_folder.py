@@ -54,6 +54,7 @@ class RunFolder:
         self.features = self.path / "features.safetensors"
         # What was found and made of the student.
         self.eval = self.path / "eval"
+        self.classes = self.path / "classes"  # that it was judged by: labels, templates, embeddings
         self.export = self.path / "export"
         self.profile = self.path / "profile.json"
         self.hashes = self.path / "hashes.json"

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from distill.core.strict import Strict
 
+NO_CLASSES = "none"  # of `ExportSettings.classes`: no classifier, where a run would make one by itself
+
 
 class CoreMlSettings(Strict):
     """What an app may want of Core ML files."""
@@ -98,7 +100,8 @@ class ExportSettings(Strict):
     )
     classes: str | None = Field(
         None,
-        description="a file with a label per line: every target then gets a classifier too, from a picture to their probabilities",
+        description="a file with a label per line: every target then gets a classifier too, from a picture to their probabilities; "
+        'None = the labels of a run that is judged by classes alone; "none" = no classifier',
     )
     templates: tuple[str, ...] = Field(
         ("a photo of a {}.",),

@@ -59,8 +59,19 @@ def evaluate(
     print_result(
         verb(model, recipe, data=data, split=split, limit=limit, batch_size=at_once, settings=sets or ()),
         as_json,
-        lambda done: print_pairs(done.to_json()),
+        _show_figures,
     )
+
+
+def _show_figures(result: Any) -> None:
+    from distill.reporting.table import PER_CLASS, per_class_rows
+    from distill.reporting.terminal import print_table
+
+    figures = result.to_json()
+    each = (figures["zero_shot"] or {}).pop("per_class", {})
+    print_pairs(figures)
+    if each:
+        print_table(PER_CLASS, per_class_rows({"top-1": each}), figures=True)
 
 
 def _show_exported(done: Any) -> None:

@@ -1,4 +1,4 @@
-"""The verbs that show and hand on what was made: demo, report, push, compare."""
+"""The verbs that use, show and hand on what was made: predict, demo, report, push, compare."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,31 @@ import typer
 from distill.cli.base import app, print_result
 from distill.cli.flags import DataFlag, JsonFlag, LanFlag, OverwriteFlag, PortFlag, SetFlag
 from distill.verbs.helping import Grouped
+
+
+@app.command(cls=Grouped, epilog="Example: distill predict runs/mine ./photos --classes labels.txt")
+def predict(
+    model: Annotated[str, typer.Argument(help="A run, any CLIP, or a folder of exported files (runs/mine/export/onnx-fp32).")],
+    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of them.")],
+    classes: Annotated[Path | None, typer.Option(help="A file, a label per line; else the run's, or the exported file's.")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help='With --classes: a sentence such as "a photo of a {}."; may repeat.')
+    ] = None,
+    caption: Annotated[list[str] | None, typer.Option(help="Instead of labels: sentences to tell apart; two or more.")] = None,
+    search: Annotated[list[str] | None, typer.Option(help="A sentence that finds photos; may repeat.")] = None,
+    top: Annotated[int, typer.Option(help="So many labels of a photo, or photos of a sentence.")] = 5,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv or .jsonl file for every row.")] = None,
+    overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """What the student says to photos: labels, captions, or the photos that fit a sentence."""
+    from distill.verbs.predict import predict as verb
+    from distill.verbs.predict import show
+
+    result = verb(
+        model, photos, classes=classes, template=template or (), caption=caption or (), search=search or (), top=top,
+        out=out, overwrite=overwrite, settings=sets or (),
+    )  # fmt: skip
+    print_result(result, as_json, lambda done: show(done.to_json()))
 
 
 @app.command(cls=Grouped, epilog="Example: distill demo runs/mine --data ./photos")

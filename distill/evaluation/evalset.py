@@ -13,7 +13,7 @@ from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
 from distill.evaluation.examples import example_searches
-from distill.evaluation.metrics import class_embeddings, retrieval, zero_shot
+from distill.evaluation.metrics import class_embeddings, per_class, retrieval, zero_shot
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.sample import RawSample, ZeroShotTask
 from reinforced_data.source import Source
@@ -222,7 +222,10 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         image = _embed_images(model, [(f"{task.name}-{i}", data) for i, data in enumerate(task.images)], batch_size)
         prompts = [template.format(name) for name in task.class_names for template in task.templates]
         text = _embed_texts(model, prompts, batch_size).reshape(len(task.class_names), len(task.templates), -1)
-        result["zero_shot"] = {"task": task.name, **zero_shot(image, class_embeddings(text), np.array(task.labels))}
+        labels = np.array(task.labels)
+        figures = zero_shot(image, class_embeddings(text), labels)
+        each = per_class(image, class_embeddings(text), labels, task.class_names)
+        result["zero_shot"] = {"task": task.name, **figures, "per_class": each}
     return result
 
 

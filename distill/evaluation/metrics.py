@@ -4,6 +4,7 @@ Embeddings in, numbers out; percentile bootstrap over queries for the interval. 
 model that maps everything to one point scores zero rather than one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,25 @@ def zero_shot(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]
     for k in (1, 5):
         result |= _score(f"top{k}", (rank < k).astype(np.float64))
     return result
+
+
+def per_class(
+    image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """What `zero_shot` counts, of each class that has images: name -> "images" and "top1" in percent.
+
+    Args:
+        image, class_text, labels: as of `zero_shot`.
+        names: of the classes.
+    """
+    hits = zero_shot_ranks(image, class_text, labels) == 0
+    return {
+        names[label]: {
+            "images": int((labels == label).sum()),
+            "top1": round(float(hits[labels == label].mean()) * 100, 3),
+        }
+        for label in np.unique(labels)
+    }
 
 
 def zero_shot_ranks(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:

@@ -15,6 +15,7 @@ def artifact_hashes(run: RunFolder) -> dict[str, str]:
         f"**/student/{WEIGHTS_FILE}",
         f"averaged/{WEIGHTS_FILE}",
         "eval/*.json",
+        "classes/embeddings.safetensors",
     ):
         for path in sorted(run.path.glob(pattern)):
             result[path.relative_to(run.path).as_posix()] = atomic.sha256_file(path)

@@ -59,6 +59,33 @@ def zero_shot_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+PER_CLASS = ("class", "images", "top-1")
+
+
+def per_class_rows(models: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
+    """One row per class: its name, how many images it was judged on, and the top-1 of each model; the hardest of the last first.
+
+    Args:
+        models: name -> class -> "images" and "top1", see `distill.evaluation.metrics.per_class`.
+    """
+    last = [*models.values()][-1]
+    return [
+        (name, f"{last[name]['images']}", *(percent(each[name]["top1"]) for each in models.values()))
+        for name in sorted(last, key=lambda name: (last[name]["top1"], name))
+    ]
+
+
+def per_class(facts: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """(columns, rows) of `per_class_rows` over teachers and student, the student last; no rows where there are no classes."""
+    found = {
+        item["model"]: item["zero_shot"]["per_class"]
+        for role in ("teacher", "student")
+        for item in facts["evals"]
+        if item["role"] == role and item["zero_shot"] and "per_class" in item["zero_shot"]
+    }
+    return (("class", "images", *found), per_class_rows(found)) if found else ((), [])
+
+
 def _with_interval(figures: dict[str, Any], key: str, shown: bool) -> str:
     low, high = figures[f"{key}_ci95"]
     return f"{percent(figures[key])} [{percent(low)}, {percent(high)}]" if shown else percent(figures[key])

@@ -46,6 +46,7 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
     }
     shown |= _choice(facts)
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
+    shown["class_columns"], shown["class_rows"] = table.per_class(facts)
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),

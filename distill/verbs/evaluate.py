@@ -43,14 +43,11 @@ def evaluate(
     Raises:
         UsageError: neither a folder nor a teacher is called so, or the data is not there.
     """
-    from distill.core.clip.folder import is_clip_folder
     from distill.evaluation.evalset import teacher_embedder
     from distill.processes import stage_device, this_place
     from distill.stages.evaluate import open_evaluation
-    from distill.stages.exporting.any_model import model_name, run_of
+    from distill.stages.exporting.any_model import load_any, model_name, run_of
     from distill.stages.exporting.files import exported_embedder, is_exported
-    from distill.stages.train import model_folder
-    from teachers.load import load_teacher, resolve_teacher
 
     name, console = model_name(str(model)), console or Console()
     exported = is_exported(Path(name))
@@ -67,10 +64,7 @@ def evaluate(
     if exported:
         with exported_embedder(path, job.profile.threads) as embedder:
             return _judge(embedder, job, opened, console, "its own runtime")
-    heads = (path / "teacher.json", RunFolder(path).teacher / "teacher.json")
-    of_a_run = path.is_dir() and not is_clip_folder(path) and not any(file.exists() for file in heads)
-    loaded = load_teacher(resolve_teacher(str(model_folder(path)) if of_a_run else name, noun="model"))
-    embedder = replace(teacher_embedder(loaded.to(device)), name=str(model))
+    embedder = replace(teacher_embedder(load_any(name).to(device)), name=str(model))
     return _judge(embedder, job, opened, console, device)
 
 

@@ -115,6 +115,31 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
+class PredictResult:
+    """What a model says to photos.
+
+    Attributes:
+        model: that answered.
+        photos: a row per photo: "photo" and its "labels", the most probable first, each with "label" and "probability".
+        searches: a row per sentence: "sentence" and its "photos", the nearest first, each with "photo" and "cosine".
+        rejected: photo -> why it could not be decoded.
+        by: how the numbers came: "softmax" over all labels, "sigmoid" of each alone, "exported classifier", or "cosine".
+    """
+
+    model: str
+    photos: list[Row]
+    searches: list[Row]
+    rejected: dict[str, str]
+    by: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {
+            "model": self.model, "by": self.by, "photos": self.photos, "searches": self.searches, "rejected": self.rejected,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class PushResult:
     """A student that was sent.
 

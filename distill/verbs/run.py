@@ -180,6 +180,7 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     from distill.reporting.facts import read_run
     from distill.reporting.hashes import write_hashes
     from distill.stages.evaluate import eval_stage, judged_models
+    from distill.stages.exporting.classes import classes_stage
     from distill.stages.exporting.stage import export_stage
     from distill.stages.latency.profile import profile_stage
     from distill.stages.latency.trials import keep_best
@@ -201,6 +202,7 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     failed: DistillError | None = None
     with opening_once():
         eval_stage(job, models, run, console)
+        classes_stage(job, run, console)
         try:
             export_stage(job, run, console)
         except UsageError:

@@ -21,6 +21,9 @@ from teachers.load import LOCAL_DIR
 
 if TYPE_CHECKING:
     from teachers.open_clip.teacher import OpenClipTeacher
+    from teachers.teacher import Teacher
+
+HEADS = "teacher.json"  # marks a folder of aligned heads
 
 
 def model_name(model: str) -> str:
@@ -39,6 +42,21 @@ def run_of(model: str) -> RunFolder | None:
     if holds(path) and path.name == RunFolder(path.parent).student.name:
         return RunFolder(path.parent)
     return RunFolder(path) if holds(RunFolder(path).student) else None
+
+
+def load_any(name: str) -> "Teacher":
+    """Any CLIP, frozen: a run's student or heads, a folder, or whatever a teacher's name may be.
+
+    Raises:
+        UsageError: nothing is called so. DistillError: it holds no trained student, or its weights are missing.
+    """
+    from distill.stages.train import model_folder
+    from teachers.load import load_teacher, resolve_teacher
+
+    path = Path(name)
+    heads = (path / HEADS, RunFolder(path).teacher / HEADS)
+    of_a_run = path.is_dir() and not is_clip_folder(path) and not any(file.exists() for file in heads)
+    return load_teacher(resolve_teacher(str(model_folder(path)) if of_a_run else name, noun="model"))
 
 
 def default_out(model: str) -> Path:

@@ -2,14 +2,21 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from distill.core.arrays import Array
     from distill.evaluation.evalset import Embedder
+    from distill.evaluation.predict import Scorer
+    from export.artifact import ExportArtifact
+    from export.children.timing import Runtime
+
+CLASSIFIER = "classifier"
 
 
 def is_exported(path: Path) -> bool:
@@ -33,35 +40,102 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     """
     from distill.evaluation.evalset import Embedder
     from export.app.reader import tokenizer_of
-    from export.artifact import PAIR, changed_files, read_artifacts
+    from export.artifact import PAIR
+
+    artifacts = _whole(folder)
+    first = artifacts[0]
+    if not set(PAIR) <= set(first.towers):
+        raise UsageError(f"{str(folder)!r} is not judged: it has no text tower, which retrieval and zero-shot need.")
+    block, tokenize = first.preprocess, tokenizer_of(folder, first.tokenizer)
+    with _running(folder, artifacts, PAIR, threads) as runtime:
+        yield Embedder(
+            name=str(folder),
+            image_size=int(block["size"][0]),
+            images=lambda pixels: runtime.embed("image", pixels),
+            texts=lambda captions: runtime.embed("text", tokenize(captions)),
+            resize_mode=block["open_clip_resize_mode"],
+            interpolation=block["interpolation"],
+        )
+
+
+@contextlib.contextmanager
+def exported_scorer(folder: Path, threads: int) -> "Iterator[Scorer]":
+    """`exported_embedder` with the scale, bias and kind of its record: cosines become probabilities as in an app."""
+    from distill.evaluation.predict import Scorer
+
+    with exported_embedder(folder, threads) as model:
+        first = _whole(folder)[0]
+        yield Scorer(model, first.logit_scale or 1.0, first.logit_bias or 0.0, first.kind)
+
+
+@dataclass(frozen=True)
+class ExportedClassifier:
+    """The classifier of an exported folder.
+
+    Attributes:
+        labels: in the order of the probabilities.
+        size, resize_mode, interpolation, resize_to: how a photo becomes S x S pixels, see `distill.evaluation.evalset.pixels`.
+        answer: float32 [b, 3, S, S] in [0, 1] -> probabilities [b, k].
+    """
+
+    labels: tuple[str, ...]
+    size: int
+    resize_mode: str
+    interpolation: str
+    resize_to: int | None
+    answer: "Callable[[Array], Array]"
+
+
+def has_classifier(folder: Path) -> bool:
+    """Whether an exported folder has a classifier whose labels are named."""
+    from export.app.classes import LABELS_FILE
+    from export.artifact import read_artifacts
+
+    return (folder / LABELS_FILE).is_file() and CLASSIFIER in read_artifacts(folder)[0].towers
+
+
+@contextlib.contextmanager
+def exported_classifier(folder: Path, threads: int) -> Iterator[ExportedClassifier]:
+    """The classifier in `folder`, in its own runtime; raises as `exported_embedder` does."""
+    from export.app.classes import LABELS_FILE, Classes
+
+    artifacts = _whole(folder)
+    block, labels = artifacts[0].preprocess, Classes.read(folder / LABELS_FILE, ()).labels
+    size, cut_from = int(block["size"][0]), block.get("shorter_side")
+    how = (size, block["open_clip_resize_mode"], block["interpolation"], cut_from)
+    with _running(folder, artifacts, (CLASSIFIER,), threads) as runtime:
+        yield ExportedClassifier(labels, *how, lambda pixels: runtime.embed(CLASSIFIER, pixels))
+
+
+def _whole(folder: Path) -> "list[ExportArtifact]":
+    """The entries of a folder's record. Raises UsageError where a file is missing or another one."""
+    from export.artifact import changed_files, read_artifacts
+
+    artifacts = read_artifacts(folder)
+    if changed := changed_files(folder, artifacts):
+        raise UsageError(f"{str(folder)!r} is not judged: {changed[0]} is missing or not the file that was checked.")
+    return artifacts
+
+
+@contextlib.contextmanager
+def _running(
+    folder: Path, artifacts: "list[ExportArtifact]", towers: "Sequence[str]", threads: int
+) -> "Iterator[Runtime]":
+    """The runtime of these towers, loaded and ready."""
     from export.children.timing import Runtime
     from export.target import get_target
 
-    artifacts = read_artifacts(folder)
-    first, changed = artifacts[0], changed_files(folder, artifacts)
-    if changed:
-        raise UsageError(f"{str(folder)!r} is not judged: {changed[0]} is missing or not the file that was checked.")
-    if not set(PAIR) <= set(first.towers):
-        raise UsageError(f"{str(folder)!r} is not judged: it has no text tower, which retrieval and zero-shot need.")
+    first = artifacts[0]
     target = get_target(first.target, first.precision)
     target.require_packages()
-    block, tokenize = first.preprocess, tokenizer_of(folder, first.tokenizer)
     with tempfile.TemporaryDirectory(prefix="distill-eval-") as name:
-        files = {artifact.tower: artifact.file for artifact in artifacts if artifact.tower in PAIR}
         job = {
             "runtime": target.folder,
             "source": str(folder),
-            "files": files,
+            "files": {artifact.tower: artifact.file for artifact in artifacts if artifact.tower in towers},
             "threads": threads,
             "options": first.options,
         }
         with contextlib.closing(Runtime(target.folder, job, Path(name), target.python())) as runtime:
-            runtime.answer()  # loaded and ready
-            yield Embedder(
-                name=str(folder),
-                image_size=int(block["size"][0]),
-                images=lambda pixels: runtime.embed("image", pixels),
-                texts=lambda captions: runtime.embed("text", tokenize(captions)),
-                resize_mode=block["open_clip_resize_mode"],
-                interpolation=block["interpolation"],
-            )
+            runtime.answer()
+            yield runtime

@@ -10,6 +10,7 @@ from distill.run_folder import RunFolder
 from distill.stages.exporting.auto import choose
 from distill.stages.exporting.samples import ImagesAndCaptions, calibration_samples, parity_samples
 from distill.stages.exporting.sensitivity import measure
+from export.settings import NO_CLASSES
 
 if TYPE_CHECKING:
     from distill.core.arrays import Array
@@ -35,7 +36,7 @@ def export_stage(recipe: Recipe, run: RunFolder, console: Console, *, again: boo
         target.configured(settings)
     if not targets:
         return
-    classes = classes_of(settings)
+    classes = classes_of(settings) or of_the_run(settings, run, console)
     with console.stage("export and check parity"):
         student, card = _loaded(run.student), read_card(run.student)
         if isinstance(student, ImageModel):
@@ -94,7 +95,25 @@ def classes_of(settings: "ExportSettings") -> "Classes | None":
     """The labels of a classifier, where settings name a file of them. Raises UsageError where it, or a template, is wrong."""
     from export.app.classes import Classes
 
-    return None if settings.classes is None else Classes.read(Path(settings.classes).expanduser(), settings.templates)
+    return (
+        None
+        if settings.classes in (None, NO_CLASSES)
+        else Classes.read(Path(settings.classes).expanduser(), settings.templates)
+    )
+
+
+def of_the_run(settings: "ExportSettings", run: RunFolder, console: Console) -> "Classes | None":
+    """The labels of a run that was judged by classes alone: it makes a classifier, and an app wants one."""
+    from distill.stages.exporting.classes import own_classes
+
+    own = own_classes(run)
+    if own is None or not own.alone or settings.classes == NO_CLASSES:
+        return None
+    console.say(
+        f"The data knows its pictures by {len(own.classes.labels)} classes alone, so each target gets a classifier of them too "
+        f"(without: --set export.classes={NO_CLASSES})."
+    )
+    return own.classes
 
 
 def _loaded(folder: Path) -> "Student | ImageModel":

@@ -18,7 +18,7 @@ from distill.evaluation.photo_search import PhotoSearch
 from reinforced_data.source import open_source
 
 
-def _colour_model(name: str) -> Embedder:
+def colour_model(name: str) -> Embedder:
     """A model whose embedding of a photo is its mean colour, and of a sentence the colour that it names."""
     colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
@@ -35,7 +35,7 @@ def _colour_model(name: str) -> Embedder:
 
 def test_the_nearest_photos_are_found() -> None:
     source = open_source("rendered:train=8,eval=24", "eval")
-    model = _colour_model("colours")
+    model = colour_model("colours")
     search = PhotoSearch([model, model], source)
     assert len(search.keys) == len(search.thumbnails) == len(source)
     photos = model.images(pixels([(s.key, s.image) for s in (source[i] for i in range(len(source)))], 32))
@@ -53,7 +53,7 @@ def test_photos_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(source[index].image)
     (tmp_path / "broken.png").write_bytes(source[3].image[:200])
-    search = PhotoSearch([_colour_model("colours")], open_source(tmp_path, "given"))
+    search = PhotoSearch([colour_model("colours")], open_source(tmp_path, "given"))
     assert len(search.keys) == 3
     assert len(search.rejected) == 1
 
