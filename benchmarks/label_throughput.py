@@ -1,20 +1,25 @@
-"""How much of the bare teacher's speed is left when labelling: decoding, drawing and rendering views, hashing and writing included.
+"""How much of the bare models' speed is left when labelling: decoding, drawing and rendering views, hashing and writing included.
 
-    python benchmarks/label_throughput.py [--teacher open_clip:ViT-B-16/openai] [--images 96] [--views 2] [--rounds 4] [--device cpu]
+    python -m benchmarks.label_throughput [--images 16] [--views 2] [--rounds 4] [--workers 2] [--device cpu]
 
-Both arms see the same batches: the first labelling (not timed) records every input that the teacher is given; the bare arm replays those through the
-teacher and does nothing else. Rounds alternate the arms; printed are the ratios of their times, median and range. The teacher has random weights, which
-changes no time. Images are the shared Flickr8k photos where they are there, enlarged to 500 x 375 and encoded anew as JPEG of quality 90 (a common size of
-photo collections; decoding the 224-pixel originals would flatter us), else smooth noise of that size.
+By default two teachers of different input size and a captioner. All arms see the same batches: the first labelling (not timed) records every input
+that a model is given; the bare arm replays those through the models and does nothing else. The other arms label with threads (0) and with the numbers
+of processes that --workers names. Rounds go through the arms in turns; printed are the ratios of their times, median and range: of the clock's, and of the processors', which is what is left on a machine that others
+use too (where models run on the processor, whatever else it does is time that they do not have). Weights are random,
+which changes no time but the captioner's, who talks until its last token. Images are the shared Flickr8k photos where they are there, enlarged to
+500 x 375 and encoded anew as JPEG of quality 90 (a common size of photo collections; decoding the 224-pixel originals would flatter us), else smooth
+noise of that size.
 """
 
 import argparse
 import datetime
 import io
+import os
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,37 +30,43 @@ from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.source import open_source
+from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher
+from teachers.load_captioner import load_captioner
 
 FLICKR = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k"
 SIZE = (500, 375)
+TEACHERS = ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-32-256/datacomp_s34b_b86k")
+CAPTIONER = "coca:coca_ViT-B-32/laion2b_s13b_b90k"
 
 
 class Recorded:
-    """A teacher that keeps what it is given."""
+    """A model that keeps what it is given, and gives it again to the model alone."""
 
-    def __init__(self, teacher) -> None:
-        self._teacher, self.images, self.texts, self.keep = teacher, [], [], True
+    ASKED = ("encode_image", "encode_text", "caption")
+
+    def __init__(self, model) -> None:
+        self._model, self.keep = model, True
+        self._calls: list[tuple[str, tuple]] = []
 
     def __getattr__(self, name: str):
-        return getattr(self._teacher, name)
+        of_model = getattr(self._model, name)
+        if name not in self.ASKED:
+            return of_model
 
-    def encode_image(self, pixels):
-        if self.keep:
-            self.images.append(pixels.clone())
-        return self._teacher.encode_image(pixels)
+        def ask(*given):
+            if self.keep:
+                self._calls.append((name, given))
+            return of_model(*given)
 
-    def encode_text(self, captions):
-        if self.keep:
-            self.texts.append(captions)
-        return self._teacher.encode_text(captions)
+        return ask
 
     def bare(self) -> None:
-        """The same batches through the teacher alone."""
-        for pixels in self.images:
-            self._teacher.encode_image(pixels).cpu()
-        for captions in self.texts:
-            self._teacher.encode_text(captions).cpu()
+        """The same batches through the model alone; what comes back is fetched from its device."""
+        for name, given in self._calls:
+            answer = getattr(self._model, name)(*given)
+            if isinstance(answer, torch.Tensor):
+                answer.cpu()
 
 
 class Photos:
@@ -85,54 +96,104 @@ class Photos:
         return None
 
 
-def main() -> None:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default="open_clip:ViT-B-16/openai")
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--teacher", action="append", help="may be repeated")
+    parser.add_argument("--captioner", default=CAPTIONER, help="none = without")
+    parser.add_argument("--captions", type=int, default=1, help="that the captioner writes of an image")
+    parser.add_argument("--caption-tokens", type=int, default=16)
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--preset", default="mobileclip")
+    parser.add_argument("--rendering", default="pillow")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--shard-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--workers", type=int, nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    teacher = load_teacher(given.teacher, random_weights=True)
-    teacher.to(given.device)
-    recorded, photos, ratios, rates = Recorded(teacher), Photos(given.images), [], []
+    return parser.parse_args(argv)
 
-    def label() -> None:
+
+def models_of(given: argparse.Namespace) -> tuple[list[Recorded], list[Recorded]]:
+    teachers = [Recorded(load_teacher(name, random_weights=True)) for name in given.teacher or TEACHERS]
+    captioners = []
+    if given.captioner != "none":
+        spoken = CaptionSettings(
+            captions=given.captions, max_tokens=given.caption_tokens, min_tokens=given.caption_tokens
+        )
+        captioners.append(Recorded(load_captioner(given.captioner, spoken, random_weights=True)))
+    for model in (*teachers, *captioners):
+        model.to(given.device)
+    return teachers, captioners
+
+
+Times = dict[str, list[tuple[float, float]]]  # per arm and round, seconds on the clock and of all processors
+
+
+def processor_s() -> float:
+    """Seconds of processors so far, of this process and of those that it has seen end."""
+    return sum(os.times()[:4])
+
+
+def rounds(arms: dict[str, Callable[[], None]], count: int) -> Times:
+    """What every arm took; every round begins with another arm."""
+    times: Times = {name: [] for name in arms}
+    names = list(arms)
+    for number in range(count):
+        at = number % len(names)
+        for name in names[at:] + names[:at]:
+            began, spent = time.perf_counter(), processor_s()
+            arms[name]()
+            times[name].append((time.perf_counter() - began, processor_s() - spent))
+        told = (f"{name} {times[name][-1][0]:.2f} s ({times[name][-1][1]:.2f} s of processors)" for name in names)
+        print(f"round {number + 1}: " + ", ".join(told), flush=True)
+    return times
+
+
+def main(argv: list[str] | None = None) -> None:
+    given = arguments(argv)
+    teachers, captioners = models_of(given)
+    photos = Photos(given.images)
+    settings = ReinforceSettings(
+        views_per_image=given.views,
+        view_preset=given.preset,
+        rendering=given.rendering,
+        batch_size=given.batch_size,
+        shard_size=given.shard_size,
+    )
+
+    def label(workers: int = 0) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            reinforce(
-                photos,
-                [recorded],
-                Path(folder) / "set",
-                ReinforceSettings(views_per_image=given.views, view_preset=given.preset, batch_size=given.batch_size),
-            )
+            reinforce(photos, teachers, Path(folder) / "set", settings, captioners=captioners, workers=workers)
+
+    def bare() -> None:
+        for model in (*teachers, *captioners):
+            model.bare()
 
     label()
-    recorded.keep = False
-    for number in range(given.rounds):
-        times = {}
-        for name, arm in (
-            (("bare", recorded.bare), ("label", label)) if number % 2 else (("label", label), ("bare", recorded.bare))
-        ):
-            began = time.perf_counter()
-            arm()
-            times[name] = time.perf_counter() - began
-        ratios.append(times["bare"] / times["label"])
-        rates.append(given.images * given.views / times["label"])
-        print(
-            f"round {number + 1}: bare {times['bare']:.2f} s, labelling {times['label']:.2f} s, ratio {ratios[-1]:.3f}",
-            flush=True,
-        )
+    for model in (*teachers, *captioners):
+        model.keep = False
+    arms: dict[str, Callable[[], None]] = {"bare": bare, "threads": label}
+    arms |= {f"{count} processes": lambda count=count: label(count) for count in given.workers}
+    times = rounds(arms, given.rounds)
     where = (
         torch.cuda.get_device_name()
         if given.device != "cpu"
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
+    names = " and ".join([*(given.teacher or TEACHERS), *([given.captioner] if captioners else [])])
     print(
-        f"{given.teacher}, {given.images} images x {given.views} views ({given.preset}), 5 captions each, {where}, {datetime.date.today()}: labelling at "
-        f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of the bare forward; {statistics.median(rates):.1f} views/s"
+        f"\n{names}; {given.images} images x {given.views} views ({given.preset}, {given.rendering}), 5 captions each and {given.captions} written; "
+        f"{where}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}\n\n"
+        "| decoded and rendered by | share of the bare models' speed | by processor time | views/s of each teacher |\n|---|---:|---:|---:|"
     )
+    for name in list(arms)[1:]:
+        cells = []
+        for clock in (0, 1):
+            shares = [alone[clock] / told[clock] for alone, told in zip(times["bare"], times[name], strict=True)]
+            cells.append(f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
+        rate = given.images * given.views / statistics.median(took for took, _ in times[name])
+        print(f"| {name} | {cells[0]} | {cells[1]} | {rate:.1f} |")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ def this_place() -> Place:
     return Place()
 
 
+def processes_here() -> int:
+    """How many of the launcher's processes share this machine's cores; all of them where it does not say."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or this_place().world))
+
+
 def usable_cores() -> int:
     """The cores that this process may run on, which are fewer than the machine's in a container or a job."""
     try:

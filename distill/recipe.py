@@ -88,6 +88,10 @@ class ReinforceRecipe(ReinforceSettings):
     """Making a set: what is stored, who captions, where teachers run, and what is checked afterwards."""
 
     device: Literal["auto", "cpu"] = Field("auto", description="where teachers run; auto = a GPU where there is one")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that decode and render; 0 = threads; auto = threads where teachers run on the CPU",
+    )
     caption_columns: dict[str, str] = Field(
         {}, description="more caption columns of the data -> tag, which makes them captions of synthetic:<tag>"
     )

@@ -1,4 +1,4 @@
-"""The one place that mends imports around torch: torchvision beside a CPU-only torch, and what importing transformers says.
+"""The one place that mends torch's ways: torchvision beside a CPU-only torch, what importing transformers says, workers that die.
 
 Why: the registry's torchvision wheel for Linux is built for CUDA. Beside a CPU torch its native library does not load, so
 the operators `torchvision::nms` and `torchvision::qnms` are never declared, and `import torchvision` fails with
@@ -51,3 +51,20 @@ def quiet_import() -> Iterator[None]:
     finally:
         for logger, level in before:
             logger.setLevel(level)
+
+
+def start_workers(loader: Any) -> Any:
+    """The iterator of a DataLoader, its processes started; that one of them died is raised by `next`, and nowhere else.
+
+    torch's handler of dead children raises wherever the main thread happens to be. Without it the death is noticed by
+    `next` within seconds, where what the process was at can be named.
+    """
+    import signal
+    import threading
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    started = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, before)
+    return started

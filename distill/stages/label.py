@@ -10,7 +10,7 @@ from distill.console import Console
 from distill.core import atomic
 from distill.core.existing import Existing
 from distill.models import CaptionerSet, TeacherSet
-from distill.processes import Place, stage_device, this_place, wait_until
+from distill.processes import Place, processes_here, stage_device, this_place, usable_cores, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import keep_recipe
@@ -32,6 +32,7 @@ def label(
             wait_until((set_folder / PLAN_FILE).is_file, f"the first process to plan {str(set_folder)!r}")
         return
     source, models, captioners = _prepare(recipe, teachers, set_folder, console, place, extend)
+    workers = _workers(recipe, models, console)
     with console.stage("reinforce") as advance:
         work(
             source,
@@ -41,7 +42,25 @@ def label(
             rank=place.rank,
             world=place.world,
             progress=advance,
+            workers=workers,
         )
+
+
+def _workers(recipe: Recipe, models: list[Any], console: Console) -> int:
+    """How many processes make samples ready for this process's models; a number that was chosen is said with its reason."""
+    from reinforced_data.labelling.preparation.ahead import enough_workers
+
+    if recipe.reinforce.workers != "auto":
+        return recipe.reinforce.workers
+    cluster = recipe.cluster
+    tasks_here = cluster.workers if cluster.executor == "local" else 1  # of Slurm and Ray each task has its own cores
+    gpu = any(str(model.device).startswith("cuda") for model in models)
+    workers, why = enough_workers(
+        usable_cores(), processes_here() if cluster.executor == "none" else tasks_here, gpu=gpu
+    )
+    if gpu:
+        console.say(f"reinforce.workers = {workers} ({why})")
+    return workers
 
 
 def is_published(data: str) -> bool:

@@ -31,6 +31,7 @@ FREE_TO_CHANGE = (
     "profile",
     "cluster",
     "reinforce.verify",
+    "reinforce.workers",
     "export",
     "lint",
     "train.workers",

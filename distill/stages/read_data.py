@@ -51,7 +51,7 @@ def look_first(recipe: Recipe) -> None:
     """
     from reinforced_data.labelling.calibrate import LEAST_PAIRS
     from reinforced_data.labelling.cluster.executors import require_packages
-    from reinforced_data.labelling.prepare import refuse_useless
+    from reinforced_data.labelling.preparation.prepare import refuse_useless
     from reinforced_data.source import open_source
 
     if is_published(recipe.data) or is_reinforced(Path(recipe.data)):

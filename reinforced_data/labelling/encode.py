@@ -25,7 +25,7 @@ class ImageEncoder:
         self.teacher, self.precision = teacher, precision
         self._batch_size = batch_size
         self._pending: list[Array] = []
-        self._done: list[Array] = []
+        self._read = _ReadLater(teacher)
         self.image_size = teacher.spec.image_size
 
     def add(self, views: Sequence[Array]) -> None:
@@ -39,11 +39,37 @@ class ImageEncoder:
         """Embeddings of all views added, [views, D] float32."""
         if self._pending:
             self._encode(self._pending)
-        empty = np.zeros((0, self.teacher.spec.width), np.float32)
-        return np.concatenate([empty, *self._done])
+        return self._read.all()
 
     def _encode(self, views: Sequence[Array]) -> None:
-        self._done.append(encode_images(self.teacher, views, self.precision))
+        self._read.add(_ask_images(self.teacher, views, self.precision))
+
+
+class _ReadLater:
+    """What a teacher said, batch by batch; a batch is fetched when the next one is under way.
+
+    So that a GPU has work while the batch before comes back and the one after is stacked or tokenised.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._width = teacher.spec.width
+        self._last: Any = None
+        self._done: list[Array] = []
+
+    def add(self, embeds: Any) -> None:
+        """[b, D], on whatever device."""
+        last, self._last = self._last, embeds
+        self._fetch(last)
+
+    def all(self) -> Array:
+        """Everything that was added, [n, D] float32."""
+        self._fetch(self._last)
+        self._last = None
+        return np.concatenate([np.zeros((0, self._width), np.float32), *self._done])
+
+    def _fetch(self, embeds: Any) -> None:
+        if embeds is not None:
+            self._done.append(embeds.detach().cpu().float().numpy())
 
 
 @contextlib.contextmanager
@@ -60,12 +86,9 @@ def arithmetic(teacher: Teacher, precision: TeacherPrecision) -> Iterator[None]:
 
 def encode_images(teacher: Teacher, views: Sequence[Array], precision: TeacherPrecision = "no") -> Array:
     """Rendered views ([S, S, 3] uint8 each) through a teacher: [len(views), D] float32."""
-    import torch
-
-    pixels = torch.from_numpy(np.stack(views)).to(teacher.device)  # as bytes: a quarter of floats
-    with arithmetic(teacher, precision):
-        embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
-    return _checked(teacher, embeds, len(views), "images")
+    read = _ReadLater(teacher)
+    read.add(_ask_images(teacher, views, precision))
+    return read.all()
 
 
 def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int, precision: TeacherPrecision = "no") -> Array:
@@ -75,23 +98,38 @@ def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int, precis
     little padding.
     """
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    result = np.zeros((len(texts), teacher.spec.width), np.float32)
+    read = _ReadLater(teacher)
     for start in range(0, len(texts), batch_size):
         places = order[start : start + batch_size]
         with arithmetic(teacher, precision):
             embeds = teacher.encode_text([texts[place] for place in places])
-        result[places] = _checked(teacher, embeds, len(places), "captions")
+        read.add(_of_right_shape(teacher, embeds, len(places), "captions"))
+    result = np.empty((len(texts), teacher.spec.width), np.float32)
+    result[order] = read.all()
     return result
 
 
-def _checked(teacher: Teacher, embeds: Any, count: int, noun: str) -> Array:
+def _ask_images(teacher: Teacher, views: Sequence[Array], precision: TeacherPrecision) -> Any:
+    """Rendered views through a teacher: [len(views), D], on its device, where the work may still be going on."""
+    import torch
+
+    gpu = torch.device(teacher.device).type == "cuda"
+    # As bytes, a quarter of floats; pinned, so that this thread need not wait for the copy.
+    pixels = torch.empty((len(views), *views[0].shape), dtype=torch.uint8, pin_memory=gpu)
+    np.stack(views, out=pixels.numpy())
+    pixels = pixels.to(teacher.device, non_blocking=gpu)
+    with arithmetic(teacher, precision):
+        embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
+    return _of_right_shape(teacher, embeds, len(views), "images")
+
+
+def _of_right_shape(teacher: Teacher, embeds: Any, count: int, noun: str) -> Any:
     if tuple(embeds.shape) != (count, teacher.spec.width):
         raise DistillError(
             f"Teacher {teacher.spec.name!r} gave embeddings of shape {list(embeds.shape)} for {count} {noun}; its spec "
             f"says width {teacher.spec.width}. Mend the spec's width, or give the weights that belong to it."
         )
-    array: Array = embeds.detach().cpu().float().numpy()
-    return array
+    return embeds
 
 
 class CaptionAsker:

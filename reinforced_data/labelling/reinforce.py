@@ -7,7 +7,10 @@ uninterrupted run, and any number of processes may share the work without talkin
 manifest. What runs the processes (accelerate, a cluster) is left out here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from distill.core.atomic import sha256_json
@@ -17,6 +20,8 @@ from distill.core.progress import Progress, silent
 from reinforced_data.labelling.finished import finished_facts, forget_facts, is_finished, keep_facts
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.precision import refuse_coarse
+from reinforced_data.labelling.preparation.ahead import prepared
+from reinforced_data.labelling.preparation.prepare import Preparation
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.labelling.shard import label_shard
 from reinforced_data.source import Source
@@ -36,7 +41,7 @@ from reinforced_data.store.manifest import (
 from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.row import Row
-from reinforced_data.store.shard_file import ShardNotes, read_notes, write_shard
+from reinforced_data.store.shard_file import read_notes, write_shard
 from reinforced_data.store.shards import Shards
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
@@ -52,6 +57,7 @@ def reinforce(
     seed: int = 0,
     existing: Existing = Existing.REFUSE,
     progress: Progress = silent,
+    workers: int = 0,
 ) -> Manifest:
     """Make a set in this process alone: `make_plan`, `open_output` and `work`, which several processes call apart.
 
@@ -64,6 +70,7 @@ def reinforce(
         existing: what to do about what is in the folder. EXTEND adds teachers, captioners or views to the set there,
             computing only what it lacks.
         progress: counts samples.
+        workers: processes that decode and render, see `work`.
 
     Raises:
         OutputExistsError: the folder is not empty and `existing` is REFUSE.
@@ -73,7 +80,7 @@ def reinforce(
     plan = make_plan(source, teachers, captioners, settings, seed)
     refuse_coarse(source, teachers, plan)
     open_output(folder, plan, existing)
-    manifest = work(source, teachers, folder, captioners=captioners, progress=progress)
+    manifest = work(source, teachers, folder, captioners=captioners, progress=progress, workers=workers)
     if manifest is None:
         raise DistillError(
             f"A shard of {str(folder)!r} vanished while the set was being made. Call again with --resume, and see that "
@@ -91,13 +98,18 @@ def work(
     rank: int = 0,
     world: int = 1,
     progress: Progress = silent,
+    workers: int = 0,
 ) -> Manifest | None:
     """Make this process's missing shards of the set that is planned in `folder` (see `folder.open_output`).
+
+    Samples are decoded and rendered ahead of the models, those of the next shard too, and a shard is written while the
+    next one is labelled.
 
     Args:
         rank, world: this process makes the shards whose number is `rank` modulo `world`. A rerun may have another
             world: shards that are there are not made again, whoever made them.
         progress: counts the samples of this process's shards.
+        workers: processes that decode and render samples; 0 = threads of this one. Changes no byte.
 
     Returns:
         The manifest when all shards are there; None when some of other processes are missing.
@@ -108,9 +120,9 @@ def work(
     if (folder / MANIFEST_FILE).is_file():
         forget_facts(folder)  # a kill may have come between
         return read_manifest(folder)
-    maker = _ShardMaker(source, teachers, captioners, plan, folder)
+    shards = _PlannedShards(plan, folder)
     mine = [number for number in range(_shard_count(plan)) if number % world == rank]
-    total = sum(len(maker.indices(number)) for number in mine)
+    total = sum(len(shards.indices(number)) for number in mine)
     done = 0
 
     def report(more: int = 1) -> None:
@@ -118,11 +130,26 @@ def work(
         done += more
         progress(done, total, "images")
 
+    missing = []
     for number in mine:
-        if maker.finished(number):
-            report(len(maker.indices(number)))
+        if shards.finished(number):
+            report(len(shards.indices(number)))
         else:
-            maker.make(number, report)
+            missing.append(number)
+    preparation = Preparation(source, teachers, captioners, plan, shards.base)
+    samples = prepared(preparation, chain.from_iterable(map(shards.indices, missing)), workers)
+    with ThreadPoolExecutor(1) as writer, contextlib.closing(samples):
+        writing: Future[None] | None = None
+        for number in missing:
+            its_own = zip(
+                shards.indices(number), samples, strict=False
+            )  # the numbers end first, and take no sample more
+            rows, rejected = label_shard(its_own, teachers, plan, report, captioners=captioners)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(shards.write, number, rows, rejected)
+        if writing is not None:
+            writing.result()
     return finish(folder)
 
 
@@ -130,14 +157,13 @@ def _shard_count(plan: Plan) -> int:
     return -(-plan.source.samples // plan.shard_size)
 
 
-class _ShardMaker:
-    """Makes shards of one plan, each from scratch or out of the shard of a plan that this one extends."""
+class _PlannedShards:
+    """The shards of one plan: which samples each has, what is there of it already, and writing it."""
 
-    def __init__(
-        self, source: Source, teachers: Sequence[Teacher], captioners: Sequence[Captioner], plan: Plan, folder: Path
-    ) -> None:
-        self.source, self.teachers, self.captioners, self.plan, self.folder = source, teachers, captioners, plan, folder
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
         self._sha256 = plan_sha256(plan)
+        self._base: tuple[int, dict[str, Row]] = (-1, {})
 
     def indices(self, number: int) -> range:
         """The source samples of a shard."""
@@ -151,20 +177,19 @@ class _ShardMaker:
     def _path(self, number: int) -> Path:
         return self.folder / shard_name(number, _shard_count(self.plan))
 
-    def make(self, number: int, on_sample: Callable[[], object]) -> None:
-        """Label the shard and write it."""
+    def base(self, index: int) -> Mapping[str, Row]:
+        """By key, the rows of the shard of a plan that this one extends, in which sample `index` may be; none in a new set."""
+        number = index // self.plan.shard_size
+        if self.plan.parents and self._base[0] != number:
+            path = self._path(number)
+            notes = read_notes(path)
+            extended = notes is not None and notes.plan_sha256 in self.plan.parents
+            self._base = (number, _rows(path, notes.samples, self.plan) if notes is not None and extended else {})
+        return self._base[1]
+
+    def write(self, number: int, rows: list[Row], rejected: list[Rejected]) -> None:
+        """Write a shard and read it back. Raises DistillError when the disk is full, not writable or forgetful."""
         path = self._path(number)
-        notes = read_notes(path)
-        base = _rows(path, notes, self.plan) if notes is not None and notes.plan_sha256 in self.plan.parents else {}
-        rows, rejected = label_shard(
-            self.source,
-            self.indices(number),
-            self.teachers,
-            self.plan,
-            on_sample,
-            captioners=self.captioners,
-            base=base,
-        )
         with disk_errors(self.folder):
             write_shard(path, self.plan, self._sha256, rows, rejected)
             whole = keep_facts(path, self._sha256)
@@ -172,9 +197,9 @@ class _ShardMaker:
             raise DistillError(f"The shard {str(path)!r} cannot be read back. Check the disk, then call with --resume.")
 
 
-def _rows(path: Path, notes: ShardNotes, plan: Plan) -> dict[str, Row]:
+def _rows(path: Path, samples: int, plan: Plan) -> dict[str, Row]:
     """The rows of a shard by key. They are views of the mapped file, which a rename over it leaves alone."""
-    shard = Shards([path], [notes.samples], lambda batch: StoredBatch(batch, plan.embed_dtype))
+    shard = Shards([path], [samples], lambda batch: StoredBatch(batch, plan.embed_dtype))
     rows = [batch.row(place) for batch, place in (shard.find(row) for row in range(len(shard)))]
     return {row.key: row for row in rows}
 

@@ -3,10 +3,10 @@
 The rows are a function of the shard's sample indices and the plan: batches never cross a shard's border, and random
 numbers are drawn per sample, so that a shard that was lost is made again to the byte, by whichever process. What an
 earlier, smaller set holds of a sample is taken over, not computed again. Decoding and drawing views is the business of
-`prepare`, asking in batches that of `encode`; nothing is written here.
+`preparation`, asking in batches that of `encode`; nothing is written here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,9 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.streams import Stream, sequence
 from reinforced_data.labelling.encode import CaptionAsker, ImageEncoder, encode_texts
-from reinforced_data.labelling.prepare import Item, Preparation
+from reinforced_data.labelling.preparation.prepare import Item, Prepared
 from reinforced_data.sample import Caption
 from reinforced_data.sentences import SENTENCE, sub_sentences
-from reinforced_data.source import Source
 from reinforced_data.store.codec import Encoded, encode, join
 from reinforced_data.store.manifest import Plan, Rejected
 from reinforced_data.store.row import Row
@@ -40,20 +39,18 @@ def caption_seed(seed: int, index: int) -> int:
 
 
 def label_shard(
-    source: Source,
-    indices: Sequence[int],
+    samples: Iterable[tuple[int, Prepared | Rejected]],
     teachers: Sequence[Teacher],
     plan: Plan,
     on_sample: Callable[[], object],
     *,
     captioners: Sequence[Captioner] = (),
-    base: Mapping[str, Row] | None = None,
 ) -> tuple[list[Row], list[Rejected]]:
-    """Rows and rejected samples of `source[indices]`, both in source order.
+    """Rows and rejected samples of one shard, both in source order.
 
     Args:
-        on_sample: called once per sample, when it has been prepared.
-        base: rows of the shard that is extended, by key: their views, captions and embeddings come first and are kept.
+        samples: all of the shard, with their numbers in the source, in its order.
+        on_sample: called once per sample, when it has been given to the models.
 
     Raises DistillError when a teacher's or a captioner's output has the wrong shape.
     """
@@ -61,8 +58,7 @@ def label_shard(
     items: list[Item] = []
     encoders = [ImageEncoder(teacher, plan.batch_size, plan.teacher_precision) for teacher in teachers]
     askers = [CaptionAsker(captioner) for captioner in captioners]
-    preparation = Preparation(source, teachers, captioners, plan, base or {})
-    for index, prepared in zip(indices, preparation.prepared(indices), strict=True):
+    for index, prepared in samples:
         if isinstance(prepared, Rejected):
             rejected[index] = prepared
         else:

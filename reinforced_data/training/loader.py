@@ -13,6 +13,7 @@ import numpy as np
 
 from distill.core.errors import DistillError, UsageError
 from distill.core.streams import Stream, rng
+from distill.core.torch_compat import start_workers
 from reinforced_data.pixels.rendering import SMALL_SIDE
 from reinforced_data.sample import Batch
 from reinforced_data.store.unpaired import UnpairedTexts
@@ -210,9 +211,6 @@ def _begin_worker(_: int) -> None:
 
 
 def _from_workers(steps: _Steps, numbers: range, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
-    import signal
-    import threading
-
     import torch
     from torch.utils.data import DataLoader
 
@@ -229,13 +227,7 @@ def _from_workers(steps: _Steps, numbers: range, workers: int, pin_memory: bool 
         worker_init_fn=_begin_worker,
         pin_memory=pin_memory,
     )
-    # torch's handler of dead children raises wherever the main thread happens to be. Without it the death is noticed
-    # below, within seconds, where the sample can be named.
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGCHLD) if main else None
-    source = iter(loader)
-    if main:
-        signal.signal(signal.SIGCHLD, before)
+    source = start_workers(loader)
     for _ in numbers:
         try:
             batch = next(source)

@@ -143,9 +143,10 @@ def two_teachers():
     ]
 
 
-def make_set(source, teachers, folder, *, captioners=(), seed=0, existing=Existing.REFUSE, progress=silent, **settings):
+def make_set(
+    source, teachers, folder, *, captioners=(), seed=0, existing=Existing.REFUSE, progress=silent, workers=0, **settings
+):
     """`reinforce` with settings by name, read as a recipe's are."""
     told = parse(ReinforceSettings, settings, "reinforce")
-    return reinforce(
-        source, teachers, folder, told, captioners=captioners, seed=seed, existing=existing, progress=progress
-    )
+    given = {"captioners": captioners, "seed": seed, "existing": existing, "progress": progress, "workers": workers}
+    return reinforce(source, teachers, folder, told, **given)

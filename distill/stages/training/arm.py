@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill.core.clip.channels_last import channels_last
 from distill.core.progress import Progress
 from distill.models import TeacherSet
-from distill.processes import this_place, usable_cores, wait_until
+from distill.processes import processes_here, usable_cores, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.training.progressive import Beginning
@@ -79,18 +79,15 @@ def pairs_of(recipe: Recipe, arm: Arm, student: Any, data: Any, teacher: str | N
 
 def loader_workers(recipe: Recipe, data: Any) -> tuple[int, str]:
     """(data loading processes of this process, why so many), from train.workers."""
-    import os
-
     import torch
 
     from reinforced_data.training.loader import enough_workers
 
     if recipe.train.workers != "auto":
         return recipe.train.workers, "as told"
-    here = max(
-        1, int(os.environ.get("LOCAL_WORLD_SIZE") or this_place().world)
-    )  # processes that share the machine's cores
-    return enough_workers(data, usable_cores(), here, recipe.train.device != "cpu" and torch.cuda.is_available())
+    return enough_workers(
+        data, usable_cores(), processes_here(), recipe.train.device != "cpu" and torch.cuda.is_available()
+    )
 
 
 def stream_of(

@@ -64,7 +64,7 @@ def test_eval_looks_at_the_data_first(places, no_models):
 
 
 def test_a_captioner_makes_wordless_images_usable(places):
-    from reinforced_data.labelling import prepare
+    from reinforced_data.labelling.preparation import prepare
     from reinforced_data.source import open_source
 
     source = open_source(str(places / "wordless"), "given")
@@ -72,7 +72,7 @@ def test_a_captioner_makes_wordless_images_usable(places):
 
 
 def test_of_a_large_source_the_rest_may_serve(places, monkeypatch):
-    from reinforced_data.labelling import prepare
+    from reinforced_data.labelling.preparation import prepare
     from reinforced_data.source import open_source
 
     monkeypatch.setattr(prepare, "FIRST_LOOK", 2)

@@ -7,7 +7,8 @@ import torch
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.labelling.encode import encode_texts
 from reinforced_data.labelling.plan import make_plan
-from reinforced_data.labelling.prepare import Preparation
+from reinforced_data.labelling.preparation.ahead import depth as depth_of
+from reinforced_data.labelling.preparation.prepare import Preparation
 from reinforced_data.labelling.reinforce import plan_sha256
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.labelling.verify import require_passed, verify
@@ -104,5 +105,5 @@ def test_captions_of_one_length_go_together_and_come_back_in_order():
 def test_what_waits_for_a_model_is_bounded_by_memory(free, captioned, depth):
     captioners = [StubCaptioner()] if captioned else []
     plan = plan_of("no", captioners=captioners, batch_size=128)
-    waiting = Preparation(ListSource(samples(7)), [StubTeacher()], captioners, plan, {})
-    assert waiting.depth(2, int(free)) == depth
+    waiting = Preparation(ListSource(samples(7)), [StubTeacher()], captioners, plan)
+    assert depth_of(waiting, 2, int(free)) == depth

@@ -1,14 +1,13 @@
-"""From a sample of the source to what models are asked about: decoded, its views drawn and rendered, in threads.
+"""From a sample of the source to what models are asked about: decoded, its views drawn and rendered.
 
 What is asked depends on what an earlier, smaller set holds of the same sample already (`known`): its views and captions
-are the first ones of the larger set, and no model sees them again. No model is called here.
+are the first ones of the larger set, and no model sees them again. No model is called here, and none is held, so that a
+`Preparation` can go to other processes. Which threads or processes do it, and how far ahead, is the business of `ahead`.
 """
 
 import hashlib
-import os
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +26,11 @@ from teachers.captioner import Captioner
 from teachers.teacher import Teacher
 
 FIRST_LOOK = 1000  # samples that are looked at before any model is loaded
-_MOST_THREADS = 8
-_MEMORY_SHARE = 1 / 8  # of what is free may be taken by pixels that wait for the models
 _WHOLE_IMAGE = (
     4096 * 3072 * 3
 )  # bytes taken for an image that waits for a captioner; its size is not known before it is decoded
+
+Base = Callable[[int], Mapping[str, Row]]  # source sample -> by key, the rows of the shard that is extended and has it
 
 
 def refuse_useless(source: Source, *, least: int = 1, captioned: bool = False) -> None:
@@ -111,8 +110,13 @@ class Prepared:
     image: Array | None
 
 
+def nothing_known(index: int) -> Mapping[str, Row]:
+    """The `Base` of a new set."""
+    return {}
+
+
 class Preparation:
-    """Prepares samples of `source` for the models of `plan`; `base` holds, by key, the rows of the set it extends."""
+    """Prepares samples of `source` for the models of `plan`; `base` says what the set that it extends knows already."""
 
     def __init__(
         self,
@@ -120,67 +124,39 @@ class Preparation:
         teachers: Sequence[Teacher],
         captioners: Sequence[Captioner],
         plan: Plan,
-        base: Mapping[str, Row],
+        base: Base = nothing_known,
     ) -> None:
-        self.source, self.teachers, self.captioners, self.plan, self.base = source, teachers, captioners, plan, base
+        self.source, self.plan, self.base = source, plan, base
+        self._sides = {teacher.spec.name: teacher.spec.image_size for teacher in teachers}
+        self._captioners = [captioner.spec.name for captioner in captioners]
 
-    def prepared(self, indices: Sequence[int]) -> Iterator[Prepared | Rejected]:
-        """Samples in the order of `indices`, a bounded number ahead of the caller.
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes that the pixels of a prepared sample take, about."""
+        views = sum(self.plan.views_per_image * side * side * 3 for side in set(self._sides.values()))
+        return max(1, views + (_WHOLE_IMAGE if self._captioners else 0))
 
-        Threads, because Pillow lets go of the interpreter while it decodes and resizes.
-        """
-        threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        depth = self.depth(threads)
-        waiting: deque[Future[Prepared | Rejected]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            try:
-                for index in indices:
-                    try:
-                        raw = self.source[index]  # in this thread: sources need not be safe in threads
-                        waiting.append(pool.submit(self._prepare, raw, index))
-                    except BadImageError as error:
-                        future: Future[Prepared | Rejected] = Future()
-                        future.set_result(Rejected(key=error.key, reason=error.reason))
-                        waiting.append(future)  # in its turn, so that results stay in order
-                    if len(waiting) >= depth:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def depth(self, threads: int, free_bytes: int | None = None) -> int:
-        """How many samples are prepared before the models are ready for them.
-
-        Enough views for two forwards of a batch, so that the models need not wait for one that is slow to decode; fewer where
-        their pixels would take more than a share of the free memory, but one a thread at least.
-
-        Args:
-            free_bytes: None = what the system says is free.
-        """
-        import psutil
-
-        views = self.plan.views_per_image
-        sides = {teacher.spec.image_size for teacher in self.teachers}
-        pixels = sum(views * side * side * 3 for side in sides) + (_WHOLE_IMAGE if self.captioners else 0)
-        free = int(psutil.virtual_memory().available) if free_bytes is None else free_bytes
-        wanted = threads + 2 * -(-self.plan.batch_size // views)
-        return max(threads, min(wanted, int(_MEMORY_SHARE * free) // max(1, pixels)))
-
-    def _prepare(self, raw: RawSample, index: int) -> Prepared | Rejected:
+    def read(self, index: int) -> tuple[RawSample, Mapping[str, Row]] | Rejected:
+        """Sample `index` as found, with the rows among which it may be known. Not for several threads at once."""
         try:
-            return self._prepare_usable(raw, index)
+            return self.source[index], self.base(index)
         except BadImageError as error:
             return Rejected(key=error.key, reason=error.reason)
 
-    def _prepare_usable(self, raw: RawSample, index: int) -> Prepared | Rejected:
-        if not raw.captions and not self.captioners:
+    def prepare(self, raw: RawSample, base: Mapping[str, Row], index: int) -> Prepared | Rejected:
+        """What `read` gave of sample `index`, ready for the models. For any number of threads at once."""
+        try:
+            return self._prepare(raw, base, index)
+        except BadImageError as error:
+            return Rejected(key=error.key, reason=error.reason)
+
+    def _prepare(self, raw: RawSample, base: Mapping[str, Row], index: int) -> Prepared | Rejected:
+        if not raw.captions and not self._captioners:
             return Rejected(key=raw.key, reason="no caption")
         digest = hashlib.sha256(raw.image).hexdigest()
-        known = self._known(raw, digest)
-        missing = {(teacher.spec.image_size, _views_known(known, teacher.spec.name)) for teacher in self.teachers}
-        to_caption = any(not _captioned(known, captioner.spec.name) for captioner in self.captioners)
+        known = _known(raw, digest, base)
+        missing = {(side, _views_known(known, name)) for name, side in self._sides.items()}
+        to_caption = any(not _captioned(known, name) for name in self._captioners)
         count = self.plan.views_per_image
         picture: Picture | None = None
         if known is not None and not to_caption and all(first >= count for _, first in missing):
@@ -199,12 +175,13 @@ class Preparation:
         rendered = {(side, first): _render(picture, views[first:], side) for side, first in missing}
         return Prepared(item, rendered, np.asarray(picture.image) if to_caption and picture is not None else None)
 
-    def _known(self, raw: RawSample, digest: str) -> Row | None:
-        """What the extended set holds of the sample; nothing when image or captions of that key are others now."""
-        known = self.base.get(raw.key)
-        if known is None or known.image_sha256 != digest:
-            return None
-        return known if list(known.captions[: len(raw.captions)]) == list(raw.captions) else None
+
+def _known(raw: RawSample, digest: str, base: Mapping[str, Row]) -> Row | None:
+    """What the extended set holds of the sample; nothing when image or captions of that key are others now."""
+    known = base.get(raw.key)
+    if known is None or known.image_sha256 != digest:
+        return None
+    return known if list(known.captions[: len(raw.captions)]) == list(raw.captions) else None
 
 
 def _views_known(known: Row | None, teacher: str) -> int:
