@@ -24,6 +24,7 @@ from reinforced_data.sources.parts.columns import (
     image_bytes,
     row_captions,
 )
+from reinforced_data.sources.parts.compact import Names
 from reinforced_data.sources.parts.files import Found, walk
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import RowGroups, footer_sha256, open_parquet, read_columns
@@ -207,14 +208,14 @@ class TableListing:
             parts.append(said or named[file] or below[folder])
         return parts if any(parts) else None
 
-    def _make_keys(self, values: dict[str, Sequence[Any]], count: int, files: list[Path]) -> list[str]:
+    def _make_keys(self, values: dict[str, Sequence[Any]], count: int, files: list[Path]) -> Names:
         samples = [rows[0] for rows in self._groups] if self._groups is not None else range(count)
         if self._columns.key is not None:
             column = values[self._columns.key]
-            return [str(column[row]) for row in samples]
+            return Names.of(str(column[row]) for row in samples)
         if self._paths is not None:
-            return [_path_of(self._paths[row]) or f"row-{row:08d}" for row in samples]
-        return [f"{files[0].stem}-{row:08d}" for row in samples]
+            return Names.of(_path_of(self._paths[row]) or f"row-{row:08d}" for row in samples)
+        return Names.of(f"{files[0].stem}-{row:08d}" for row in samples)
 
     def _rows(self, sample: int) -> Sequence[int]:
         return self._groups[sample] if self._groups is not None else (sample,)

@@ -7,13 +7,14 @@ by offset, in any order; nothing is extracted (see `tars`). Left out: compressed
 that are not files.
 """
 
-import contextlib
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError
@@ -27,15 +28,16 @@ from reinforced_data.sources.parts.columns import (
     caption_sources,
     json_captions,
 )
+from reinforced_data.sources.parts.compact import Picked
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
 from reinforced_data.sources.parts.listing import (
     check_tags_occur,
     serve,
 )
-from reinforced_data.sources.parts.same import digest_of, groups_of
+from reinforced_data.sources.parts.same import Groups, digest_of
 from reinforced_data.sources.parts.same import told as merged
 from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
-from reinforced_data.sources.parts.tars import TarIndex
+from reinforced_data.sources.parts.tar_index import read_index
 from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 
 TAR = ".tar"
@@ -43,6 +45,7 @@ TAR = ".tar"
 BESIDE_TARS = ("classnames.txt", "dataset_type.txt", "zeroshot_classification_templates.txt", "nshards.txt")
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
 _MAX_FILES = 1_000_000
+_COMPARED_END = 256  # bytes; images that differ mostly differ there
 _BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
 
 
@@ -101,18 +104,6 @@ def part_of_tar(file: Path) -> str | None:
     return part_of_file(file.stem) or part_of(file.parent.name)
 
 
-@lru_cache(maxsize=8)
-def _index(files: tuple[tuple[Path, int, int], ...]) -> TarIndex:
-    """The index of tars, kept since the train and eval parts of a place are rows of the same tars."""
-    return TarIndex([file for file, _, _ in files])
-
-
-def read_index(files: Sequence[Path]) -> TarIndex:
-    """The index of `files`, read once per process while they stay as they are. Raises DistillError for no tar."""
-    stats = [(file, file.stat()) for file in files]
-    return _index(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
-
-
 class TarListing:
     """The samples in `files`; see `TarIndex` for which they are.
 
@@ -133,7 +124,7 @@ class TarListing:
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
         self.index = read_index(files)
-        self._groups: list[list[int]] | None = None
+        self._groups: Groups | None = None
         self.keys: Sequence[str] = self.index.keys
         self.fingerprint = sha256_json(self.index.footprint())
         self._tagged = {name.lower(): source for name, source in caption_sources(caption_columns).items()}
@@ -155,27 +146,50 @@ class TarListing:
         if any(kind in self.index.kinds for kind in (*TEXT_KINDS, "json", *self._tagged)):
             self._groups = self._same_images()
         if self._groups:
-            self.keys = [self.index.keys[rows[0]] for rows in self._groups]
+            self.keys = Picked(self.index.keys, self._groups.firsts)
         self.parts: Sequence[str | None] | None = None
         self.read_as = self._read_as()
         check_tags_occur(self, self._tagged)
 
-    def _same_images(self) -> list[list[int]] | None:
-        """Rows of equal images; only images of equal size are read and compared."""
-        places: list[tuple[str, int] | None] = []
-        for row in range(len(self.index)):
-            members = self.index.members(row)
-            kind = next((kind for kind in self._image_kinds if kind in members), None)
-            places.append((kind, members[kind][1]) if kind else None)
-        sizes = Counter(place[1] for place in places if place)
-        digests: list[bytes | None] = []
-        for row, place in enumerate(places):
-            digest = None
-            if place and sizes[place[1]] > 1:
-                with contextlib.suppress(BadImageError):
-                    digest = digest_of(self.index.read(row, place[0], MAX_IMAGE_BYTES))
-            digests.append(digest)
-        return groups_of(digests)
+    def _same_images(self) -> Groups | None:
+        """Rows of equal images; only images of equal size and end are read whole and compared."""
+        kinds = "-".join(self._image_kinds)
+        first = np.asarray(self.index.remember(f"same-{kinds}".replace("/", "_")[:100], self._first_of_same))
+        return Groups(first) if len(first) else None
+
+    def _first_of_same(self) -> Array:
+        """Per row the first row of the same image, int64; nothing where no image comes again."""
+        members = self.index.first_of(self._image_kinds)
+        sizes = self.index.member_sizes(members)
+        ordered = np.sort(sizes)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        first = np.arange(len(sizes))
+        alone: dict[
+            tuple[int, bytes], int
+        ] = {}  # size and end of an image -> the row that has them, not read whole yet
+        known: dict[bytes, int] = {}  # hash of an image -> the first row that has it
+        for row in np.flatnonzero(np.isin(sizes, again[(again > 0) & (again <= MAX_IMAGE_BYTES)])).tolist():
+            try:
+                end = int(sizes[row]), self.index.end_of(row, int(members[row]), _COMPARED_END)
+            except BadImageError:
+                continue
+            other = alone.setdefault(end, row)
+            for one in () if other == row else (row,) if other < 0 else (other, row):
+                alone[end] = -1
+                digest = self._digest(one, int(members[one]), end[0])
+                first[one] = one if digest is None else known.setdefault(digest, one)
+        return first if (first != np.arange(len(first))).any() else first[:0]
+
+    def _digest(self, row: int, member: int, size: int) -> bytes | None:
+        try:
+            data = self.index.end_of(row, member, size)
+        except BadImageError:
+            return None
+        return digest_of(data) if len(data) == size else None
+
+    def remember(self, name: str, find: Callable[[], Any]) -> Any:
+        """What `find` finds out about this listing's rows, kept with its index where that is kept."""
+        return self.index.remember(f"{name}-{len(self.keys)}", find)
 
     def _rows(self, sample: int) -> Sequence[int]:
         return self._groups[sample] if self._groups else (sample,)

@@ -7,6 +7,7 @@ class labels where there are no captions, and builds the zero-shot task. Reading
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from distill.core.atomic import sha256_json
@@ -16,7 +17,8 @@ from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import NAMED, Split
 from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES
-from reinforced_data.sources.parts.splits import Choice, choose, held_out_rows, part_of
+from reinforced_data.sources.parts.compact import AllBut, Picked
+from reinforced_data.sources.parts.splits import Choice, choose, forget, held_out_rows, part_of
 from reinforced_data.sources.parts.words import label_words
 
 LABEL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a close-up photo of a {}.", "{}")
@@ -104,7 +106,10 @@ def serve(listing: Listing, choice: Choice, split: Split, limit: int | None, whe
             choice = choose(found, split, where, divide=True)
             rows = [row for row in rows if named[row] in choice.parts]
     if choice.hold_out:
-        rows = [rows[place] for place in held_out_rows([listing.keys[row] for row in rows], split, where)]
+        if isinstance(rows, range):  # all of them
+            rows = held_out_rows(listing.keys, split, where, getattr(listing, "remember", forget))
+        else:
+            rows = [rows[place] for place in held_out_rows(Picked(listing.keys, rows), split, where)]
     return ListedSource(listing, rows, split, limit, choice.told(split))
 
 
@@ -141,7 +146,10 @@ class ListedSource:
             note = f"labels are not used: {listed(nameless)} are no words"
             self.read_as = self.read_as.but(note, captions=told, classes=0)
         self._rows = rows
-        self.fingerprint = sha256_json([listing.fingerprint, split, len(rows), _rows_digest(rows)])
+        many = isinstance(rows, AllBut | range)  # then they follow from their number
+        remember = getattr(listing, "remember", forget) if many else forget
+        digest = remember(f"rows-{len(rows)}", lambda: _rows_digest(rows))
+        self.fingerprint = sha256_json([listing.fingerprint, split, len(rows), digest])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -208,4 +216,8 @@ def clean_key(key: str) -> str:
 
 
 def _rows_digest(rows: Sequence[int]) -> str:
-    return hashlib.sha256(",".join(map(str, rows)).encode()).hexdigest()
+    digest, numbers, comma = hashlib.sha256(), iter(rows), ""
+    while some := list(islice(numbers, 1 << 16)):
+        digest.update((comma + ",".join(map(str, some))).encode())
+        comma = ","
+    return digest.hexdigest()

@@ -4,10 +4,43 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from distill.core.arrays import Array
+
 MOST_HASHED_BYTES = 16 << 30  # a place of more is hashed whole only if its first rows repeat images
 PROBED_ROWS = 5000
 OFTEN = 1.5  # rows per image
 IMAGE_ID_NAMES = ("image_id", "img_id", "imgid", "imageid")
+
+
+class Groups(Sequence[Sequence[int]]):
+    """Rows that are one sample each, as flat arrays, in order of first appearance.
+
+    Args:
+        first: per row the first row of its group, int64.
+    """
+
+    def __init__(self, first: Array) -> None:
+        rows = np.arange(len(first))
+        self.firsts = np.flatnonzero(first == rows)
+        self._order = np.argsort(first, kind="stable")
+        self._starts = np.searchsorted(first[self._order], self.firsts)
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    @property
+    def rows(self) -> int:
+        """Of all groups."""
+        return len(self._order)
+
+    def __getitem__(self, group: Any) -> Any:
+        if isinstance(group, slice):
+            return [self[one] for one in range(len(self))[group]]
+        group = range(len(self))[group]
+        end = self._starts[group + 1] if group + 1 < len(self) else len(self._order)
+        return self._order[self._starts[group] : end].tolist()
 
 
 def groups_of(marks: Sequence[Hashable | None]) -> list[list[int]] | None:
@@ -66,5 +99,7 @@ def digest_of(image: bytes | None) -> bytes | None:
 
 def told(groups: Sequence[Sequence[int]] | None) -> str:
     """What was merged, for people; "" when nothing was."""
-    merged = groups is not None and any(len(rows) > 1 for rows in groups)
-    return f"{sum(map(len, groups))} rows of {len(groups)} images are one sample each" if groups and merged else ""
+    if not groups:
+        return ""
+    rows = groups.rows if isinstance(groups, Groups) else sum(map(len, groups))
+    return f"{rows} rows of {len(groups)} images are one sample each" if rows > len(groups) else ""

@@ -1,12 +1,17 @@
 """Which part of a place serves a split: parts that the place names (train, val2017, a column), else a share held out."""
 
 import hashlib
+import heapq
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from distill.core.errors import UsageError, nearest
 from reinforced_data.source import NAMED, Split
+from reinforced_data.sources.parts.compact import AllBut
+
+Remember = Callable[[str, Callable[[], Any]], Any]  # (name, how it is found out) -> what was found out
 
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("dev", "val", "validation", "valid", "eval", "test", "testing")  # the first that is there serves "eval"
@@ -28,6 +33,11 @@ def part_of(name: str) -> str | None:
 def part_of_file(stem: str) -> str | None:
     """The part that a file's name begins with: "test-00000-of-00002" -> "test"; or None."""
     return part_of(stem) or part_of(re.split(r"[-._]", stem)[0])
+
+
+def forget(name: str, find: Callable[[], Any]) -> Any:
+    """A `Remember` that keeps nothing."""
+    return find()
 
 
 @dataclass(frozen=True)
@@ -85,14 +95,21 @@ def choose(found: Sequence[str], split: Split, where: str, *, divide: bool = Fal
     return Choice((evaluation[0],), hold_out=False) if evaluation else Choice((), hold_out=True)
 
 
-def held_out_rows(keys: Sequence[str], split: Split, where: str) -> list[int]:
-    """Rows of `split` when a place names no splits: 10 % (at most 1,000, at least 1) by hash of the key are "eval"."""
+def held_out_rows(keys: Sequence[str], split: Split, where: str, remember: Remember = forget) -> Sequence[int]:
+    """Rows of `split` when a place names no splits: 10 % (at most 1,000, at least 1) by hash of the key are "eval".
+
+    `remember`: where the rows that are held out are kept once they are known, which takes a look at every key.
+    """
     if split == "eval" and len(keys) < 2:
         raise UsageError(f"{where} holds {len(keys)} sample(s); at least 2 are needed to hold one out for evaluation.")
     count = max(1, min(HOLDOUT_MOST, round(HOLDOUT_SHARE * len(keys)))) if len(keys) > 1 else 0
-    by_hash = sorted(range(len(keys)), key=lambda row: (hashlib.sha256(b"holdout:" + _utf8(keys[row])).digest(), row))
-    held = set(by_hash[:count])
-    return [row for row in range(len(keys)) if (row in held) == (split == "eval")]
+
+    def find() -> list[int]:
+        hashed = ((hashlib.sha256(b"holdout:" + _utf8(key)).digest(), row) for row, key in enumerate(keys))
+        return sorted(row for _, row in heapq.nsmallest(count, hashed))
+
+    held = remember("held-out", find)
+    return held if split == "eval" else AllBut(len(keys), held)
 
 
 def _utf8(text: str) -> bytes:

@@ -1,29 +1,29 @@
-"""What lies where in tar files: headers are read once, members with one read each, and nothing is ever extracted.
+"""The members of tar files by their headers alone, which of them are one sample, and all as flat arrays; nothing is extracted.
 
 Members are grouped the way WebDataset groups them: folder and file name up to the first dot of the name are the sample,
 the rest ("jpg", "syn.json") says what the member is; but for dots of names, as in "v2.0.jpg" or "a.b.jpg" with "a.b.txt". What
 is not an ordinary file with a plain relative name is listed in `problems` with its reason and never read. Compressed tars are
-left out: they have no random access.
+left out: they have no random access. Reading members is the business of `tar_index`.
 """
 
 import os
 import re
 import tarfile
-from array import array
-from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
-from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.sources.parts.compact import Column, Names, NamesWriter, names_in
 
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a pax header; a longer one is an attack or damage
 MAX_KEY_CHARS = 1024
 _BLOCK = 512
-_OPEN_FILES = 64
+COLUMNS = {"tar": "i4", "first": "i8", "kind": "i4", "offset": "i8", "size": "i8"}  # of a `Layout`
 
 
 @dataclass(frozen=True)
@@ -146,27 +146,6 @@ def _member(info: tarfile.TarInfo, end: int) -> Member | Problem | None:
     return Member(f"{folder}/{stem}" if folder else stem, kind.lower(), info.offset_data, info.size)
 
 
-class Names(Sequence[str]):
-    """Many strings as one block of bytes: a tenth of the memory of a list."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._ends = array("q")
-
-    def append(self, name: str) -> None:
-        """Add one at the end."""
-        self._bytes += name.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, row: Any) -> Any:
-        row = range(len(self._ends))[row]
-        start = self._ends[row - 1] if row else 0
-        return bytes(self._bytes[start : self._ends[row]]).decode("utf-8", "surrogatepass")
-
-
 def _by_last_dot(key: str, members: list[Member]) -> list[tuple[str, list[Member]]]:
     """A group as it is, or parted where the dots are of names: no ending is plain, and names before the last dot repeat."""
     parted: dict[str, list[Member]] = {}
@@ -178,114 +157,101 @@ def _by_last_dot(key: str, members: list[Member]) -> list[tuple[str, list[Member
     return [(key, members)]
 
 
-class TarIndex:
-    """The samples of `files`, in order: for each its key and members. Held as flat arrays; picklable.
+def groups_in(file: Path) -> tuple[dict[str, list[Member]], list[Problem]]:
+    """(key -> its members, problems) of a tar, both in its order. Raises DistillError when the file is no tar."""
+    groups: dict[str, list[Member]] = {}
+    problems: list[Problem] = []
+    for found in scan(file):
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        members = groups.setdefault(found.key, [])
+        if any(member.kind == found.kind for member in members):
+            problems.append(Problem(f"{found.key}.{found.kind}", "the tar has two members of this name"))
+        else:
+            members.append(found)
+    return {key: members for group in groups.items() for key, members in _by_last_dot(*group)}, problems
 
-    A key that an earlier tar has had gets its tar's name in front. Every problem is a sample of its own, without
-    members, whose `problem` says the reason, so that it is counted where samples are counted.
 
-    Raises DistillError when a file is no tar.
+@dataclass(frozen=True)
+class Layout:
+    """The samples of tars as flat arrays.
+
+    Attributes:
+        keys: per sample. kinds: of members, by number. problems: sample -> why it cannot be read.
+        tar: per sample the number of its file. first: per sample, and one more, its first member.
+        kind, offset, size: per member.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
-        self.keys = Names()
-        self.kinds: list[str] = []
-        self.problems: dict[int, str] = {}
-        self._numbers: dict[str, int] = {}
-        self._tar = array("i")  # per sample
-        self._first = array("q", [0])  # per sample and one more: its first member
-        self._kind, self._offset, self._size = array("i"), array("q"), array("q")  # per member
-        seen: set[str] = set()
-        for number, file in enumerate(self.files):
-            self._add(number, file, seen)
-        self._open: OrderedDict[int, FileIO] = OrderedDict()
+    keys: Names
+    kinds: list[str]
+    problems: dict[int, str]
+    tar: Array
+    first: Array
+    kind: Array
+    offset: Array
+    size: Array
 
-    def _add(self, number: int, file: Path, seen: set[str]) -> None:
-        groups: dict[str, list[Member]] = {}
-        problems: list[Problem] = []
-        for found in scan(file):
-            if isinstance(found, Problem):
-                problems.append(found)
-                continue
-            members = groups.setdefault(found.key, [])
-            if any(member.kind == found.kind for member in members):
-                problems.append(Problem(f"{found.key}.{found.kind}", "the tar has two members of this name"))
-            else:
-                members.append(found)
-        groups = {key: members for group in groups.items() for key, members in _by_last_dot(*group)}
+
+class LayoutWriter:
+    """Reads tars one after the other into a layout, in memory or, where a folder is given, in its files."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._names = NamesWriter(folder)
+        self._columns = {name: Column(kind, folder / name if folder else None) for name, kind in COLUMNS.items()}
+        self._columns["first"].append(0)
+        self._numbers: dict[str, int] = {}
+        self._problems: dict[int, str] = {}
+        self._marks = Column("i8")  # of keys, to find those that come again without holding all of them
+
+    def add(self, number: int, file: Path) -> None:
+        """Read tar number `number`. Raises DistillError when the file is none."""
+        groups, problems = groups_in(file)
         for key, members in groups.items():
-            self._append(number, f"{file.stem}/{key}" if key in seen else key, members)
-        seen.update(groups)
+            self._append(number, key, members)
         for problem in problems:
-            self.problems[len(self.keys)] = problem.reason
+            self._problems[len(self._names)] = problem.reason
             self._append(number, problem.key, [])
 
     def _append(self, number: int, key: str, members: Sequence[Member]) -> None:
-        self.keys.append(key)
-        self._tar.append(number)
+        self._marks.append(hash(key))
+        self._names.append(key)
+        columns = self._columns
+        columns["tar"].append(number)
         for member in members:
-            if member.kind not in self._numbers:
-                self._numbers[member.kind] = len(self.kinds)
-                self.kinds.append(member.kind)
-            self._kind.append(self._numbers[member.kind])
-            self._offset.append(member.offset)
-            self._size.append(member.size)
-        self._first.append(len(self._kind))
+            columns["kind"].append(self._numbers.setdefault(member.kind, len(self._numbers)))
+            columns["offset"].append(member.offset)
+            columns["size"].append(member.size)
+        columns["first"].append(len(columns["kind"]))
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    def done(self, files: Sequence[Path]) -> Layout:
+        """The layout. A key that an earlier tar has had gets its own tar's name in front; a problem's keeps its own."""
+        names = self._names.done()
+        arrays = {name: column.done() for name, column in self._columns.items()}
+        marks = self._marks.done()
+        ordered = np.sort(marks)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if len(again):
+            names = self._renamed(names, arrays["tar"], np.isin(marks, again), files)
+        return Layout(names, list(self._numbers), self._problems, **arrays)
 
-    def __del__(self) -> None:
-        for file in getattr(self, "_open", {}).values():
-            file.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
-
-    def members(self, row: int) -> dict[str, tuple[int, int]]:
-        """Kind -> (offset, size in bytes) of a sample's members."""
-        places = range(self._first[row], self._first[row + 1])
-        return {self.kinds[self._kind[place]]: (self._offset[place], self._size[place]) for place in places}
-
-    def count_of_kinds(self) -> dict[str, int]:
-        """Kind -> how many members are of it."""
-        counts = Counter(self._kind)
-        return {kind: counts[number] for number, kind in enumerate(self.kinds)}
-
-    def read(self, row: int, kind: str, most: int) -> bytes:
-        """The bytes of one member.
-
-        Raises BadImageError naming the sample when it has no such member, one of more than `most` bytes, or one that
-        cannot be read whole.
-        """
-        key = self.keys[row]
-        if kind not in (members := self.members(row)):
-            raise BadImageError(key, f"it has no member .{kind} in {self.files[self._tar[row]].name}")
-        offset, size = members[kind]
-        if size > most:
-            raise BadImageError(key, f"its member .{kind} has {size} bytes, more than {most}")
-        try:
-            data = os.pread(self._file(self._tar[row]).fileno(), size, offset)  # no shared position: safe in threads
-        except OSError as error:
-            raise BadImageError(key, f"its tar cannot be read ({error.strerror})") from error
-        if len(data) != size:
-            raise BadImageError(key, f"its member .{kind} is cut short: {len(data)} of {size} bytes")
-        return data
-
-    def tar_of(self, row: int) -> Path:
-        """The file that holds a sample."""
-        return self.files[self._tar[row]]
-
-    def footprint(self) -> list[list[Any]]:
-        """What a fingerprint is made of: names, sizes and layout of all tars."""
-        sizes = [[file.name, file.stat().st_size] for file in self.files]
-        return [*sizes, [sum(self._offset) % (1 << 62), sum(self._size), len(self._kind), len(self.keys)]]
-
-    def _file(self, number: int) -> FileIO:
-        file = self._open.get(number)
-        if file is None:
-            file = self._open[number] = FileIO(self.files[number])
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        return file
+    def _renamed(self, names: Names, tars: Array, candidate: Array, files: Sequence[Path]) -> Names:
+        aside = None if self._folder is None else self._folder / "renamed"
+        if aside is not None:
+            aside.mkdir()
+        writer = NamesWriter(aside)
+        seen: dict[str, int] = {}
+        for row, key in enumerate(names):
+            if candidate[row] and row not in self._problems:
+                number = int(tars[row])
+                if seen.setdefault(key, number) < number:
+                    key = f"{files[number].stem}/{key}"
+            writer.append(key)
+        renamed = writer.done()
+        if self._folder is None or aside is None:
+            return renamed
+        for file in aside.iterdir():
+            os.replace(file, self._folder / file.name)
+        aside.rmdir()
+        return names_in(self._folder)

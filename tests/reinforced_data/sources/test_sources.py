@@ -185,13 +185,13 @@ def test_hold_out_is_a_tenth_is_disjoint_and_does_not_move_when_data_grows():
     held = held_out_rows(names, "eval", "x")
     kept = held_out_rows(names, "train", "x")
     assert len(held) == 50
-    assert sorted(held + kept) == list(range(500))
+    assert sorted([*held, *kept]) == list(range(500))
     assert held_out_rows(names, "eval", "x") == held
     shuffled = names[::-1]
     assert {shuffled[row] for row in held_out_rows(shuffled, "eval", "x")} == {names[row] for row in held}
     assert len(held_out_rows([str(i) for i in range(20_000)], "eval", "x")) == 1000
     assert len(held_out_rows(["a", "b"], "eval", "x")) == 1
-    assert held_out_rows(["a"], "train", "x") == [0]
+    assert list(held_out_rows(["a"], "train", "x")) == [0]
     with pytest.raises(UsageError, match="at least 2"):
         held_out_rows(["a"], "eval", "x")
 

@@ -1,0 +1,242 @@
+"""`TarIndex`: what lies where in many tars. Headers are read once, members with one read each.
+
+The index of much data is kept in the cache folder, so that a place is listed once and every process maps the same files; a tar
+that has changed since makes it another place. What was found out about the samples besides can be kept with it.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.core.arrays import Array
+from distill.core.atomic import read_json, sha256_json, staged_dir, write_json
+from distill.core.packages.environment import cache_folder
+from reinforced_data.pixels.decode import BadImageError
+from reinforced_data.sources.parts.compact import mapped, names_in
+from reinforced_data.sources.parts.tars import COLUMNS, Layout, LayoutWriter
+
+KEPT_FROM_BYTES = 8 << 30  # of tars; less is listed in seconds, and its index is small
+FORGOTTEN_AFTER_S = 60 * 24 * 3600.0
+_FORMAT = 1  # of the kept files; another number makes them anew
+_FACTS = "index.json"  # written last
+_OPEN_FILES = 64
+
+
+class TarIndex:
+    """The samples of `files`, in order: for each its key and members. Held as flat arrays; picklable.
+
+    A key that an earlier tar has had gets its tar's name in front. Every problem is a sample of its own, without
+    members, whose `problem` says the reason, so that it is counted where samples are counted.
+
+    Args:
+        folder: an empty one, where the arrays are kept; None = in memory. See `read_index` for which it is.
+
+    Raises DistillError when a file is no tar.
+    """
+
+    def __init__(self, files: Sequence[Path], folder: Path | None = None) -> None:
+        writer = LayoutWriter(folder)
+        for number, file in enumerate(files):
+            writer.add(number, file)
+        self._take(files, writer.done(files), None)
+        if folder is not None:
+            facts = {"kinds": self.kinds, "problems": [[row, why] for row, why in self.problems.items()]}
+            write_json(folder / _FACTS, facts)
+
+    def _take(self, files: Sequence[Path], layout: Layout, folder: Path | None) -> None:
+        self.files: list[Path] = list(files)
+        self.folder, self._layout = folder, layout
+        self.keys, self.kinds, self.problems = layout.keys, layout.kinds, layout.problems
+        self._open: OrderedDict[int, FileIO] = OrderedDict()
+
+    @classmethod
+    def kept(cls, files: Sequence[Path], folder: Path) -> "TarIndex":
+        """The index of `files` that lies in `folder`."""
+        facts = read_json(folder / _FACTS)
+        arrays = {name: mapped(folder / name, kind) for name, kind in COLUMNS.items()}
+        index = cls.__new__(cls)
+        index._take(
+            files,
+            Layout(names_in(folder), facts["kinds"], {int(k): v for k, v in facts["problems"]}, **arrays),
+            folder,
+        )
+        return index
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_open", {}).values():
+            file.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def remember(self, name: str, find: Callable[[], Any]) -> Any:
+        """What `find` finds out about these samples: plain JSON or an array of int64, kept with an index that is kept."""
+        found = None
+        if self.folder is None:
+            return find()
+        try:
+            with _alone(self.folder):
+                plain, numbers = self.folder / f"{name}.json", self.folder / f"{name}.i8"
+                if plain.is_file():
+                    return read_json(plain)
+                if not numbers.is_file():
+                    found = find()
+                    if not isinstance(found, np.ndarray):
+                        write_json(plain, found)
+                        return found
+                    partial = numbers.with_suffix(".partial")
+                    found.astype("<i8", copy=False).tofile(partial)
+                    os.replace(partial, numbers)
+                return mapped(numbers, "i8")
+        except OSError:  # nothing can be kept there now
+            return find() if found is None else found
+
+    def members(self, row: int) -> dict[str, tuple[int, int]]:
+        """Kind -> (offset, size in bytes) of a sample's members."""
+        layout = self._layout
+        part = slice(int(layout.first[row]), int(layout.first[row + 1]))
+        kinds, offsets, sizes = (column[part].tolist() for column in (layout.kind, layout.offset, layout.size))
+        return {self.kinds[kind]: (offset, size) for kind, offset, size in zip(kinds, offsets, sizes, strict=True)}
+
+    def first_of(self, kinds: Sequence[str]) -> Array:
+        """Per sample the member of the first of these kinds that it has, by number; -1 where it has none."""
+        found = np.full(len(self), -1, np.int64)
+        for kind in reversed(kinds):
+            for start, numbers, rows in self._blocks():
+                which = np.flatnonzero(numbers == self.kinds.index(kind))
+                found[rows[which]] = start + which
+        return found
+
+    def _blocks(self, rows_at_once: int = 1 << 20) -> Iterator[tuple[int, Array, Array]]:
+        """(first member, kinds of members, rows of members), a block of samples after the other."""
+        first = self._layout.first
+        for row in range(0, len(self), rows_at_once):
+            ends = np.asarray(first[row : row + rows_at_once + 1])
+            rows = np.repeat(np.arange(row, row + len(ends) - 1), np.diff(ends))
+            yield int(ends[0]), np.asarray(self._layout.kind[ends[0] : ends[-1]]), rows
+
+    def member_sizes(self, members: Array) -> Array:
+        """Bytes of members by number, -1 for none."""
+        return (
+            np.where(members >= 0, self._layout.size[members], -1)
+            if len(self._layout.size)
+            else np.full_like(members, -1)
+        )
+
+    def count_of_kinds(self) -> dict[str, int]:
+        """Kind -> how many members are of it."""
+        counts: Counter[int] = Counter()
+        for _, numbers, _ in self._blocks():
+            counts.update(dict(enumerate(np.bincount(numbers, minlength=len(self.kinds)).tolist())))
+        return {kind: counts[number] for number, kind in enumerate(self.kinds)}
+
+    def read(self, row: int, kind: str, most: int) -> bytes:
+        """The bytes of one member.
+
+        Raises BadImageError naming the sample when it has no such member, one of more than `most` bytes, or one that
+        cannot be read whole.
+        """
+        key = self.keys[row]
+        if kind not in (members := self.members(row)):
+            raise BadImageError(key, f"it has no member .{kind} in {self.tar_of(row).name}")
+        offset, size = members[kind]
+        if size > most:
+            raise BadImageError(key, f"its member .{kind} has {size} bytes, more than {most}")
+        data = self._at(row, offset, size)
+        if len(data) != size:
+            raise BadImageError(key, f"its member .{kind} is cut short: {len(data)} of {size} bytes")
+        return data
+
+    def end_of(self, row: int, member: int, count: int) -> bytes:
+        """The last `count` bytes of a member, by number, of sample `row`. Raises BadImageError when its tar cannot be read."""
+        size = int(self._layout.size[member])
+        return self._at(row, int(self._layout.offset[member]) + max(0, size - count), min(size, count))
+
+    def _at(self, row: int, offset: int, size: int) -> bytes:
+        try:  # no shared position: safe in threads
+            return os.pread(self._file(int(self._layout.tar[row])).fileno(), size, offset)
+        except OSError as error:
+            raise BadImageError(self.keys[row], f"its tar cannot be read ({error.strerror})") from error
+
+    def tar_of(self, row: int) -> Path:
+        """The file that holds a sample."""
+        return self.files[int(self._layout.tar[row])]
+
+    def footprint(self) -> list[list[Any]]:
+        """What a fingerprint is made of: names, sizes and layout of all tars."""
+        sizes = [[file.name, file.stat().st_size] for file in self.files]
+        layout = self._layout
+        return [*sizes, [_sum(layout.offset) % (1 << 62), _sum(layout.size), len(layout.kind), len(self.keys)]]
+
+    def _file(self, number: int) -> FileIO:
+        file = self._open.get(number)
+        if file is None:
+            file = self._open[number] = FileIO(self.files[number])
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        return file
+
+
+def _sum(numbers: Array) -> int:
+    return sum(int(numbers[start : start + (1 << 20)].sum()) for start in range(0, len(numbers), 1 << 20))
+
+
+# --- which indexes are kept, and where ---
+
+
+def read_index(files: Sequence[Path]) -> TarIndex:
+    """The index of `files`, read once per process while they stay as they are, and of much data once at all.
+
+    Raises DistillError when a file is no tar.
+    """
+    stats = [(file, file.stat()) for file in files]
+    return _index(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+@lru_cache(maxsize=8)
+def _index(files: tuple[tuple[Path, int, int], ...]) -> TarIndex:
+    paths = [file for file, _, _ in files]
+    if sum(size for _, size, _ in files) < KEPT_FROM_BYTES:
+        return TarIndex(paths)
+    place = (
+        cache_folder() / "listings" / sha256_json([_FORMAT, *([str(f.absolute()), *told] for f, *told in files)])[:32]
+    )
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(place):
+            if not (place / _FACTS).is_file():
+                _forget(place.parent)
+                with staged_dir(place) as folder:
+                    TarIndex(paths, folder)
+    except OSError:  # no cache folder, or none with room: as before there was one
+        return TarIndex(paths)
+    with contextlib.suppress(OSError):  # of another user
+        os.utime(place)
+    return TarIndex.kept(paths, place)
+
+
+def _alone(place: Path) -> Any:
+    """While it lasts, no other process of this machine makes what lies in `place`; those that come wait."""
+    from filelock import FileLock
+
+    return FileLock(place.with_name(f".{place.name}.lock"))
+
+
+def _forget(folder: Path) -> None:
+    """Remove the indexes that nobody has used for two months."""
+    for kept in folder.iterdir():
+        if kept.is_dir() and time.time() - kept.stat().st_mtime > FORGOTTEN_AFTER_S:
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.with_name(f".{kept.name}.lock").unlink(missing_ok=True)
