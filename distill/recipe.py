@@ -171,6 +171,10 @@ class EvalRecipe(Strict):
         None,
         description="the part of the evaluation data to use (test, val, ...); None = its evaluation part, else all",
     )
+    image_column: str | None = Field(None, description="as image_column, of eval.data; None = image_column, if there")
+    caption_column: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
+        (), description="as caption_column, of eval.data; none = caption_column, if there"
+    )
     zero_shot: str | None = Field(
         None, description="a labelled set for zero-shot classification, None = the data's own"
     )
@@ -186,6 +190,13 @@ class Recipe(Strict):
     teachers: tuple[str, ...] = ("rendered",)
     captioners: tuple[str, ...] = Field((), description="see distill list captioners")
     data: str = "rendered:train=2048"
+    image_column: str | None = Field(
+        None,
+        description="of data: the column (or ending of tars' members) of images or their paths; None = by name or content",
+    )
+    caption_column: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
+        (), description="of data: columns, JSON keys or endings of members that hold real captions; none = by name"
+    )
     limit: int | None = Field(None, ge=2, description="training images; None = all")
     objective: str | dict[str, float] = "small-batch"
     seed: int = 0

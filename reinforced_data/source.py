@@ -7,8 +7,10 @@ kind can read is in `sources/`.
 import contextlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,9 +47,62 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ColumnNames:
+    """Where the user says which columns hold what; by default they are found by their names.
+
+    A column is one of a table or hub set, a key of JSON beside an image, or the ending of a tar's member ("desc.txt").
+
+    Attributes:
+        image: the encoded images, or their paths.
+        captions: real captions, of all these columns; no others are then taken for captions.
+        tagged: more captions, column -> tag: of the source "synthetic:<tag>"; the tag "real" makes them real.
+        lenient: names that a place lacks are passed over. For a place that these were not said of.
+    """
+
+    image: str | None = None
+    captions: tuple[str, ...] = ()
+    tagged: Mapping[str, str] = field(default_factory=dict)
+    lenient: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.image or self.captions or self.tagged)
+
+    def sources(self) -> dict[str, str]:
+        """Caption column -> the source of its captions. Raises UsageError for a tag that is no word."""
+        sources = dict.fromkeys(self.captions, "real")
+        for name, tag in self.tagged.items():
+            if not re.fullmatch(r"[\w.+-]+", tag):
+                raise UsageError(
+                    f"The tag {tag!r} of the caption column {name!r} is no single word. Write for example "
+                    '{"rewrite" = "llm"}; "real" marks captions of people.'
+                )
+            sources.setdefault(name, "real" if tag == "real" else f"synthetic:{tag}")
+        return sources
+
+    def real(self) -> "ColumnNames":
+        """The same without the columns of synthetic captions; those tagged "real" stay."""
+        return replace(self, tagged={name: tag for name, tag in self.tagged.items() if tag == "real"})
+
+    def to_json(self) -> dict[str, Any]:
+        """What is said, nothing where nothing is; see `of`."""
+        said = {"image": self.image, "captions": [*self.captions], "tagged": dict(self.tagged)}
+        return {name: value for name, value in said.items() if value}
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "ColumnNames":
+        """What `to_json` has written."""
+        return cls(said.get("image"), tuple(said.get("captions", ())), dict(said.get("tagged", {})))
+
+    def key(self) -> tuple[Any, ...]:
+        """What tells two of them apart."""
+        return self.image, self.captions, tuple(self.tagged.items()), self.lenient
+
+
+NO_COLUMNS = ColumnNames()
 Opener = Callable[
     ..., Source
-]  # opener(location: str, split: Split, limit: int | None[, caption_columns: dict]) -> Source
+]  # opener(location: str, split: Split, limit: int | None[, columns: ColumnNames]) -> Source
 SOURCES: Registry[Opener] = Registry("data source", ("reinforced_data.sources",))
 
 _opened: ContextVar[dict[Any, Source] | None] = ContextVar("opened", default=None)  # see `opening_once`
@@ -77,6 +132,8 @@ def open_source(
     split: Split,
     limit: int | None = None,
     caption_columns: Mapping[str, str] | None = None,
+    *,
+    columns: ColumnNames | None = None,
 ) -> Source:
     """Open data for one split.
 
@@ -91,21 +148,23 @@ def open_source(
         limit: at most this many samples of the split.
         caption_columns: more captions than those found by name: column (of a table or hub set), JSON key or ending of a
             tar's member -> tag. They become captions of the source "synthetic:<tag>"; the tag "real" makes them real.
+        columns: which columns hold images and captions, where their names do not say so; instead of `caption_columns`.
 
     Raises:
         UsageError: nothing of the kind is there, or it holds no data; the message names what was looked for.
         DistillError: it is there but cannot be read, or a hub set cannot be had.
     """
     location, known = os.fspath(location), _opened.get()
+    named = columns if columns is not None else ColumnNames(tagged=caption_columns or {})
     if known is None:
-        return _open(location, split, limit, caption_columns)
-    key = (location, split, limit, tuple((caption_columns or {}).items()))
+        return _open(location, split, limit, named)
+    key = (location, split, limit, named.key())
     if key not in known:
-        known[key] = _open(location, split, limit, caption_columns)
+        known[key] = _open(location, split, limit, named)
     return known[key]
 
 
-def _open(location: str, split: Split, limit: int | None, caption_columns: Mapping[str, str] | None) -> Source:
+def _open(location: str, split: Split, limit: int | None, columns: ColumnNames) -> Source:
     if split not in ("train", "eval", "given") and not split.startswith(NAMED):
         raise UsageError(f"Unknown split {split!r}. {nearest(str(split), ('train', 'eval', 'given', 'named:PART'))}")
     if "\0" in location:
@@ -118,21 +177,21 @@ def _open(location: str, split: Split, limit: int | None, caption_columns: Mappi
     path = Path(location).expanduser()
     head = location.partition(":")[0]
     if head in SOURCES and (":" in location or head not in _KINDS):
-        return _call(head, location, split, limit, caption_columns)  # "./rendered" reaches a folder of that name
+        return _call(head, location, split, limit, columns)  # "./rendered" reaches a folder of that name
     if path.is_dir():
-        return _call("folder", location, split, limit, caption_columns)
+        return _call("folder", location, split, limit, columns)
     if path.is_file():
         if path.suffix.lower() in _TABLES:
-            return _call("table", location, split, limit, caption_columns)
+            return _call("table", location, split, limit, columns)
         if path.suffix.lower() == _TAR:
-            return _call("webdataset", location, split, limit, caption_columns)
+            return _call("webdataset", location, split, limit, columns)
         packed = " Unpack it first: compressed tars have no random access." if ".tar." in path.name.lower() else ""
         raise UsageError(
             f"The file {location!r} is no table or tar: {', '.join((*_TABLES, _TAR))} are read.{packed} Give one, or "
             "the folder of images."
         )
     if location.lower().endswith(_TAR) and "{" in location:
-        return _call("webdataset", location, split, limit, caption_columns)
+        return _call("webdataset", location, split, limit, columns)
     raise UsageError(_not_there(location, path))
 
 
@@ -150,14 +209,19 @@ def absolute_place(location: str) -> str:
     return str(path.absolute()) if path.exists() or location.startswith("~") or is_pattern else location
 
 
-def _call(name: str, location: str, split: Split, limit: int | None, columns: Mapping[str, str] | None) -> Source:
+def _call(name: str, location: str, split: Split, limit: int | None, columns: ColumnNames) -> Source:
     opener = SOURCES.get(name)
     if not columns:
         return opener(location, split, limit)
     takes: Any = inspect.signature(opener).parameters
-    if "caption_columns" not in takes:
-        raise UsageError(f"The data source {name!r} has no caption columns ({', '.join(columns)}). Leave them out.")
-    return opener(location, split, limit, caption_columns=columns)
+    if "columns" not in takes:
+        if columns.lenient:
+            return opener(location, split, limit)
+        named = ", ".join([*filter(None, [columns.image]), *columns.sources()])
+        raise UsageError(
+            f"The data source {name!r} has no caption columns, and none of images ({named}). Leave them out."
+        )
+    return opener(location, split, limit, columns=columns)
 
 
 def _not_there(location: str, path: Path) -> str:

@@ -7,8 +7,10 @@ import typer
 
 from distill.cli.base import app, print_result
 from distill.cli.flags import (
+    CaptionColumnFlag,
     DataFlag,
     DeviceFlag,
+    ImageColumnFlag,
     JsonFlag,
     LanFlag,
     OutFlag,
@@ -49,6 +51,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run or student folder, or a teacher's name.")],
     recipe: RecipeFlag = None, data: DataFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="The part of the data to use: test, val, ...")] = None,
+    image_column: ImageColumnFlag = None, caption_column: CaptionColumnFlag = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most so many images (eval.limit).")] = None,
     at_once: Annotated[int | None, typer.Option("--batch-size", help="Images at a time (eval.batch_size).")] = None,
     sets: SetFlag = None, as_json: JsonFlag = False,
@@ -57,7 +60,17 @@ def evaluate(
     from distill.verbs.evaluate import evaluate as verb
 
     print_result(
-        verb(model, recipe, data=data, split=split, limit=limit, batch_size=at_once, settings=sets or ()),
+        verb(
+            model,
+            recipe,
+            data=data,
+            split=split,
+            image_column=image_column,
+            caption_column=caption_column or (),
+            limit=limit,
+            batch_size=at_once,
+            settings=sets or (),
+        ),
         as_json,
         _show_figures,
     )

@@ -72,6 +72,14 @@ LanFlag = Annotated[
 ]
 PortFlag = Annotated[int | None, typer.Option("--port", help="Of the page; any free one by default.")]
 
+ImageColumnFlag = Annotated[
+    str | None,
+    typer.Option("--image-column", help="Of a table or hub set: images or their paths; of tars: an ending of members."),
+]
+CaptionColumnFlag = Annotated[
+    list[str] | None,
+    typer.Option("--caption-column", help="Real captions: a column, JSON key or ending of members; may repeat."),
+]
 EpochsFlag = Annotated[
     float | None,
     typer.Option("--epochs", help="Passes over the images (train.epochs); by default as many as fit the data."),

@@ -9,6 +9,7 @@ from distill.cli.base import app, need, print_result, run_folder
 from distill.cli.flags import (
     BatchSizeFlag,
     CalibrateFlag,
+    CaptionColumnFlag,
     CaptionerFlag,
     DataFlag,
     DeviceFlag,
@@ -16,6 +17,7 @@ from distill.cli.flags import (
     ExecutorFlag,
     ExtendFlag,
     FilterFlag,
+    ImageColumnFlag,
     ImageSizeFlag,
     JsonFlag,
     LoadersFlag,
@@ -51,7 +53,8 @@ from distill.verbs.helping import Grouped
 def run(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
-    student: StudentFlag = None, data: DataFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
+    student: StudentFlag = None, data: DataFlag = None, image_column: ImageColumnFlag = None,
+    caption_column: CaptionColumnFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
     precision: PrecisionFlag = None, device: DeviceFlag = None, max_latency: MaxLatencyFlag = None,
     max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, epochs: EpochsFlag = None,
     steps: StepsFlag = None, batch_size: BatchSizeFlag = None, lr: LrFlag = None, loaders: LoadersFlag = None,
@@ -64,7 +67,8 @@ def run(
 
     out = run_folder(folder, out, goes_on=resume)
     result = verb(
-        recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, filter=filters or (),
+        recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, image_column=image_column,
+        caption_column=caption_column or (), filter=filters or (),
         target=target or (), precision=precision or (), device=device or (), max_latency=max_latency, max_size=max_size,
         max_memory=max_memory, epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, workers=loaders,
         image_size=image_size, seed=seed, out=out, rehearse=rehearse, resume=resume, overwrite=overwrite, settings=sets or (),
@@ -107,6 +111,7 @@ def _show_choice(choice: Any) -> None:
 def reinforce(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None, data: DataFlag = None,
+    image_column: ImageColumnFlag = None, caption_column: CaptionColumnFlag = None,
     filters: FilterFlag = None, out: OutFlag = None, verify: VerifyFlag = None, calibrate: CalibrateFlag = False,
     executor: ExecutorFlag = None, tasks: TasksFlag = None, workers: WorkersFlag = None,
     slurm_partition: PartitionFlag = None, seed: SeedFlag = None, resume: ResumeFlag = False,
@@ -118,7 +123,8 @@ def reinforce(
     out = run_folder(folder, out, goes_on=resume or extend)
     result = verb(
         recipe, out=need(out, "runs/photos"), teacher=teacher or (), captioner=captioner or (), data=data,
-        filter=filters or (), verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
+        image_column=image_column, caption_column=caption_column or (), filter=filters or (),
+        verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
         slurm_partition=slurm_partition, seed=seed, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
     )  # fmt: skip
     print_result(result, as_json, lambda done: print_pairs(done.to_json()), every_process=True)
@@ -144,6 +150,7 @@ def curate(
 def train(
     folder: RunArgument = None,
     recipe: RecipeFlag = None, teacher: TeacherFlag = None, student: StudentFlag = None, data: DataFlag = None,
+    image_column: ImageColumnFlag = None, caption_column: CaptionColumnFlag = None,
     epochs: EpochsFlag = None, steps: StepsFlag = None, batch_size: BatchSizeFlag = None, lr: LrFlag = None,
     loaders: LoadersFlag = None, image_size: ImageSizeFlag = None, seed: SeedFlag = None, out: OutFlag = None,
     resume: ResumeFlag = False, overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
@@ -153,8 +160,9 @@ def train(
 
     out = run_folder(folder, out, goes_on=resume)
     result = verb(
-        recipe, out=need(out, "runs/student"), teacher=teacher or (), student=student, data=data, epochs=epochs,
-        steps=steps, batch_size=batch_size, lr=lr, workers=loaders, image_size=image_size, seed=seed, resume=resume,
+        recipe, out=need(out, "runs/student"), teacher=teacher or (), student=student, data=data, image_column=image_column,
+        caption_column=caption_column or (), epochs=epochs, steps=steps, batch_size=batch_size, lr=lr,
+        workers=loaders, image_size=image_size, seed=seed, resume=resume,
         overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
     print_result(result, as_json, lambda done: print_pairs(done.to_json()))

@@ -18,6 +18,7 @@ from distill.learning.loop.trackers import refuse_absent
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
+from distill.stages.label import open_data
 from distill.stages.opening import share_run
 from distill.stages.training.stops import noting_stops
 
@@ -110,7 +111,6 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
 
     from distill.learning.objective import Objective
     from distill.learning.task import DistillTask
-    from reinforced_data.source import open_source
     from teachers.spec import TEACHERS, TeacherFacts
     from teachers.teacher import TEACHER_LOADERS
     from teachers.towers.features import cache_features, class_name_pairs
@@ -125,7 +125,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     if recipe.train.ema is not None:
         raise UsageError("train.ema is for students; heads over frozen towers have no average. Leave it out.")
     refuse_absent(recipe.train.trackers)
-    source = open_source(recipe.data, "train", recipe.limit)
+    source = open_data(recipe)
     towers = build_towers()
     share_run(run, recipe, existing, verb="train")
     if this_place().rank == 0:

@@ -19,7 +19,7 @@ from distill.processes import Place
 from distill.recipe import LENGTHS, Recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import FEW
-from distill.stages.label import is_published
+from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
 from distill.stages.training_data import known_selection
 from reinforced_data.store.names import MANIFEST_FILE, SELECTION_FILE
@@ -229,9 +229,7 @@ def training_images(recipe: Recipe) -> int:
         if chosen is not None:
             return int(atomic.read_json(chosen / SELECTION_FILE)["draws"])
         return int(atomic.read_json(Path(recipe.data) / MANIFEST_FILE)["samples"])
-    from reinforced_data.source import open_source
-
-    return len(open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns))
+    return len(open_data(recipe))
 
 
 def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:

@@ -14,12 +14,13 @@ from distill.processes import stage_device, this_place
 from distill.recipe import Recipe
 from distill.rehearsal import MARK, small_task
 from distill.run_folder import RunFolder
+from distill.stages.label import column_names, open_data
 from distill.stages.reinforce import is_reinforced
 from reinforced_data.store.names import PLAN_FILE
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder, EvalSet
-    from reinforced_data.source import Source
+    from reinforced_data.source import ColumnNames, Source
 
 
 FEW = 100  # images; below that a student can only be tried out
@@ -44,10 +45,27 @@ def open_evaluation(recipe: Recipe) -> "list[tuple[str, str, Source]]":
     place, limit = eval_location(recipe), recipe.eval.limit
     part = f"{NAMED}{recipe.eval.split}" if recipe.eval.split else "given"
     own = not recipe.eval.split and _trained_on(recipe, place)
-    found = [("evaluation", place, open_source(place, "eval" if own else part, limit))]
+    columns = evaluation_columns(recipe)
+    found = [("evaluation", place, open_source(place, "eval" if own else part, limit, columns=columns))]
     if recipe.eval.zero_shot:
-        found.append(("zero-shot", recipe.eval.zero_shot, open_source(recipe.eval.zero_shot, "given", limit)))
+        other = replace(columns, lenient=True)
+        found.append(
+            ("zero-shot", recipe.eval.zero_shot, open_source(recipe.eval.zero_shot, "given", limit, columns=other))
+        )
     return found
+
+
+def evaluation_columns(recipe: Recipe) -> "ColumnNames":
+    """Which columns of the evaluation's data hold what: as eval says; else as of the training data, where they are there."""
+    from reinforced_data.source import ColumnNames
+
+    if recipe.eval.image_column or recipe.eval.caption_column:
+        return ColumnNames(recipe.eval.image_column, recipe.eval.caption_column)
+    if is_reinforced(Path(recipe.data)) and (Path(recipe.data) / PLAN_FILE).is_file():
+        said = ColumnNames.of(atomic.read_json(Path(recipe.data) / PLAN_FILE)["source"].get("columns", {}))
+    else:
+        said = column_names(recipe).real()
+    return said if _trained_on(recipe, eval_location(recipe)) else replace(said, lenient=True)
 
 
 def _trained_on(recipe: Recipe, place: str) -> bool:
@@ -70,10 +88,8 @@ def source_of(location: str) -> str:
 
 def check_data(recipe: Recipe) -> None:
     """Open both splits before any work, so that a wrong path or an empty set fails at once."""
-    from reinforced_data.source import open_source
-
     if not is_reinforced(Path(recipe.data)):
-        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+        source = open_data(recipe)
         if len(source) < recipe.train.batch_size:
             raise UsageError(
                 f"The data {recipe.data!r} has {len(source)} training images, fewer than one batch of "

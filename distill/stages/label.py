@@ -4,7 +4,7 @@ import contextlib
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
 from distill.core import atomic
@@ -15,6 +15,9 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import keep_recipe
 from reinforced_data.store.names import PLAN_FILE
+
+if TYPE_CHECKING:
+    from reinforced_data.source import ColumnNames, Source
 
 PUBLISHED = "datacompdr:"
 
@@ -68,6 +71,26 @@ def is_published(data: str) -> bool:
     return data.startswith(PUBLISHED)
 
 
+def column_names(recipe: Recipe) -> "ColumnNames":
+    """Which columns of the training data hold what, as far as the recipe says."""
+    from reinforced_data.source import ColumnNames
+
+    return ColumnNames(recipe.image_column, recipe.caption_column, recipe.reinforce.caption_columns)
+
+
+def open_data(recipe: Recipe, split: str = "train") -> "Source":
+    """The recipe's data, which is no reinforced set; of what is not trained on, real captions alone and without a limit.
+
+    Raises what `open_source` raises.
+    """
+    from reinforced_data.source import open_source
+
+    columns = column_names(recipe)
+    if split != "train":
+        return open_source(recipe.data, split, columns=columns.real())
+    return open_source(recipe.data, split, recipe.limit, columns=columns)
+
+
 def import_stage(recipe: Recipe, set_folder: Path, console: Console) -> None:
     """A published set as one of ours: what it stores is taken as it is, no teacher runs."""
     from reinforced_data.published.imported import import_published, open_published
@@ -92,7 +115,6 @@ def _prepare(
     """The source, the models, and a planned folder."""
     from reinforced_data.labelling.plan import make_plan
     from reinforced_data.labelling.precision import refuse_coarse
-    from reinforced_data.source import open_source
     from reinforced_data.store.folder import open_output
     from reinforced_data.store.manifest import is_planned
 
@@ -107,8 +129,8 @@ def _prepare(
             captioner.to(device)
     console.say(f"Labelling runs on {device}.")
     models = scaled_teachers(recipe, models, set_folder, console)
-    source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
-    plan = make_plan(source, models, captioners, settings, recipe.seed)
+    source = open_data(recipe)
+    plan = make_plan(source, models, captioners, settings, recipe.seed, column_names(recipe).real().to_json())
     if place.rank == 0:
         refuse_coarse(source, models, plan)
         open_output(set_folder, plan, Existing.EXTEND if extend else Existing.RESUME)
@@ -122,7 +144,6 @@ def _prepare(
 def scaled_teachers(recipe: Recipe, models: list[Any], set_folder: Path, console: Console) -> list[Any]:
     """The teachers under the logit scales that the set in `set_folder` is to record; fitted ones are fitted once."""
     from reinforced_data.labelling.calibrate import calibrated
-    from reinforced_data.source import open_source
 
     which, plan = recipe.reinforce.calibrate, set_folder / PLAN_FILE
     known = atomic.read_json(plan)["teachers"] if plan.exists() else ()
@@ -130,7 +151,7 @@ def scaled_teachers(recipe: Recipe, models: list[Any], set_folder: Path, console
         return list(
             calibrated(
                 models,
-                open_source(recipe.data, "eval") if which else None,
+                open_data(recipe, "eval") if which else None,
                 recipe.reinforce,
                 which=which,
                 batch_size=recipe.train.batch_size,

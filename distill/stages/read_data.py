@@ -9,7 +9,7 @@ from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evaluation
-from distill.stages.label import is_published
+from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ def tell_how_read(recipe: Recipe, run: RunFolder, console: Console, *, evaluatio
 
     Raises what `open_source` raises.
     """
-    from reinforced_data.source import open_source
-
     if this_place().rank:
         return
     found: dict[str, Any] = {}
     if not (is_published(recipe.data) or is_reinforced(Path(recipe.data))):
-        source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+        source = open_data(recipe)
         found["training"] = told_how_read("training data", recipe.data, source, console)
     if evaluation:
         for role, place, source in open_evaluation(recipe):
@@ -52,12 +50,11 @@ def look_first(recipe: Recipe) -> None:
     from reinforced_data.labelling.calibrate import LEAST_PAIRS
     from reinforced_data.labelling.cluster.executors import require_packages
     from reinforced_data.labelling.preparation.prepare import refuse_useless
-    from reinforced_data.source import open_source
 
     if is_published(recipe.data) or is_reinforced(Path(recipe.data)):
         return
     require_packages(recipe.cluster)
-    source = open_source(recipe.data, "train", recipe.limit, recipe.reinforce.caption_columns)
+    source = open_data(recipe)
     refuse_useless(source, captioned=bool(recipe.captioners))
     if recipe.reinforce.calibrate:
-        refuse_useless(open_source(recipe.data, "eval"), least=LEAST_PAIRS)
+        refuse_useless(open_data(recipe, "eval"), least=LEAST_PAIRS)

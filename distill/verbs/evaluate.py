@@ -1,5 +1,6 @@
 """`distill eval`: retrieval and zero-shot figures of a student, a run, or any teacher."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def evaluate(
     *,
     data: AnyPath | None = None,
     split: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | Sequence[str] = (),
     limit: int | None = None,
     batch_size: int | None = None,
     settings: Settings = (),
@@ -37,6 +40,7 @@ def evaluate(
         recipe: its data and eval tables are read; None = the run's own, or the embedded default's.
         data: where the samples lie; all of them are used, or its evaluation part where it names one.
         split: the part of the data to use instead ("test", "val", "train").
+        image_column, caption_column: of the data, as of `distill.run`.
         limit, batch_size: at most so many images, so many at a time; eval.limit and eval.batch_size.
         settings: as of `distill.run`.
 
@@ -57,7 +61,15 @@ def evaluate(
         recipe = own  # judged as it judged itself
     trained = own.data if own is not None and data is not None else None  # judged by what it held out
     job = recipe_of(
-        recipe, settings, data=trained, eval_data=data, eval_split=split, eval_limit=limit, eval_batch_size=batch_size
+        recipe,
+        settings,
+        data=trained,
+        eval_data=data,
+        eval_split=split,
+        eval_limit=limit,
+        eval_batch_size=batch_size,
+        eval_image_column=image_column,
+        eval_caption_column=caption_column,
     )
     path, device = Path(name), stage_device(job.eval.device, this_place())
     opened = open_evaluation(job)  # before a teacher is downloaded

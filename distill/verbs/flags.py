@@ -17,6 +17,8 @@ RecipeLike = Recipe | AnyPath | None  # a recipe, a TOML file, the name of a shi
 
 _KEYS = {
     "data": "data",
+    "image_column": "image_column",
+    "eval_image_column": "eval.image_column",
     "eval_data": "eval.data",
     "eval_split": "eval.split",
     "eval_limit": "eval.limit",
@@ -49,6 +51,8 @@ _KEYS = {
 _LIST_KEYS = {
     "teacher": "teachers",
     "captioner": "captioners",
+    "caption_column": "caption_column",
+    "eval_caption_column": "eval.caption_column",
     "filter": "filters",
     "target": "export.targets",
     "precision": "export.precisions",

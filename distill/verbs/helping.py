@@ -8,7 +8,18 @@ from typing_extensions import override
 
 # Title -> the options of that group, whichever verb has them, in this order. A verb's own options come first.
 GROUPS = {
-    "Models and data": ("teacher", "captioner", "student", "data", "split", "limit", "at_once", "filters"),
+    "Models and data": (
+        "teacher",
+        "captioner",
+        "student",
+        "data",
+        "image_column",
+        "caption_column",
+        "split",
+        "limit",
+        "at_once",
+        "filters",
+    ),
     "What is made": ("target", "precision", "max_drop", "max_mb", "classes", "template", "batch"),
     "Budget": ("max_latency", "max_size", "max_memory"),
     "Training": ("epochs", "steps", "batch_size", "lr", "image_size", "loaders"),

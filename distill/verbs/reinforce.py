@@ -1,5 +1,6 @@
 """`distill reinforce`: store the teachers' knowledge of a data set once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def reinforce(
     teacher: OneOrMore = (),
     captioner: OneOrMore = (),
     data: AnyPath | None = None,
+    image_column: str | None = None,
+    caption_column: str | Sequence[str] = (),
     filter: OneOrMore = (),
     verify: int | str | None = None,
     calibrate: bool = False,
@@ -44,8 +47,8 @@ def reinforce(
     shards. One that ends before the others returns only what is missing.
 
     Args:
-        recipe, teacher, captioner, data, filter, settings: as of `distill.run`. A call that resumes or extends goes on with
-            the recipe of the run in `out` where `recipe` is None.
+        recipe, teacher, captioner, data, image_column, caption_column, filter, settings: as of `distill.run`. A call that
+            resumes or extends goes on with the recipe of the run in `out` where `recipe` is None.
         out: run folder.
         verify: stored views to run through the live teachers again: a number, or "all"; 0 = none.
         calibrate: fit logit scales on held-out pairs where none is published.
@@ -60,7 +63,7 @@ def reinforce(
         job = recipe_to_go_on(
             "reinforce", run, existing, recipe, settings, teacher=teacher, captioner=captioner, data=data, filter=filter,
             verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, tasks_at_once=workers,
-            slurm_partition=slurm_partition, seed=seed,
+            slurm_partition=slurm_partition, seed=seed, image_column=image_column, caption_column=caption_column,
         )  # fmt: skip
         return _reinforce(job, run, existing, console or Console())
 

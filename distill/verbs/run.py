@@ -1,5 +1,6 @@
 """`distill run`: reinforce, train, evaluate, export, profile, report, in one resumable run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ def run(
     captioner: OneOrMore = (),
     student: str | None = None,
     data: AnyPath | None = None,
+    image_column: str | None = None,
+    caption_column: str | Sequence[str] = (),
     filter: OneOrMore = (),
     target: OneOrMore = (),
     precision: OneOrMore = (),
@@ -69,6 +72,7 @@ def run(
         teacher, captioner, filter, target, precision, device: one name or several.
         student: name of an architecture.
         data: a folder, a table or tar file, "hf:ORG/SET", or a reinforced set.
+        image_column, caption_column: of the data, where their names do not say which hold images (or paths) and real captions.
         max_latency, max_size, max_memory: a budget in milliseconds on `device` or in megabytes ("5ms", "40MB"), by which the
             student is chosen, see `distill.choose`.
         epochs, steps: length of training, one of the two; neither = as fits the data, see docs/train.md.
@@ -97,7 +101,7 @@ def run(
         "teacher": teacher, "captioner": captioner, "student": student, "data": data, "filter": filter, "target": target,
         "precision": precision, "device": device, "max_latency": max_latency, "max_size": max_size, "max_memory": max_memory,
         "rehearse": rehearse, "epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "workers": workers,
-        "image_size": image_size, "seed": seed,
+        "image_size": image_size, "seed": seed, "image_column": image_column, "caption_column": caption_column,
     }  # fmt: skip
     folder = RunFolder(default_out(recipe_of(recipe, settings, **flags)) if out is None else out)
     with going_on(folder):

@@ -1,5 +1,6 @@
 """`distill train`: a student from a reinforced set, a full teacher from a source, or heads over frozen towers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def train(
     teacher: OneOrMore = (),
     student: str | None = None,
     data: AnyPath | None = None,
+    image_column: str | None = None,
+    caption_column: str | Sequence[str] = (),
     epochs: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -60,7 +63,8 @@ def train(
     with going_on(run), opening_once():
         job = recipe_to_go_on(
             "train", run, existing, recipe, settings, teacher=teacher, student=student, data=data, epochs=epochs, steps=steps,
-            batch_size=batch_size, lr=lr, workers=workers, image_size=image_size, seed=seed,
+            batch_size=batch_size, lr=lr, workers=workers, image_size=image_size, seed=seed, image_column=image_column,
+            caption_column=caption_column,
         )  # fmt: skip
         if job.choose.asked and job.choose.train > 1:
             raise UsageError(
@@ -86,6 +90,7 @@ def _train(
     from distill.core.clip.model import count_parameters
     from distill.learning.objective import refuse_without_decoder
     from distill.models import TeacherSet, student_spec
+    from distill.stages.label import open_data
     from distill.stages.lint import refuse_errors
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
@@ -101,7 +106,6 @@ def _train(
         stored_pairs,
         texts_stage,
     )
-    from reinforced_data.source import open_source
     from reinforced_data.training.pairs import RawPairs
     from students.student import load_student
 
@@ -116,7 +120,7 @@ def _train(
     captions = caption_policy(job.captions)
     source = None
     if set_folder is None:
-        source = open_source(job.data, "train", job.limit, job.reinforce.caption_columns)
+        source = open_data(job)
         _refuse_without_set(job)
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)

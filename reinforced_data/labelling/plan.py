@@ -1,6 +1,7 @@
 """`make_plan`: from a call's settings to the `Plan` that decides every stored byte; wrong settings end here."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from distill.core.errors import UsageError
 from reinforced_data.labelling.settings import ReinforceSettings
@@ -24,8 +25,9 @@ def make_plan(
     captioners: Sequence[Captioner],
     settings: ReinforceSettings,
     seed: int,
+    columns: dict[str, Any] | None = None,
 ) -> Plan:
-    """The plan of the set that `settings` and `seed` ask for.
+    """The plan of the set that `settings` and `seed` ask for. `columns`: which of the source the user named, for its other parts.
 
     Raises UsageError when no teacher or one model twice is named, or when the settings make no sense together.
     """
@@ -44,6 +46,7 @@ def make_plan(
             licence=source.licence,
             fingerprint=source.fingerprint,
             samples=len(source),
+            columns=columns or {},
         ),
         teachers=[teacher_record(teacher) for teacher in teachers],
         captioners=[captioner_record(captioner) for captioner in captioners],

@@ -6,19 +6,21 @@ splits; images with sidecars of the same name (.txt, one caption a line; .json);
 captions are then missing. Links to folders are not followed. "images:FOLDER" and "classes:FOLDER" say what the folder is.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.read_as import listed
+from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.hub import is_saved, open_saved
-from reinforced_data.sources.parts.columns import IMAGE_NAMES, LABEL_NAMES, PATH_NAMES
+from reinforced_data.sources.parts.columns import IMAGE_NAMES, LABEL_NAMES, PATH_NAMES, column_of_images
 from reinforced_data.sources.parts.files import Found, ending, walk
 from reinforced_data.sources.parts.images import ImageListing
 from reinforced_data.sources.parts.listing import serve
-from reinforced_data.sources.parts.parquet import open_parquet
+from reinforced_data.sources.parts.parquet import first_cells, open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
 from reinforced_data.sources.parts.text_table import (
     TEXT_SUFFIXES,
@@ -39,9 +41,7 @@ _MOST_TABLES, _ROWS_LOOKED_AT = 64, 100
 
 
 @SOURCES.register("folder")
-def open_folder(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_folder(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """A folder: images with captions beside them, class-named sub-folders, tars, Parquet or a table.
 
     Raises UsageError when nothing in it is data.
@@ -49,42 +49,38 @@ def open_folder(
     root = _root(location, "folder:")
     where = f"The folder {str(root)!r}"
     if is_saved(root):
-        return open_saved(root, split, limit, caption_columns)
+        return open_saved(root, split, limit, columns)
     found, licence = walk(root), _licence(root)
-    files = _packed(found)
+    files = _packed(found, columns)
     if files:
         used = {file.relative_to(root).as_posix() for file in files}
         choice = choose([part for file in files if (part := _part_of(file, root))], split, where)
         files = [file for file in files if not choice.parts or _part_of(file, root) in choice.parts]
         kind = TarListing if ending(files[0].name) == TAR else TableListing
-        packed = kind(files, root.name, str(root), licence, caption_columns)
+        packed = kind(files, root.name, str(root), licence, columns)
         used |= {name for name in found.sizes if PurePosixPath(name).name in BESIDE_TARS}
         packed.read_as = packed.read_as.but(unread={**packed.read_as.unread, **found.unread(used)})
         return serve(packed, choice, split, limit, where)
     paths = Paths(found.folder, found.images)
-    tables = _tables(found, paths)
+    tables = _tables(found, paths, columns, where)
     if tables:
-        listing = TableListing([*tables], root.name, str(root), licence, caption_columns, found, Read(paths, tables))
+        listing = TableListing([*tables], root.name, str(root), licence, columns, found, Read(paths, tables))
         return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, where)
-    return _open_images(found, split, limit, caption_columns, licence, where, None)
+    return _open_images(found, split, limit, columns, licence, where, None)
 
 
 @SOURCES.register("images")
-def open_images(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_images(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """A folder of images whose sub-folders are no classes: "images:FOLDER"."""
     root = _root(location, "images:")
-    return _open_images(walk(root), split, limit, caption_columns, _licence(root), f"The folder {str(root)!r}", False)
+    return _open_images(walk(root), split, limit, columns, _licence(root), f"The folder {str(root)!r}", False)
 
 
 @SOURCES.register("classes")
-def open_classes(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_classes(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """A folder of images whose sub-folders are classes, whatever they are called: "classes:FOLDER"."""
     root = _root(location, "classes:")
-    return _open_images(walk(root), split, limit, caption_columns, _licence(root), f"The folder {str(root)!r}", True)
+    return _open_images(walk(root), split, limit, columns, _licence(root), f"The folder {str(root)!r}", True)
 
 
 def _root(location: str, scheme: str) -> Path:
@@ -98,7 +94,7 @@ def _open_images(
     found: Found,
     split: Split,
     limit: int | None,
-    caption_columns: Mapping[str, str] | None,
+    columns: ColumnNames,
     licence: str,
     where: str,
     classes: bool | None,
@@ -110,7 +106,7 @@ def _open_images(
     if {*TRAIN_NAMES} & {*tops} and (len(tops) > 1 or len(_tops(found)) == 1):
         choice = choose(list(tops), split, where)
         found = walk(root / tops[choice.parts[0]])
-    return serve(ImageListing(found, root, licence, caption_columns, classes), choice, split, limit, where)
+    return serve(ImageListing(found, root, licence, columns, classes), choice, split, limit, where)
 
 
 def _tops(found: Found) -> list[str]:
@@ -118,7 +114,7 @@ def _tops(found: Found) -> list[str]:
     return sorted({name.split("/")[0] for name in found.images if "/" in name})
 
 
-def _packed(found: Found) -> list[Path]:
+def _packed(found: Found, columns: ColumnNames) -> list[Path]:
     """The Parquet files with images, or else the tars, that are the data of a place."""
     tars = [name for name in found.sizes if ending(name) == TAR]
     stems = {PurePosixPath(name).with_suffix("") for name in tars}
@@ -127,15 +123,17 @@ def _packed(found: Found) -> list[Path]:
         for name in found.sizes
         if ending(name) == ".parquet" and PurePosixPath(name).with_suffix("") not in stems
     ]
-    kept = [file for file in parquet if _has_images(file)]
+    kept = [file for file in parquet if _has_images(file, columns)]
     if kept or (parquet and not tars and not found.images):
         return kept or parquet
     return [] if found.images else [found.folder / name for name in tars]
 
 
-def _has_images(file: Path) -> bool:
+def _has_images(file: Path, columns: ColumnNames) -> bool:
     with open_parquet(file) as parquet:
-        return any(name.lower() in (*IMAGE_NAMES, *PATH_NAMES) for name in parquet.schema_arrow.names)
+        names = {name.lower() for name in parquet.schema_arrow.names}
+    known = {*IMAGE_NAMES, *PATH_NAMES, *([columns.image.lower()] if columns.image else [])}
+    return bool(names & known) or column_of_images(first_cells(file)) is not None
 
 
 def _part_of(file: Path, root: Path) -> str | None:
@@ -144,10 +142,12 @@ def _part_of(file: Path, root: Path) -> str | None:
     return part_of_file(file.stem) or next((part for name in folders if (part := part_of(name))), None)
 
 
-def _tables(found: Found, paths: Paths) -> dict[Path, tuple[Rows, list[str]]]:
+def _tables(found: Found, paths: Paths, columns: ColumnNames, where: str) -> dict[Path, tuple[Rows, list[str]]]:
     """The tables that hold captions, else labels, of the images in a place; of those of the same images the first.
 
     Each comes with its rows and notes, so that it is read once.
+
+    Raises UsageError where several might be meant and none is named like a table of captions, or none has a column asked for.
     """
     stems = {str(PurePosixPath(name).with_suffix("")).lower() for name in found.images}
     images = {name.lower() for name in found.images}
@@ -160,12 +160,21 @@ def _tables(found: Found, paths: Paths) -> dict[Path, tuple[Rows, list[str]]]:
     ]
     if not found.images or len(candidates) > _MOST_TABLES:
         candidates = [name for name in candidates if _named_as_table(name)][:_MOST_TABLES]
-    fitting = {name: fit for name in candidates if (fit := _fit(found.folder / name, paths, bool(found.images)))}
+    fitting = {
+        name: fit for name in candidates if (fit := _fit(found.folder / name, paths, bool(found.images), columns))
+    }
+    if not fitting and columns.image and not columns.lenient:
+        raise UsageError(_no_such_table(columns, [found.folder / name for name in candidates], where))
     with_captions = {name: fit.images for name, fit in fitting.items() if fit.captions}
     chosen = with_captions or {name: fit.images for name, fit in fitting.items()}
     named = [name for name in chosen if _named_as_table(name)]
-    if not named and len(chosen) > 1:
-        return {}  # which of them? they are named as unread
+    if not named and not with_captions and len(chosen) > 1:
+        return {}  # of labels alone; which of them? they are named as unread
+    if not named and _overlap(chosen):
+        raise UsageError(
+            f"{where} has several tables of its images: {listed(sorted(chosen))}. Say which: --data {found.folder / min(chosen)} "
+            "(or rename it captions)."
+        )
     kept: list[str] = []
     for name in sorted(named or chosen, key=lambda name: (name.count("/"), name)):
         if not any(chosen[name] & chosen[other] for other in kept):
@@ -181,17 +190,38 @@ class _Fit(NamedTuple):
     read: tuple[Rows, list[str]]
 
 
-def _fit(file: Path, paths: Paths, there: bool) -> _Fit | None:
+def _overlap(chosen: Mapping[str, set[str]]) -> bool:
+    """Whether two tables are of the same image."""
+    return sum(map(len, chosen.values())) > len(set().union(*chosen.values()))
+
+
+def _no_such_table(columns: ColumnNames, tables: list[Path], where: str) -> str:
+    """What to say where no table has the image column that is asked for, or none whose cells lead to images."""
+    there = []
+    for file in tables[:3]:
+        with contextlib.suppress(DistillError):
+            names = dict.fromkeys(name for row in read_rows(file, columns)[0][:_ROWS_LOOKED_AT] for name in row)
+            there.append(f"{file.name} has {', '.join(names) or 'no columns'}")
+    wanted = " and ".join(filter(None, [columns.image, ", ".join(columns.captions)]))
+    return (
+        f"{where} has no table of its images with the columns {wanted}. {'; '.join(there) or 'It has no table at all'}."
+    )
+
+
+def _fit(file: Path, paths: Paths, there: bool, columns: ColumnNames) -> _Fit | None:
     """What the table is to the images; None when it is no table of images."""
     try:
-        rows, notes = read_rows(file)
+        rows, notes = read_rows(file, columns)
     except DistillError:
         if _named_as_table(file.name) and ending(file.name) in (".csv", ".tsv", ".jsonl"):
             raise  # it says what it is
         return None
     names = {str(name).lower(): name for row in rows[:_ROWS_LOOKED_AT] for name in row}
-    image = image_column(list(names.values()))
-    captions = any(is_caption_name(name) for name in names)
+    image = image_column(list(names.values()), rows, columns)
+    asked = {name.lower() for name in columns.sources()}
+    captions = bool(asked & {*names}) or any(is_caption_name(name) for name in names)
+    if columns.captions and not columns.lenient:
+        captions = {name.lower() for name in columns.captions} <= {*names}
     if image is None or not (captions or {*LABEL_NAMES} & {*names}):
         return None
     base = file.parent

@@ -16,11 +16,12 @@ from distill.core.errors import DistillError, UsageError, nearest
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.read_as import ReadAs
 from reinforced_data.sample import Caption
-from reinforced_data.source import NAMED, SOURCES, Source, Split
+from reinforced_data.source import NAMED, NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
     Columns,
     Labels,
     captions_told,
+    column_of_images,
     find_columns,
     image_bytes,
     row_captions,
@@ -31,16 +32,14 @@ from reinforced_data.sources.parts.splits import Choice, choose, part_of
 
 
 @SOURCES.register("hf")
-def open_hub(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_hub(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """A Hugging Face data set, "hf:org/set[:config]". Raises DistillError when it cannot be had."""
     name, _, config = location.removeprefix("hf:").partition(":")
     if not name.strip("/"):
         raise UsageError(f"{location!r} names no data set. Write hf:org/set, for example hf:nlphuji/flickr30k.")
     if is_saved(Path(name).expanduser()):
-        return open_saved(Path(name).expanduser(), split, limit, caption_columns)
-    return _open(_load(name, config or None, location), name, location, split, limit, caption_columns)
+        return open_saved(Path(name).expanduser(), split, limit, columns)
+    return _open(_load(name, config or None, location), name, location, split, limit, columns)
 
 
 def is_saved(folder: Path) -> bool:
@@ -50,7 +49,7 @@ def is_saved(folder: Path) -> bool:
     )
 
 
-def open_saved(folder: Path, split: Split, limit: int | None, caption_columns: Mapping[str, str] | None) -> Source:
+def open_saved(folder: Path, split: Split, limit: int | None, columns: ColumnNames) -> Source:
     """A set, or several splits of one, in a folder made by `save_to_disk`. Raises DistillError when it is damaged."""
     import datasets
 
@@ -63,7 +62,7 @@ def open_saved(folder: Path, split: Split, limit: int | None, caption_columns: M
             "copy or save it again."
         ) from error
     sets = dict(data) if isinstance(data, datasets.DatasetDict) else {str(data.split or "all"): data}
-    return _open(sets, folder.name, str(folder), split, limit, caption_columns)
+    return _open(sets, folder.name, str(folder), split, limit, columns)
 
 
 def _open(
@@ -72,7 +71,7 @@ def _open(
     location: str,
     split: Split,
     limit: int | None,
-    caption_columns: Mapping[str, str] | None,
+    columns: ColumnNames,
 ) -> Source:
     where = f"The data set {location!r}"
     named = {part_of(part) or part: part for part in reversed(list(sets))}  # of "train" and "train2" the first
@@ -87,7 +86,7 @@ def _open(
                 f"{where} has the splits {', '.join(sets) or 'none'}; none is called train. {nearest('train', sets)}"
             )
         part = named[choice.parts[0]]
-    listing = HubListing(sets[part], name, location, caption_columns)
+    listing = HubListing(sets[part], name, location, columns)
     return serve(listing, choice, split, limit, where)
 
 
@@ -140,9 +139,9 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 
 class HubListing:
-    """The rows of one split of a `datasets.Dataset`; images stay encoded. `caption_columns`: as of `open_source`."""
+    """The rows of one split of a `datasets.Dataset`; images stay encoded. `columns`: as of `open_source`."""
 
-    def __init__(self, data: Any, name: str, location: str, caption_columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Any, name: str, location: str, columns: ColumnNames = NO_COLUMNS) -> None:
         import datasets
 
         self.name, self.location = name, location
@@ -150,8 +149,8 @@ class HubListing:
         self.fingerprint = str(data._fingerprint)
         where = f"The data set {location!r}"
         self.parts: Sequence[str | None] | None = None
-        self._columns: Columns = find_columns(data.column_names, where, caption_columns)
         data = data.with_format(None)
+        self._columns: Columns = find_columns(data.column_names, where, columns, guess=lambda: _image_feature(data))
         if isinstance(data.features[self._columns.image], datasets.Image):
             data = data.cast_column(self._columns.image, datasets.Image(decode=False))
         # Tables of one column, so that asking for a caption never touches an image.
@@ -175,7 +174,10 @@ class HubListing:
         self.class_names = self._labels.names if self._labels else ()
         captions = captions_told(self._columns, len(self.class_names))
         self.read_as = ReadAs(
-            "data set", captions, len(self.class_names), notes=tuple(filter(None, [told(self._groups)]))
+            "data set",
+            captions,
+            len(self.class_names),
+            notes=(*(() if self.class_names else self._columns.notes), *filter(None, [told(self._groups)])),
         )
 
     def _rows(self, sample: int) -> Sequence[int]:
@@ -208,6 +210,17 @@ class HubListing:
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
         return self._labels[self._rows(row)[0]] if self._labels else None
+
+
+def _image_feature(data: Any) -> str | None:
+    """The one column of images of a `datasets.Dataset`, by its feature, else by what its first rows hold."""
+    import datasets
+
+    kinds = [name for name, feature in data.features.items() if isinstance(feature, datasets.Image)]
+    if kinds or not len(data):
+        return kinds[0] if len(kinds) == 1 else None
+    rows = data[:20]
+    return column_of_images({name: rows[name] for name in data.column_names})
 
 
 @contextlib.contextmanager

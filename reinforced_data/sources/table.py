@@ -15,11 +15,13 @@ from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption
-from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
+    NO_CAPTION_COLUMN,
     Labels,
     captions_told,
     class_names_of,
+    column_of_images,
     find_columns,
     image_bytes,
     row_captions,
@@ -27,10 +29,10 @@ from reinforced_data.sources.parts.columns import (
 from reinforced_data.sources.parts.compact import Names
 from reinforced_data.sources.parts.files import Found, walk
 from reinforced_data.sources.parts.listing import serve
-from reinforced_data.sources.parts.parquet import RowGroups, footer_sha256, open_parquet, read_columns
+from reinforced_data.sources.parts.parquet import RowGroups, first_cells, footer_sha256, open_parquet, read_columns
 from reinforced_data.sources.parts.same import same_images, told
 from reinforced_data.sources.parts.splits import Choice, part_of
-from reinforced_data.sources.parts.text_table import Paths, Rows, part_lists, read_rows
+from reinforced_data.sources.parts.text_table import Paths, Rows, first_rows, part_lists, read_rows
 
 
 class ArrowColumn(Sequence[Any]):
@@ -60,7 +62,7 @@ class TableListing:
         files: in order; rows are numbered through them.
         name, licence: for reports.
         found: what lies in the folder that the tables are of; paths and keys are then relative to that folder.
-        caption_columns: see `open.open_source`.
+        columns: see `open.open_source`.
         read: the files as they were read before; None = they are read here.
 
     Raises:
@@ -73,12 +75,12 @@ class TableListing:
         name: str,
         location: str,
         licence: str = "unknown",
-        caption_columns: Mapping[str, str] | None = None,
+        columns: ColumnNames = NO_COLUMNS,
         found: Found | None = None,
         read: Read | None = None,
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
-        self._caption_columns = caption_columns
+        self._named = columns
         self._base = found.folder if found else files[0].parent
         self._known = read.paths if read else None
         self._lists = part_lists(found) if found else {}
@@ -110,15 +112,24 @@ class TableListing:
             f"table {listed(file.name for file in files)}",
             captions,
             len(self.class_names),
-            notes=(*self._notes, *filter(None, [told(self._groups)])),
+            notes=(*self._notes, *self._told_of_columns(), *filter(None, [told(self._groups)])),
             unread=self._unread(found, files),
         )
+
+    def _told_of_columns(self) -> list[str]:
+        """Where captions are made from class names, that no column has them is no news."""
+        return [note for note in self._columns.notes if not (self.class_names and note.startswith(NO_CAPTION_COLUMN))]
 
     def _load_parquet(self, files: list[Path]) -> dict[str, Sequence[Any]]:
         import pyarrow as pa
 
         first = open_parquet(files[0])
-        self._columns = find_columns(first.schema_arrow.names, f"The table {str(files[0])!r}", self._caption_columns)
+        self._columns = find_columns(
+            first.schema_arrow.names,
+            f"The table {str(files[0])!r}",
+            self._named,
+            guess=lambda: column_of_images(first_cells(files[0])),
+        )
         wanted = [
             name for name in (self._columns.key, *self._columns.texts, self._columns.label, self._columns.split) if name
         ]
@@ -156,12 +167,18 @@ class TableListing:
         rows: Rows = []
         owner: list[Path] = []
         for file in files:
-            found, notes = read[file] if file in read else read_rows(file)
+            found, notes = read[file] if file in read else read_rows(file, self._named)
             rows += found
             owner += [file] * len(found)
             self._notes += notes
         names = list(dict.fromkeys(name for row in rows for name in row))
-        self._columns = find_columns(names, f"The table {str(files[0])!r}", self._caption_columns, by_id=True)
+        self._columns = find_columns(
+            names,
+            f"The table {str(files[0])!r}",
+            self._named,
+            by_id=True,
+            guess=lambda: column_of_images(first_rows(rows)),
+        )
         image = self._columns.image
         bases = {file: file.parent for file in files}
         for row, file in zip(rows, owner, strict=True):
@@ -289,10 +306,8 @@ def _same_path(paths: Sequence[Any]) -> list[list[int]]:
 
 
 @SOURCES.register("table")
-def open_table(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_table(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """A .csv, .tsv, .jsonl or .parquet file of images (or their paths) and captions; a part is held out for "eval"."""
     path = Path(location.removeprefix("table:")).expanduser()
-    listing = TableListing([path], path.stem, str(path), caption_columns=caption_columns)
+    listing = TableListing([path], path.stem, str(path), columns=columns)
     return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, f"The table {str(path)!r}")

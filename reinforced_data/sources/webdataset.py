@@ -8,7 +8,7 @@ that are not files.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.read_as import ReadAs
 from reinforced_data.sample import Caption
-from reinforced_data.source import SOURCES, Source, Split
+from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
     MADE_FROM_CLASSES,
     MAX_IMAGE_BYTES,
     Labels,
-    caption_sources,
     json_captions,
 )
 from reinforced_data.sources.parts.compact import Picked
@@ -50,9 +49,7 @@ _BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
 
 
 @SOURCES.register("webdataset")
-def open_webdataset(
-    location: str, split: Split, limit: int | None = None, caption_columns: Mapping[str, str] | None = None
-) -> Source:
+def open_webdataset(location: str, split: Split, limit: int | None = None, columns: ColumnNames = NO_COLUMNS) -> Source:
     """WebDataset tars: a .tar, a folder of them, or a pattern like "shards/{00000..00009}.tar".
 
     Raises UsageError when there are none, DistillError when a file is no tar.
@@ -61,7 +58,7 @@ def open_webdataset(
     where = f"The tars {location!r}"
     choice = choose([name for file in files if (name := part_of_tar(file))], split, where)
     kept = [file for file in files if not choice.parts or part_of_tar(file) in choice.parts]
-    listing = TarListing(kept, files[0].parent.name, location, caption_columns=caption_columns)
+    listing = TarListing(kept, files[0].parent.name, location, columns=columns)
     return serve(listing, choice, split, limit, where)
 
 
@@ -109,7 +106,7 @@ class TarListing:
 
     Args:
         name, location, licence: for reports.
-        caption_columns: endings of members ("llm.txt") or keys of their .json members, see `open.open_source`.
+        columns: endings of members ("llm.txt") or, for captions, keys of their .json members; see `ColumnNames`.
 
     Raises UsageError when no sample has an image, DistillError when a file is no tar.
     """
@@ -120,15 +117,27 @@ class TarListing:
         name: str,
         location: str,
         licence: str = "unknown",
-        caption_columns: Mapping[str, str] | None = None,
+        columns: ColumnNames = NO_COLUMNS,
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
         self.index = read_index(files)
         self._groups: Groups | None = None
         self.keys: Sequence[str] = self.index.keys
         self.fingerprint = sha256_json(self.index.footprint())
-        self._tagged = {name.lower(): source for name, source in caption_sources(caption_columns).items()}
+        asked = {name.lower().lstrip("."): source for name, source in columns.sources().items()}
+        there = {name for name in asked if name in self.index.kinds}
+        has_json = any(kind == "json" or kind.endswith(".json") for kind in self.index.kinds)
+        self._tagged = {
+            name: source for name, source in asked.items() if not columns.lenient or has_json or name in there
+        }
+        self._only = bool(columns.captions) and (not columns.lenient or bool(there))  # no other captions count
         self._image_kinds = _image_kinds(self.index.kinds)
+        if columns.image:
+            kind = columns.image.lower().lstrip(".")
+            if kind not in self.index.kinds and not columns.lenient:
+                members = ", ".join(f".{name}" for name in sorted(self.index.kinds)[:12])
+                raise UsageError(f"The tars of {location!r} have no members .{kind}. Their members end in {members}.")
+            self._image_kinds = [kind] if kind in self.index.kinds else self._image_kinds
         if not self._image_kinds:
             endings = ", ".join(sorted(self.index.kinds)[:12]) or "nothing"
             raise UsageError(
@@ -195,7 +204,8 @@ class TarListing:
         return self._groups[sample] if self._groups else (sample,)
 
     def _read_as(self) -> ReadAs:
-        texts = [kind for kind in self.index.kinds if kind in (*TEXT_KINDS, "json") or kind in self._tagged]
+        usual = ("json",) if self._only else (*TEXT_KINDS, "json")
+        texts = [kind for kind in self.index.kinds if kind in usual or kind in self._tagged]
         told = f"captions from members .{', .'.join(texts)}" if texts else "no captions"
         if not texts and self.class_names:
             told = MADE_FROM_CLASSES
@@ -204,7 +214,10 @@ class TarListing:
         unread = {f"members .{kind}": count for kind, count in counts.items() if kind not in known}
         if self.index.problems:
             unread["members that are damaged, links, or have no plain name"] = len(self.index.problems)
-        notes = tuple(filter(None, [merged(self._groups)]))
+        advice = ""
+        if not texts and not self.class_names and unread:
+            advice = f"captions are members .{', .'.join((*TEXT_KINDS, 'json'))}; others are named by --caption-column ENDING"
+        notes = tuple(filter(None, [merged(self._groups), advice]))
         return ReadAs("tars", told, len(self.class_names), notes=notes, unread=unread)
 
     def _read_labels(self, folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
@@ -239,7 +252,8 @@ class TarListing:
 
     def _captions(self, row: int) -> list[Caption]:
         members = self.index.members(row)
-        text = next((kind for kind in TEXT_KINDS if kind in members and kind not in self._tagged), None)
+        usual = () if self._only else TEXT_KINDS
+        text = next((kind for kind in usual if kind in members and kind not in self._tagged), None)
         whole = self._text(row, text) if text else ""
         real = [Caption(line) for line in (whole.splitlines() if self._lines else [whole]) if line.strip()]
         tagged = [Caption(self._text(row, kind), source) for kind, source in self._tagged.items() if kind in members]
@@ -250,7 +264,7 @@ class TarListing:
                 except (ValueError, RecursionError):
                     continue
                 tagged += more
-                if kind == "json" and not any(caption.text.strip() for caption in real):
+                if kind == "json" and not self._only and not any(caption.text.strip() for caption in real):
                     real = told
         return [*real, *tagged]
 

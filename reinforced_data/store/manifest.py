@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError, UsageError
@@ -29,13 +29,19 @@ REJECTED_LISTED = 10_000  # more than these are counted by reason in the manifes
 
 
 class SourceFacts(Strict):
-    """The source as it was: how many samples it offered, rejected ones included."""
+    """The source as it was: how many samples it offered, rejected ones included, and which columns of it the user named."""
 
     name: str
     location: str
     licence: str
     fingerprint: str
     samples: int
+    columns: dict[str, Any] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_no_columns(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sets of which nobody named columns say nothing of them: the hash of a record is its set's identity."""
+        return {name: value for name, value in plain(self).items() if name != "columns" or value}
 
 
 class ShardFacts(Strict):

@@ -1,13 +1,13 @@
 """The real images and captions that an export is checked on, and other ones that quantized files learn their scales from."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill.console import Console
 from distill.core.errors import DistillError
 from distill.recipe import Recipe
-from distill.stages.evaluate import open_evalset, open_evaluation, source_of
+from distill.stages.evaluate import evaluation_columns, open_evalset, open_evaluation, source_of
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.source import open_source
 
@@ -72,7 +72,7 @@ def calibration_samples(recipe: Recipe, n: int, console: Console) -> ImagesAndCa
     Raises DistillError where the data has no training part.
     """
     place = source_of(recipe.data)
-    source = open_source(place, "train", n)
+    source = open_source(place, "train", n, columns=replace(evaluation_columns(recipe), lenient=True))
     images = _images(source, n)
     if not images:
         raise DistillError(f"There are no training images in {place!r} to calibrate on. Name others with --data PLACE.")

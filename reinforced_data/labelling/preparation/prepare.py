@@ -59,6 +59,7 @@ def refuse_useless(source: Source, *, least: int = 1, captioned: bool = False) -
         raise UsageError(
             f"{usable or 'None'} of the {len(source)} samples of {source.name!r} can be used{f' ({why})' if why else ''}, and at "
             f"least {least} must. A sample is an image that decodes, with a caption; a captioner writes captions: --captioner NAME."
+            f" It was {source.read_as.line()}."
         )
 
 

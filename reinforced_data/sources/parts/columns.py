@@ -9,7 +9,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 from distill.core.errors import UsageError, nearest
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sample import Caption
+from reinforced_data.source import NO_COLUMNS, ColumnNames
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, ending
 
 KEY_NAMES = ("key", "__key__", "uid", "id", "image_id", "img_id")
 IMAGE_NAMES = (
@@ -55,12 +57,17 @@ _NESTED = (*CAPTION_NAMES, "raw", "sent", "value")  # of an object inside a cell
 SPLIT_NAMES = ("split", "subset", "partition")
 LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "fine_label")
 MADE_FROM_CLASSES = "captions made from templates"
+NO_CAPTION_COLUMN = "no column has a name of captions"
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # how encoded images begin
 MAX_IMAGE_BYTES = 512 << 20  # of an encoded image; `decode` refuses images of this size for their pixels anyway
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns in use; None where the table has none. `tagged`: caption column -> its source."""
+    """The names of the columns in use; None where the table has none.
+
+    `tagged`: caption column that the user named -> its source. `notes`: what to say of the choice.
+    """
 
     image: str
     key: str | None
@@ -68,6 +75,7 @@ class Columns:
     label: str | None
     tagged: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
@@ -76,36 +84,47 @@ class Columns:
 
 
 def find_columns(
-    names: Sequence[str], where: str, caption_columns: Mapping[str, str] | None = None, *, by_id: bool = False
+    names: Sequence[str],
+    where: str,
+    asked: ColumnNames = NO_COLUMNS,
+    *,
+    by_id: bool = False,
+    guess: Callable[[], str | None] = lambda: None,
 ) -> Columns:
-    """The columns of a table by name.
+    """The columns of a table: those that the user names, else by name, else an image column by what it holds.
 
     Args:
         names: what the table has.
-        caption_columns: see `open.open_source`; these are no longer taken for the table's real captions.
+        asked: what the user says of them; captions that are named so are the only ones, and tagged ones no real ones.
         by_id: whether an id may stand for the path, of a table of captions that has nothing else.
+        guess: the column that holds images, or their paths, by its content; asked where no name says it.
 
-    Raises UsageError listing what is there when there is no image column, or none of a name in `caption_columns`.
+    Raises UsageError listing what is there when there is no image column, or none of a name in `asked`.
     """
     by_lower = {name.lower(): name for name in reversed(names)}
-    tagged: dict[str, str] = {}
-    for name, source in caption_sources(caption_columns).items():
-        if name.lower() not in by_lower:
-            raise UsageError(f"{where} has no caption column {name!r}. {nearest(name, names)}")
-        tagged[by_lower[name.lower()]] = source
+    tagged = {by_lower[name.lower()]: source for name, source in asked.sources().items() if name.lower() in by_lower}
+    wrong = [name for name in (*filter(None, [asked.image]), *asked.sources()) if name.lower() not in by_lower]
+    if wrong and not asked.lenient:
+        flag = "image column" if wrong[0] == asked.image else "caption column"
+        raise UsageError(
+            f"{where} has no {flag} {wrong[0]!r}. {nearest(wrong[0], names)} Its columns are {', '.join(names) or 'none'}."
+        )
 
     def first(known: Sequence[str]) -> str | None:
         found = (by_lower[name] for name in known if name in by_lower)
         return next((name for name in found if name not in tagged), None)
 
-    image = first((*IMAGE_NAMES, *PATH_NAMES))
-    captions = _caption_columns(by_lower, tagged)
-    if image is None and by_id and captions:
+    image = by_lower.get(asked.image.lower()) if asked.image else None
+    image = image or first((*IMAGE_NAMES, *PATH_NAMES))
+    guessed = image is None and (image := guess()) is not None
+    named = any(name.lower() in by_lower for name in asked.captions)
+    captions = () if named else _caption_columns(by_lower, {*tagged, image})
+    if image is None and by_id and (captions or tagged):
         image = first(KEY_NAMES)
     if image is None:
         raise UsageError(
-            f"{where} has no image column: its columns are {', '.join(names) or 'none'}. Name the column of encoded "
-            f"images or of image paths one of: {', '.join((*IMAGE_NAMES, *PATH_NAMES))}."
+            f"{where} has no image column: its columns are {', '.join(names) or 'none'}. Say which holds images or their paths: "
+            f"--image-column NAME. By themselves these names are known: {', '.join((*IMAGE_NAMES, *PATH_NAMES))}."
         )
     return Columns(
         image=image,
@@ -114,12 +133,21 @@ def find_columns(
         label=first(LABEL_NAMES),
         tagged=tagged,
         split=first(SPLIT_NAMES),
+        notes=_notes(names, image if guessed else None, [*captions, *tagged]),
     )
 
 
-def _caption_columns(by_lower: Mapping[str, str], tagged: Mapping[str, str]) -> tuple[str, ...]:
+def _notes(names: Sequence[str], guessed: str | None, captions: Sequence[str]) -> tuple[str, ...]:
+    """What to say of columns: which was guessed to hold images, and what to do where none is known to hold captions."""
+    notes = [f"images from the column {guessed}, by what it holds"] if guessed else []
+    if not captions:
+        notes.append(f"{NO_CAPTION_COLUMN} (columns: {', '.join(names)}); another is named by --caption-column NAME")
+    return tuple(notes)
+
+
+def _caption_columns(by_lower: Mapping[str, str], taken: Collection[str | None]) -> tuple[str, ...]:
     """Those of a known name, best first; else those with a number, caption_0 to caption_4, in order."""
-    free = {lower: name for lower, name in by_lower.items() if name not in tagged}
+    free = {lower: name for lower, name in by_lower.items() if name not in taken}
     known = tuple(free[name] for name in CAPTION_NAMES if name in free)
     return known or tuple(free[name] for name in sorted(free) if CAPTION_COLUMN.fullmatch(name))
 
@@ -129,19 +157,6 @@ def captions_told(columns: Columns, classes: int) -> str:
     if columns.texts:  # of several columns of known names the first that says something
         return f"captions from the column{'s' if len(columns.texts) > 1 else ''} {', '.join(columns.texts)}"
     return MADE_FROM_CLASSES if classes else "no captions"
-
-
-def caption_sources(caption_columns: Mapping[str, str] | None) -> dict[str, str]:
-    """Column -> caption source of `caption_columns` (column -> tag). Raises UsageError for a tag that is no word."""
-    sources = {}
-    for name, tag in (caption_columns or {}).items():
-        if not re.fullmatch(r"[\w.+-]+", tag):
-            raise UsageError(
-                f"The tag {tag!r} of the caption column {name!r} is no single word. Write for example "
-                '{"rewrite" = "llm"}; "real" marks captions of people.'
-            )
-        sources[name] = "real" if tag == "real" else f"synthetic:{tag}"
-    return sources
 
 
 def row_captions(cells: Mapping[str, Any], columns: Columns) -> list[Caption]:
@@ -200,6 +215,23 @@ def _list_literal(text: str) -> list[str] | None:
             continue
         return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
     return None
+
+
+def column_of_images(cells: Mapping[str, Sequence[Any]]) -> str | None:
+    """The one column whose cells (column -> some of them) are encoded images or names of image files; None for none or several."""
+    found = []
+    for name, values in cells.items():
+        present = [value for value in values if value not in (None, "")]
+        if present and sum(map(_looks_like_image, present)) * 2 > len(present):
+            found.append(name)
+    return found[0] if len(found) == 1 else None
+
+
+def _looks_like_image(cell: Any) -> bool:
+    value = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
+    if isinstance(value, bytes):
+        return value.startswith(_MAGIC) or value[8:12] == b"WEBP" or value[4:8] == b"ftyp"
+    return isinstance(value, str) and ending(value.strip()) in IMAGE_SUFFIXES
 
 
 def image_bytes(value: Any, base: Path, key: str) -> bytes:

@@ -7,7 +7,8 @@ from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption
-from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES, caption_sources, json_captions, read_image_file
+from reinforced_data.source import NO_COLUMNS, ColumnNames
+from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES, json_captions, read_image_file
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found
 from reinforced_data.sources.parts.listing import check_tags_occur
 from reinforced_data.sources.parts.splits import part_of
@@ -25,7 +26,7 @@ class ImageListing:
     Args:
         found: the files; keys are relative to its folder.
         root, licence: for reports.
-        caption_columns: keys of the .json sidecars, see `open.open_source`.
+        columns: captions by a key of the .json sidecars, or by the ending of files; see `ColumnNames`.
         classes: True = every top sub-folder is a class, False = none is, None = those that are words.
 
     Raises UsageError when there are no image files, or when some sub-folders are words and others are not.
@@ -36,12 +37,19 @@ class ImageListing:
         found: Found,
         root: Path,
         licence: str,
-        caption_columns: Mapping[str, str] | None = None,
+        columns: ColumnNames = NO_COLUMNS,
         classes: bool | None = None,
     ) -> None:
         self.name, self.location, self.licence = root.name, str(root), licence
         self._folder = found.folder
-        self._tagged = caption_sources(caption_columns)
+        self._tagged = columns.sources()
+        self._only = bool(columns.captions) and not columns.lenient  # no other captions count
+        self._endings = tuple(f".{name.lower().lstrip('.')}" for name in columns.captions)
+        if columns.image and not columns.lenient:
+            raise UsageError(
+                f"The image column {columns.image!r} is of a table, and {str(root)!r} was read as images without one. Name the "
+                "table: --data TABLE."
+            )
         self.parts: Sequence[str | None] | None = None
         images = found.images
         self.keys: Sequence[str] = _without_masks(images) if classes is None else images
@@ -62,9 +70,10 @@ class ImageListing:
         """Per image the text file and the JSON file that belong to it, None where there is none."""
         by_lower = {name.lower(): name for name in reversed(found.sizes)}
         texts, jsons = [], []
+        endings = self._endings if self._only else (*self._endings, *TEXT_ENDINGS)
         for key in self.keys:
             places = _beside(key)
-            texts.append(_first(by_lower, [place + end for place in places for end in TEXT_ENDINGS]))
+            texts.append(_first(by_lower, [place + end for place in places for end in endings]))
             jsons.append(_first(by_lower, [place + ".json" for place in places]))
         looked = [name for name in texts if name][:_MOST_LOOKED_AT]
         self._not_utf8 = sum(encoding == "cp1252" for _, encoding in map(self._decoded, looked))
@@ -126,7 +135,7 @@ class ImageListing:
             notes.append(".txt files hold numbers (boxes?), no captions")
         if not with_text and any("/" in name or "*" in name for name in unread):
             notes.append(
-                "a table with captions is read by its name: --data table:FILE; JSON keys: reinforce.caption_columns"
+                "a table, a key of .json files, or files of another ending are read by name: --caption-column NAME"
             )
         return ReadAs("images", told, notes=tuple(notes), unread=unread)
 
@@ -141,7 +150,7 @@ class ImageListing:
             told, tagged = json_captions(self._read(self._jsons[row]), self._tagged)
         except (ValueError, RecursionError):
             told, tagged = [], []
-        return [*(lines or told), *tagged]
+        return [*lines, *tagged] if self._only else [*(lines or told), *tagged]
 
     def _read(self, name: str | None) -> str:
         return "" if name is None else self._decoded(name)[0]

@@ -46,6 +46,29 @@ def read_columns(parquet: Any, names: list[str], file: Path) -> Any:
         ) from error
 
 
+def first_cells(file: Path, most: int = 20) -> dict[str, list[Any]]:
+    """The first few cells of every column that may hold images or their paths: bytes, texts, or objects with either."""
+    import pyarrow as pa
+
+    with open_parquet(file) as parquet:
+        kinds = {field.name: field.type for field in parquet.schema_arrow}
+        wanted = [name for name, kind in kinds.items() if _may_hold_images(kind)]
+        try:
+            batch = next(parquet.iter_batches(batch_size=most, columns=wanted), None) if wanted else None
+        except (pa.ArrowException, OSError):  # damaged: whoever reads it says so
+            return {}
+        return {name: batch.column(name).to_pylist() for name in wanted} if batch is not None else {}
+
+
+def _may_hold_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return {"bytes", "path"} <= {kind.field(i).name for i in range(kind.num_fields)}
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
+    return any(test(kind) for test in tests)
+
+
 def footer_sha256(file: Path) -> str:
     """Hash of a Parquet file's footer: schema, row counts, offsets and sizes of every column chunk."""
     with open(file, "rb") as stream:

@@ -14,7 +14,15 @@ from typing import Any
 
 from distill.core.errors import DistillError
 from reinforced_data.read_as import counted
-from reinforced_data.sources.parts.columns import CAPTION_COLUMN, CAPTION_NAMES, IMAGE_NAMES, KEY_NAMES, PATH_NAMES
+from reinforced_data.source import NO_COLUMNS, ColumnNames
+from reinforced_data.sources.parts.columns import (
+    CAPTION_COLUMN,
+    CAPTION_NAMES,
+    IMAGE_NAMES,
+    KEY_NAMES,
+    PATH_NAMES,
+    column_of_images,
+)
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending
 from reinforced_data.sources.parts.text import decoded
 
@@ -28,8 +36,11 @@ _PART_LIST = re.compile(r"(?:.*[._/])?(train|dev|val|test)[._]?images\.txt")
 Rows = list[dict[str, Any]]
 
 
-def read_rows(file: Path) -> tuple[Rows, list[str]]:
-    """The rows of a text table, and notes on how it was read. Raises DistillError naming file and line otherwise."""
+def read_rows(file: Path, asked: ColumnNames = NO_COLUMNS) -> tuple[Rows, list[str]]:
+    """The rows of a text table, and notes on how it was read. `asked`: columns that the user names, by which cells are told apart.
+
+    Raises DistillError naming file and line where it cannot be read.
+    """
     line = [0]
     try:
         data = file.read_bytes()
@@ -41,7 +52,7 @@ def read_rows(file: Path) -> tuple[Rows, list[str]]:
         if file.suffix.lower() in (".txt", ".token") and _TOKEN_LINE.match(text):
             matches = [_TOKEN_LINE.match(row) for row in text.splitlines()]
             return [{"file_name": found[1], "caption": found[2]} for found in matches if found], []
-        return _cells(text, file, line)
+        return _cells(text, file, line, asked)
     except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
         raise DistillError(
             f"The table {str(file)!r} cannot be read at or after line {line[0]} ({error}). It must be UTF-8, with a "
@@ -60,11 +71,11 @@ def _json_lines(text: str, line: list[int]) -> Rows:
     return rows
 
 
-def _cells(text: str, file: Path, line: list[int]) -> tuple[Rows, list[str]]:
+def _cells(text: str, file: Path, line: list[int], asked: ColumnNames) -> tuple[Rows, list[str]]:
     """Rows of separated cells. Surplus cells belong to the captions' column when there is one: a separator inside."""
     usual = "\t" if file.suffix.lower() == ".tsv" else ","
     first = text.split("\n", 1)[0]
-    separator = _separator(first, usual)
+    separator = _separator(first, usual, asked)
     spaced = f"{separator} " in first
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
     stream = io.StringIO(text, newline="")
@@ -78,7 +89,9 @@ def _cells(text: str, file: Path, line: list[int]) -> tuple[Rows, list[str]]:
         notes.append(f"{file.name} has no header: file names, then captions")
     else:
         header = [name.strip() for name in next(reader, [])]
-    places = [place for place, name in enumerate(header) if is_caption_name(name)]
+    named = {name.lower() for name in asked.captions}
+    is_caption = named.__contains__ if named & {name.lower() for name in header} else is_caption_name
+    places = [place for place, name in enumerate(header) if is_caption(name.lower())]
     joined = places[0] if len(places) == 1 else None
     rows, surplus, short = Rows(), 0, 0
     for cells in reader:
@@ -108,22 +121,36 @@ def _is_pair(line: str, separator: str) -> bool:
     return bool(found and caption.strip()) and ending(name.strip().strip('"')) in IMAGE_SUFFIXES
 
 
-def _separator(header: str, usual: str) -> str:
-    """The separator that makes known column names of a header line, the usual one where it does."""
+def _separator(header: str, usual: str, asked: ColumnNames) -> str:
+    """The separator that makes known column names of a header line, the usual one where it does; else one that is there."""
+    named = {name.lower() for name in (*filter(None, [asked.image]), *asked.sources())}
 
     def known(separator: str) -> int:
         if _is_pair(header, separator):
             return 2
         names = [name.strip().strip('"').lower() for name in header.split(separator)]
-        return sum(name in (*IMAGE_NAMES, *PATH_NAMES) or is_caption_name(name) for name in names)
+        return sum(name in (*named, *IMAGE_NAMES, *PATH_NAMES) or is_caption_name(name) for name in names)
 
-    return max((usual, *_SEPARATORS), key=known)
+    best = max((usual, *_SEPARATORS), key=known)
+    return best if known(best) or usual in header else max((usual, *_SEPARATORS), key=header.count)
 
 
-def image_column(names: Sequence[str]) -> str | None:
-    """The column of a text table that says which image a row is of; an id where nothing better is there."""
+def first_rows(rows: Rows, most: int = 100) -> dict[str, list[Any]]:
+    """The first cells of every column."""
+    names = dict.fromkeys(name for row in rows[:most] for name in row)
+    return {name: [row.get(name) for row in rows[:most]] for name in names}
+
+
+def image_column(names: Sequence[str], rows: Rows, asked: ColumnNames) -> str | None:
+    """The column of a text table that says which image a row is of: the one that is asked for, else by its name, else by what it
+    holds; an id where nothing better is there."""
     lower = {name.lower(): name for name in reversed(names)}
-    return next((lower[name] for name in (*IMAGE_NAMES, *PATH_NAMES, *KEY_NAMES) if name in lower), None)
+    if asked.image and (asked.image.lower() in lower or not asked.lenient):
+        return lower.get(asked.image.lower())
+    named = next((lower[name] for name in (*IMAGE_NAMES, *PATH_NAMES) if name in lower), None)
+    return (
+        named or column_of_images(first_rows(rows)) or next((lower[name] for name in KEY_NAMES if name in lower), None)
+    )
 
 
 def is_caption_name(name: str) -> bool:

@@ -62,7 +62,9 @@ def test_an_opening_reads_each_table_once_and_looks_each_path_up_once(tmp_path, 
     read, looked = [], []
     for module in (folders, tables):
         real = module.read_rows
-        monkeypatch.setattr(module, "read_rows", lambda file, real=real: (read.append(file.name), real(file))[1])
+        monkeypatch.setattr(
+            module, "read_rows", lambda file, *rest, real=real: (read.append(file.name), real(file, *rest))[1]
+        )
     look = Paths._look
     monkeypatch.setattr(Paths, "_look", lambda self, text, base: (looked.append(text), look(self, text, base))[1])
     source = open_source(str(tmp_path), "given")
