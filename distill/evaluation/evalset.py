@@ -13,7 +13,15 @@ from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
 from distill.evaluation.examples import example_searches
-from distill.evaluation.metrics import class_embeddings, per_class, retrieval, zero_shot
+from distill.evaluation.metrics import (
+    class_embeddings,
+    per_class,
+    retrieval_figures,
+    retrieval_ranks,
+    zero_shot_figures,
+    zero_shot_ranks,
+)
+from distill.evaluation.verdict import hits_as_text
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.sample import RawSample, ZeroShotTask
 from reinforced_data.source import Source
@@ -67,6 +75,11 @@ class EvalSet:
     samples: list[RawSample]
     task: ZeroShotTask | None
     rejected: dict[str, str]
+
+    def image_hashes(self) -> set[str]:
+        """Hex SHA-256 of every encoded image that a model is judged on."""
+        images = [sample.image for sample in self.samples] + list(self.task.images if self.task else ())
+        return {hashlib.sha256(image).hexdigest() for image in images}
 
     def retrieval_samples(self) -> list[RawSample]:
         """The samples with the captions that tell them apart: those made from a class name say nothing of one image."""
@@ -205,9 +218,10 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
 
     Returns:
         "model" (its name), "retrieval" and "zero_shot" with the figures of `distill.evaluation.metrics`, None where the
-        data allows no such figure; "examples", see `distill.evaluation.examples`.
+        data allows no such figure; "hits", which queries were found, see `distill.evaluation.verdict`; "examples", see
+        `distill.evaluation.examples`.
     """
-    result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None, "examples": []}
+    result: dict[str, Any] = {"model": model.name, "retrieval": None, "zero_shot": None, "examples": [], "hits": {}}
     samples = data.retrieval_samples()
     if len(samples) >= 2:
         image = _embed_images(model, [(sample.key, sample.image) for sample in samples], batch_size)
@@ -215,7 +229,10 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         owner = np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])
         _, caption = np.unique(texts, return_inverse=True)
         text = _embed_texts(model, texts, batch_size)
-        result["retrieval"] = retrieval(image, text, owner, caption)
+        text_rank, image_rank = retrieval_ranks(image, text, owner, caption)
+        result["retrieval"] = retrieval_figures(text_rank, image_rank, owner)
+        result["hits"]["t2i_r1"] = hits_as_text(text_rank < 1, owner)
+        result["hits"]["i2t_r1"] = hits_as_text(image_rank < 1)
         result["examples"] = example_searches(image, text, owner, [sample.key for sample in samples], texts)
     if data.task is not None:
         task = data.task
@@ -223,7 +240,9 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         prompts = [template.format(name) for name in task.class_names for template in task.templates]
         text = _embed_texts(model, prompts, batch_size).reshape(len(task.class_names), len(task.templates), -1)
         labels = np.array(task.labels)
-        figures = zero_shot(image, class_embeddings(text), labels)
+        rank = zero_shot_ranks(image, class_embeddings(text), labels)
+        figures = zero_shot_figures(rank, len(task.class_names))
+        result["hits"]["zero_shot_top1"] = hits_as_text(rank < 1)
         each = per_class(image, class_embeddings(text), labels, task.class_names)
         result["zero_shot"] = {"task": task.name, **figures, "per_class": each}
     return result

@@ -51,8 +51,14 @@ def retrieval(
         owner: [M] row of `image` that each caption belongs to.
         caption: [M], equal numbers for equal captions; None = all differ.
     """
-    text_rank, image_rank = retrieval_ranks(image, text, owner, caption)
-    result: dict[str, Any] = {"images": len(image), "captions": len(text)}
+    return retrieval_figures(*retrieval_ranks(image, text, owner, caption), owner)
+
+
+def retrieval_figures(
+    text_rank: NDArray[np.integer[Any]], image_rank: NDArray[np.integer[Any]], owner: NDArray[np.integer[Any]]
+) -> dict[str, Any]:
+    """What `retrieval` gives, of ranks as `retrieval_ranks` makes them."""
+    result: dict[str, Any] = {"images": len(image_rank), "captions": len(text_rank)}
     for k in (1, 5, 10):
         result |= _score(f"t2i_r{k}", (text_rank < k).astype(np.float64), owner)
         result |= _score(f"i2t_r{k}", (image_rank < k).astype(np.float64))
@@ -93,8 +99,12 @@ def zero_shot(image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]
         "images" and "classes" (how many), "top1" and "top5" in percent, and of each the ends of its interval under the
         same name with "_ci95".
     """
-    rank = zero_shot_ranks(image, class_text, labels)
-    result: dict[str, Any] = {"images": len(image), "classes": len(class_text)}
+    return zero_shot_figures(zero_shot_ranks(image, class_text, labels), len(class_text))
+
+
+def zero_shot_figures(rank: NDArray[np.integer[Any]], classes: int) -> dict[str, Any]:
+    """What `zero_shot` gives, of ranks as `zero_shot_ranks` makes them."""
+    result: dict[str, Any] = {"images": len(rank), "classes": classes}
     for k in (1, 5):
         result |= _score(f"top{k}", (rank < k).astype(np.float64))
     return result

@@ -1,6 +1,7 @@
 """Everything the reports and the closing table show, read from a run folder's files and nowhere else."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from distill.core import atomic
 from distill.core.clip.folder import read_card
 from distill.core.errors import DistillError, UsageError
+from distill.evaluation.verdict import verdict
 from distill.rehearsal import MARK
 from distill.reporting.arms import arms
 from distill.run_folder import BULKY, RunFolder
@@ -15,6 +17,7 @@ from export.artifact import read_artifacts
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
 
+TIMES_LONGER = 3  # what a student is advised that its training does not tell from the plain one
 ROLES = {
     "teacher": "teacher", "student": "student", "averaged": "average of weights", "start": "before training",
     "plain": "plain student", "random-start": "random start", "no-teacher": "no teacher",
@@ -27,6 +30,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
     exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
     predicted (a row per phone and tower), predicted_teachers (teacher -> such rows), arms (see `reporting.arms`), judged_on,
+    verdict (see `distill.evaluation.verdict`), longer (the command that trains longer),
     choice (as choice.json holds it, None without a budget),
     curves, stops, verify, captions, read_as, selection, samples, rejected, licence, seconds, host, inherited,
     vocabulary (what a cut one was cut from, see `students.vocabularies.cut.Cut`; None = not cut).
@@ -56,8 +60,10 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "rehearsal": bool(resolved["recipe"]["rehearse"]),
         "mark": MARK if resolved["recipe"]["rehearse"] else "",
         "table": table,
+        "verdict": None if resolved["recipe"]["rehearse"] else verdict(evals, _sizes(table)),
+        "longer": longer(run, recipe),
         "arms": arms(table, inherited, bool(card.get("teachers")), recipe["baseline"]["inherit"] != "none"),
-        "evals": evals,
+        "evals": [{key: value for key, value in item.items() if key != "hits"} for item in evals],
         "exports": exports,
         "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
         "fragile": _fragile(run),
@@ -81,6 +87,18 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "inherited": inherited,
         "vocabulary": card.get("vocabulary"),
     }
+
+
+def _sizes(table: list[dict[str, Any]]) -> dict[str, float | None]:
+    return {row["role"]: row["size_mb"] for row in table}
+
+
+def longer(run: RunFolder, recipe: dict[str, Any]) -> str:
+    """The command that trains the same student on the same labels `TIMES_LONGER` times as long, in a folder of its own."""
+    steps = TIMES_LONGER * recipe["train"]["steps"]
+    labels = ["--data", str(run.reinforced)] if (run.reinforced / MANIFEST_FILE).exists() else []
+    out = f"{run}-{steps}-steps"
+    return shlex.join(["distill", "run", "--recipe", str(run.recipe), *labels, "--steps", str(steps), "--out", out])
 
 
 def _shown(role: str) -> str:

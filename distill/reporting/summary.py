@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from distill.evaluation import verdict as verdicts
 from distill.reporting.pareto.choices import kept_budget
 
 NAMES = {"zero_shot_top1": "zero-shot top-1", "t2i_r1": "text-to-image R@1", "i2t_r1": "image-to-text R@1"}
@@ -10,14 +11,15 @@ NAMES = {"zero_shot_top1": "zero-shot top-1", "t2i_r1": "text-to-image R@1", "i2
 def summary(facts: dict[str, Any]) -> list[str]:
     """Sentences about the student of a run, see `reporting.facts.read_run`."""
     rows = {row["role"]: row for row in facts["table"]}
-    student, teacher, plain = rows.get("student"), rows.get("teacher"), rows.get("plain student")
+    student, teacher = rows.get("student"), rows.get("teacher")
     if student is None:
         return []
-    sentences = []
+    found = facts["verdict"]
+    sentences = [] if found is None else [judgement(found, facts["longer"]), _told_apart(found)]
     if teacher is not None:
         sentences.append(_kept(student, teacher))
-    if plain is not None:
-        sentences.append(_gained(facts))
+    if found is not None:
+        sentences += [_brought(found, facts), _seen(found)]
     sentences.append(_words(facts.get("vocabulary")))
     sentences.append(_files(facts["exports"]))
     sentences += kept_budget(facts)
@@ -41,22 +43,72 @@ def _kept(student: dict[str, Any], teacher: dict[str, Any]) -> str:
     return f"Of the teacher {teacher['model']} the student keeps {_listed(kept)}{size}."
 
 
-def _gained(facts: dict[str, Any]) -> str:
-    """Whether the student is better than the plain one by more than both intervals, where intervals are known."""
-    student, plain = _interval(facts, "student"), _interval(facts, "plain")
-    if student is None or plain is None:
-        return ""
-    name, (low, value, high) = student
-    _, (plain_low, plain_value, plain_high) = plain
-    shown = f"{value:.1f} [{low:.1f}, {high:.1f}] against {plain_value:.1f} [{plain_low:.1f}, {plain_high:.1f}] {name}"
-    if low > plain_high:
-        return f"It is better than the same student trained without a teacher: {shown}."
-    if high < plain_low:
+def judgement(found: dict[str, Any], longer: str) -> str:
+    """The verdict in a sentence, with the command that mends it where one may.
+
+    Args:
+        found: as `distill.evaluation.verdict.verdict` gives it.
+        longer: the command that trains longer.
+    """
+    name, plain = NAMES[found["metric"]], found["gains"].get("plain")
+    figure, chance = f"{found['student']:.1f} % {name}", f"{found['chance']:.2g} %"
+    advice, word = f"rain longer: {longer}", found["word"]
+    if word == verdicts.CHANCE:
+        said = f"no better than chance ({figure}, whose interval reaches the {chance} of chance)."
+        return f"Verdict: {said} Give more images, or a student that inherits more, or t{advice}"
+    if word == verdicts.ALONE or plain is None:
         return (
-            f"It is worse than the same student trained without a teacher: {shown}. Train longer, or look at the data."
+            f"Verdict: better than chance ({figure} against {chance}); no plain student was trained beside it to tell what the "
+            "teacher brought (baseline.enabled)."
         )
+    if word == verdicts.WORSE:
+        by = f"{_points(plain, -1)} of {name}"
+        return (
+            f"Verdict: worse than the plain student, which no teacher touched, by {by}. Look at the data, or t{advice}"
+        )
+    by = f"{_points(plain)} of {name}"
+    if word == verdicts.SAME:
+        return f"Verdict: not distinguishable from the plain student, which no teacher touched ({by}). T{advice}"
+    if word == verdicts.FAR:
+        kept = f"but it keeps only {found['share']:.0f} % of its teacher's figure"
+        return f"Verdict: better than the plain student, which no teacher touched, by {by}, {kept}. T{advice}"
+    return f"Verdict: usable. It is better than the plain student, which no teacher touched, by {by}."
+
+
+def _points(gain: dict[str, Any], sign: int = 1) -> str:
+    """For example "12.3 points [10.1, 14.6]"."""
+    low, high = sorted((sign * gain["low"], sign * gain["high"]))
+    return f"{sign * gain['points']:.1f} points [{low:.1f}, {high:.1f}]"
+
+
+def _told_apart(found: dict[str, Any]) -> str:
+    """On how many images, the interval, and chance."""
+    few = ""
+    if found["images"] < verdicts.FEW_IMAGES:
+        few = "; so few tell little, more are given by --set eval.data=PLACE"
     return (
-        f"It cannot be told from the same student trained without a teacher: {shown}. Train longer, or on more images."
+        f"Judged on {found['images']:,} images: {found['student']:.1f} % {NAMES[found['metric']]} [{found['low']:.1f}, "
+        f"{found['high']:.1f}], 95 % interval; chance is {found['chance']:.2g} %{few}."
+    )
+
+
+def _brought(found: dict[str, Any], facts: dict[str, Any]) -> str:
+    """What inheritance and distillation each brought, where the arms between were trained."""
+    gains = found["gains"]
+    parts = [f"{name} brought {_points(gains[name])}" for name in ("distillation", "inheritance") if name in gains]
+    if parts:
+        return f"Of {NAMES[found['metric']]}, {' and '.join(parts)}, each against the student that has all but that."
+    if "plain" in found["gains"] and facts["inherited"].get("towers"):
+        return "What of it inheritance brought, and what distillation: --set baseline.four_arms=true."
+    return ""
+
+
+def _seen(found: dict[str, Any]) -> str:
+    if not found["seen"]:
+        return ""
+    return (
+        f"{found['seen']:,} of the evaluation's images were trained on too (the same bytes), so its figures flatter the student: "
+        "judge it on others by --set eval.data=PLACE."
     )
 
 
@@ -69,19 +121,6 @@ def _words(cut: dict[str, Any] | None) -> str:
         f"{cut['fertility_before']:.3f} to {cut['fertility_after']:.3f} tokens a word, and {cut['captions_unchanged']:.1%} of "
         f"{cut['captions']:,} captions read as before."
     )
-
-
-def _interval(facts: dict[str, Any], role: str) -> tuple[str, tuple[float, float, float]] | None:
-    """Name of the figure, and (low, value, high) of it for a role: zero-shot top-1, else text-to-image R@1."""
-    found = next((item for item in facts["evals"] if item["role"] == role), None)
-    if found is None:
-        return None
-    for part, key, name in (("zero_shot", "top1", NAMES["zero_shot_top1"]), ("retrieval", "t2i_r1", NAMES["t2i_r1"])):
-        figures = found[part]
-        if figures:
-            low, high = figures[f"{key}_ci95"]
-            return name, (low, figures[key], high)
-    return None
 
 
 def _files(exports: list[dict[str, Any]]) -> str:

@@ -1,8 +1,11 @@
 """What the closing table and the reports' tables hold: teacher, student, plain student; captions by source."""
 
+import shutil
+import textwrap
 from typing import Any
 
 from distill.reporting import phones
+from distill.reporting.summary import summary
 from distill.reporting.terminal import print_table
 
 COLUMNS = ("model", "zero-shot top-1", "text-to-image R@1", "image-to-text R@1", "size MB (fp32)",
@@ -145,15 +148,54 @@ def _drop(row: dict[str, Any]) -> str:
     return f"{-row['retrieval_drop']:+.1f} ({low:+.1f} to {high:+.1f}; {row['retrieval_pairs']} pairs)"
 
 
+def _typed(command: str, room: int) -> str:
+    """A command line over several lines, as a shell takes it."""
+    lines = textwrap.wrap(command, room - 8, break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent(" \\\n    ".join(lines), "    ")
+
+
+TERMINAL = ("model", "top-1", "T2I R@1", "I2T R@1", "MB fp32", "ms image/text", "parity")
+
+
+def terminal_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """As `rows`, in the order of `TERMINAL`: by role, and short enough for a terminal of 80 columns."""
+    roles = [row["role"] for row in facts["table"]]
+    result = []
+    for place, (row, (_, *cells)) in enumerate(zip(facts["table"], rows(facts), strict=True)):
+        role = row["role"]
+        if roles.count(role) > 1:
+            role = f"{role} {roles[: place + 1].count(role)}"
+        result.append((role, *cells[:-1], cells[-1][:7]))
+    return result
+
+
 def show(facts: dict[str, Any]) -> None:
-    """Print the table, a line per phone, and where the reports lie."""
-    title = facts["mark"] or f"{facts['out']}: all in percent, batch 1, {facts['host']}"
-    print_table(COLUMNS, rows(facts), title=title, figures=True)
+    """Print the table, what it is worth, a line per phone, and where the reports lie; nothing is wider than the terminal."""
+    room = min(100, shutil.get_terminal_size((80, 24)).columns)
+
+    def paragraph(text: str) -> None:
+        print(textwrap.fill(text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+    if facts["mark"]:
+        paragraph(facts["mark"])
+    paragraph(f"{facts['out']}: accuracies in percent, batch 1, {facts['host']}")
+    shown = terminal_rows(facts)
+    print_table(TERMINAL, shown, figures=True)
+    paragraph(
+        "; ".join(f"{label}: {row['model']}" for (label, *_), row in zip(shown, facts["table"], strict=True)) + "."
+    )
+    for note in filter(None, (zero_shot_note(facts), retrieval_note(facts))):
+        paragraph(note.replace("95 % bootstrap interval in brackets; ", ""))
+    for sentence in summary(facts):
+        said, command, rest = sentence.partition(facts["longer"])
+        paragraph(said.rstrip() + rest)
+        if command:
+            print(_typed(command, room))
     if predicted := phones.rows(facts["predicted"]):
         print_table(phones.COLUMNS, predicted, title=phones.TITLE)
     for phone in facts["phones"]:
-        print(f"{phone['phone']}: {phone['result']}")
-    print(f"Report: {facts['out']}/report.md and report.html")
+        paragraph(f"{phone['phone']}: {phone['result']}")
+    paragraph(f"Report: {facts['out']}/report.md and report.html")
 
 
 def caption_rows(captions: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

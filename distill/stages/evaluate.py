@@ -16,7 +16,7 @@ from distill.rehearsal import MARK, small_task
 from distill.run_folder import RunFolder
 from distill.stages.label import column_names, open_data
 from distill.stages.reinforce import is_reinforced
-from reinforced_data.store.names import PLAN_FILE
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 if TYPE_CHECKING:
     from distill.evaluation.evalset import Embedder, EvalSet
@@ -198,12 +198,19 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
     console.say(f"Models are judged on {device}.")
     with console.stage("evaluate") as advance:
         data = open_evalset(recipe)
+        seen = seen_in_training(run, data)
+        if seen:
+            console.say(
+                f"{seen} of the evaluation's images were trained on too (the same bytes), which flatters students."
+            )
         for done, model in enumerate(missing):
             advance(done, len(missing), model.name)
             embedder = model.embedder(device)
             result = {"role": model.role, **evaluate_model(embedder, data, recipe.eval.batch_size)}
             result["parameters"] = embedder.parameters
             result["data"] = {"name": data.name, "fingerprint": data.fingerprint}
+            if model.role != "teacher":
+                result["seen_in_training"] = seen
             if data.rejected:
                 result["rejected"] = data.rejected
             if recipe.rehearse:
@@ -211,6 +218,25 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
             _keep_pictures(result["examples"], data, run)
             atomic.write_json(eval_file(run, model), result)
             model.rest()
+
+
+def seen_in_training(run: RunFolder, data: "EvalSet") -> int | None:
+    """How many images of the evaluation, by content, the run's student was trained on; None where its set is not there.
+
+    The evaluation's hashes are held, and those that the set stores pass by them, so that sets of any size can be asked.
+    """
+    from reinforced_data.curation.selection import Selection
+    from reinforced_data.store.reader import ReinforcedData
+
+    record = atomic.read_json(run.trained_on) if run.trained_on.exists() else {}
+    if "set" not in record or not (Path(record["set"]) / MANIFEST_FILE).exists():
+        return None
+    trained = ReinforcedData(record["set"])
+    found = list(trained.with_images(data.image_hashes()))
+    if found and (chosen := record["selection"]) is not None:
+        repeats = Selection.load(Path(chosen["folder"]), trained).repeats
+        found = [(index, image) for index, image in found if repeats[index] > 0]
+    return len({image for _, image in found})
 
 
 def _keep_pictures(examples: list[dict[str, Any]], data: "EvalSet", run: RunFolder) -> None:

@@ -52,10 +52,10 @@ def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:
             "reinforce.images says where the images of a published set lie (--data datacompdr:TARS), and "
             f"{recipe.data!r} is none. Leave it out."
         )
-    unused = {"--extend": extend, "--captioner": recipe.captioners, "--image-column": recipe.image_column}
-    unused["--caption-column"] = recipe.caption_column
+    unused = {"--extend": extend, "--captioner": recipe.captioners}
     if published:
         unused |= {"--calibrate": settings.calibrate, "--executor": recipe.cluster.executor != "none"}
+        unused |= {"--image-column": recipe.image_column, "--caption-column": recipe.caption_column}
         unused |= {"reinforce.sentences": settings.sentences, "caption_columns": settings.caption_columns}
     elif finished:
         file = Path(recipe.data) / PLAN_FILE

@@ -7,6 +7,7 @@ Shards are memory-mapped, and a view's or a caption's bytes are read alone. Draw
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,12 @@ class ReinforcedData:
         """Hex SHA-256 of its encoded image, as stored."""
         batch, place = self._rows.find(index)
         return str(batch.cell("image_sha256", place))
+
+    def with_images(self, hashes: Collection[str]) -> Iterator[tuple[int, str]]:
+        """(index, hex SHA-256) of every sample whose encoded image is among `hashes`; no image is touched."""
+        for first, batch in self._rows.batches():
+            for place, found in batch.places("image_sha256", hashes):
+                yield first + place, found
 
     def view(self, index: int, view: int) -> View:
         """View number `view` of sample `index`."""

@@ -4,6 +4,7 @@ Numbers are reached through the Arrow buffers, without a copy; see `shard_file` 
 """
 
 import json
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,16 @@ class StoredBatch:
     def cell(self, column: str, place: int) -> Any:
         """A plain cell as a Python object."""
         return self._columns[column][place].as_py()
+
+    def places(self, column: str, values: Collection[str]) -> Iterator[tuple[int, str]]:
+        """(place, cell) of every row whose cell in a column of texts is among `values`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        cells = self._columns[column]
+        mask = pc.is_in(cells, value_set=pa.array(sorted(values), cells.type))
+        for place in np.flatnonzero(mask.to_numpy(zero_copy_only=False)):
+            yield int(place), cells[int(place)].as_py()
 
     def count(self, column: str, place: int) -> int:
         """How many items the list cell has."""

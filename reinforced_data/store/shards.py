@@ -6,7 +6,7 @@ so that data loader workers may take a copy.
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +52,13 @@ class Shards(Generic[B]):
         place = row - self._starts[number]
         batch = bisect.bisect_right(starts, place) - 1
         return batches[batch], place - starts[batch]
+
+    def batches(self) -> Iterator[tuple[int, B]]:
+        """(first row, batch) of every record batch, in order. Raises DistillError when a file is damaged."""
+        for number in range(len(self.files)):
+            starts, batches = self._file(number)
+            for start, batch in zip(starts, batches, strict=True):
+                yield self._starts[number] + start, batch
 
     def _file(self, number: int) -> tuple[list[int], list[B]]:
         if number not in self._open:

@@ -1,18 +1,30 @@
 """The report's first sentences, against figures made by hand."""
 
+import shlex
+
+from distill.evaluation.verdict import verdict
 from distill.reporting.summary import summary
+from distill.reporting.table import show
 
 
 def _facts(student: float, plain: float, **changes):
     def judged(role, top1):
-        return {"role": role, "zero_shot": {"top1": top1, "top1_ci95": [top1 - 2, top1 + 2]}, "retrieval": None}
+        figures = {"task": "t", "top1": top1, "top1_ci95": [top1 - 2, top1 + 2], "images": 1000, "classes": 10}
+        return {"role": role, "zero_shot": figures, "retrieval": None, "data": "d", "seen_in_training": 0}
 
     def row(role, top1, size):
-        return {"role": role, "model": role[0], "zero_shot_top1": top1, "t2i_r1": None, "i2t_r1": None, "size_mb": size}
+        return {
+            "role": role, "model": role[0] * 30, "zero_shot_top1": top1, "t2i_r1": None, "i2t_r1": None, "size_mb": size,
+            "image_p50_ms": 123.45, "text_p50_ms": 67.89, "parity": 0.999999,
+        }  # fmt: skip
 
+    evals = [judged("teacher", 80.0), judged("student", student), judged("plain", plain)]
     return {
         "table": [row("teacher", 80.0, 100.0), row("student", student, 25.0), row("plain student", plain, 25.0)],
-        "evals": [judged("teacher", 80.0), judged("student", student), judged("plain", plain)],
+        "evals": evals,
+        "verdict": verdict(evals, {"teacher": 100.0, "student": 25.0}),
+        "longer": "distill run --recipe out/recipe.toml --steps 120 --out out-120-steps",
+        "inherited": {"towers": ["text"]},
         "exports": [],
         "licence": "data: MIT; no teacher forbids commercial use",
         **changes,
@@ -20,18 +32,51 @@ def _facts(student: float, plain: float, **changes):
 
 
 def test_what_is_kept_and_gained():
-    kept, gained, files = summary(_facts(60.0, 50.0))
-    assert kept == "Of the teacher t the student keeps 75 % of its zero-shot top-1 (60.0 of 80.0), at 25 % of its size."
-    assert gained.startswith(
-        "It is better than the same student trained without a teacher: 60.0 [58.0, 62.0] against 50.0"
+    said, judged, kept, brought, files = summary(_facts(60.0, 50.0))
+    assert said.startswith("Verdict: usable. It is better than the plain student")
+    assert "by 10.0 points [7.2, 12.8] of zero-shot top-1" in said  # two intervals of 2 points, in quadrature
+    assert judged == "Judged on 1,000 images: 60.0 % zero-shot top-1 [58.0, 62.0], 95 % interval; chance is 10 %."
+    assert (
+        kept
+        == f"Of the teacher {'t' * 30} the student keeps 75 % of its zero-shot top-1 (60.0 of 80.0), at 25 % of its size."
     )
+    assert "baseline.four_arms=true" in brought
     assert files.startswith("No exported files are good")
 
 
-def test_a_gain_within_the_interval_is_none():
-    assert summary(_facts(52.0, 50.0))[1].startswith("It cannot be told from the same student")
-    assert summary(_facts(54.0, 50.0))[1].startswith("It cannot be told")  # the intervals touch
-    assert summary(_facts(40.0, 50.0))[1].startswith("It is worse")
+def test_a_gain_within_the_interval_is_none_and_the_command_that_mends_it_is_said():
+    for gained in (52.0, 48.0):
+        said = summary(_facts(gained, 50.0))[0]
+        assert said.startswith("Verdict: not distinguishable from the plain student")
+        assert said.endswith("Train longer: distill run --recipe out/recipe.toml --steps 120 --out out-120-steps")
+    assert "worse than the plain student" in summary(_facts(40.0, 50.0))[0]
+    assert "no better than chance" in summary(_facts(11.0, 5.0))[0]
+    assert "keeps only 40 % of its teacher's figure" in summary(_facts(32.0, 20.0))[0]
+
+
+def test_training_photos_in_the_evaluation_are_said():
+    facts = _facts(60.0, 50.0)
+    facts["verdict"]["seen"] = 12
+    assert any(line.startswith("12 of the evaluation's images were trained on too") for line in summary(facts))
+
+
+def test_the_closing_table_fits_80_columns_and_says_what_the_report_says(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    facts = _facts(60.0, 50.0, mark="", out="runs/" + "x" * 20, host="a host", predicted=[], phones=[])
+    show(facts)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    words = " ".join(said.split())
+    for sentence in summary(facts):
+        assert sentence in words
+    assert "chance is 10" in words
+    facts = _facts(50.0, 50.0, mark="", out="runs/x", host="a host", predicted=[], phones=[])
+    facts["longer"] = f"distill run --recipe runs/x/recipe.toml --data {'y' * 30} --steps 120 --out {'z' * 30}"
+    show(facts)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    typed = said.partition("Train longer:\n")[2].replace("\\\n", "").split("\n")[0]
+    assert shlex.split(typed) == shlex.split(facts["longer"])  # as a shell takes it
 
 
 def test_files_and_terms():
@@ -41,12 +86,15 @@ def test_files_and_terms():
         for tower in ("image", "text", "classifier")
     ]
     said = summary(_facts(60.0, 50.0, exports=rows, licence="teacher x: no commercial use"))
-    assert said[2] == "2 exports passed parity; the smallest is onnx-w8a8, 3.0 MB for both towers."
-    assert said[3] == "It must not be used commercially: teacher x: no commercial use."
-    assert "not clear" in summary(_facts(60.0, 50.0, licence="data: unknown"))[3]
+    assert said[4] == "2 exports passed parity; the smallest is onnx-w8a8, 3.0 MB for both towers."
+    assert said[5] == "It must not be used commercially: teacher x: no commercial use."
+    assert "not clear" in summary(_facts(60.0, 50.0, licence="data: unknown"))[5]
 
 
 def test_a_run_without_baseline_or_teacher():
     facts = _facts(60.0, 50.0)
     facts["table"], facts["evals"] = facts["table"][1:2], facts["evals"][1:2]
-    assert len(summary(facts)) == 1
+    facts["verdict"] = verdict(facts["evals"], {})
+    said = summary(facts)
+    assert said[0].startswith("Verdict: better than chance (60.0 % zero-shot top-1 against 10 %); no plain student")
+    assert len(said) == 3
