@@ -30,9 +30,10 @@ from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
 from reinforced_data.sources.parts.listing import _rows_digest
 from reinforced_data.sources.parts.splits import held_out_rows
-from reinforced_data.store.manifest import Manifest, Rejected, ShardFacts, write_record
+from reinforced_data.store.manifest import Manifest, Rejected, write_record
 from reinforced_data.store.names import MANIFEST_FILE
 from reinforced_data.store.shard_file import read_notes
+from reinforced_data.store.shards import ShardFacts
 from teachers.spec import TeacherSpec
 
 IMAGES = 1e9

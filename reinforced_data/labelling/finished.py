@@ -10,9 +10,10 @@ from pathlib import Path
 from distill.core.atomic import read_json, sha256_file, write_json
 from distill.core.errors import UsageError
 from distill.core.strict import Strict, parse
-from reinforced_data.store.manifest import Rejected, ShardFacts
+from reinforced_data.store.manifest import Rejected
 from reinforced_data.store.names import FACTS_GLOB, facts_name
 from reinforced_data.store.shard_file import finished_shard
+from reinforced_data.store.shards import ShardFacts
 
 
 class FinishedShard(Strict):

@@ -8,16 +8,18 @@ manifest. What runs the processes (accelerate, a cluster) is left out here.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
 from distill.core.existing import Existing
 from distill.core.progress import Progress, silent
-from reinforced_data.labelling.finished import finished_facts, forget_facts, is_finished, keep_facts
+from reinforced_data.labelling.finished import FinishedShard, finished_facts, forget_facts, is_finished, keep_facts
 from reinforced_data.labelling.plan import make_plan
 from reinforced_data.labelling.precision import refuse_coarse
 from reinforced_data.labelling.preparation.ahead import prepared
@@ -31,8 +33,8 @@ from reinforced_data.store.manifest import (
     Manifest,
     Plan,
     Rejected,
-    ShardFacts,
     licence_summary,
+    most_first,
     read_manifest,
     read_plan,
     reasons_of,
@@ -42,7 +44,7 @@ from reinforced_data.store.names import MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.row import Row
 from reinforced_data.store.shard_file import read_notes, write_shard
-from reinforced_data.store.shards import Shards
+from reinforced_data.store.shards import LISTED_SHARDS, ShardFacts, Shards, ShardTable
 from teachers.captioner import Captioner
 from teachers.teacher import Teacher
 
@@ -215,22 +217,45 @@ def finish(folder: Path) -> Manifest | None:
     Any number of processes may do so: they write the same bytes.
     """
     plan = read_plan(folder)
-    sha256, shards = plan_sha256(plan), []
-    rejected: list[Rejected] = []
-    captions: dict[str, int] = {}
+    sha256 = plan_sha256(plan)
+    shards = _Summed()
     for path in shard_paths(folder, plan):
         found = finished_facts(path, sha256)
         if found is None:
             return None
-        shards.append(found.facts)
-        rejected += found.rejected
-        for source, count in found.captions.items():
-            captions[source] = captions.get(source, 0) + count
-    manifest = _manifest(plan, shards, rejected, captions)
+        shards.add(found)
     with disk_errors(folder):
+        facts = ShardTable.written(folder, shards.facts()) if len(shards) > LISTED_SHARDS else list(shards.facts())
+        manifest = _manifest(plan, facts, shards)
         write_record(folder, manifest)
         forget_facts(folder)
     return manifest
+
+
+class _Summed:
+    """What the manifest says of all shards, without an object for each of them."""
+
+    def __init__(self) -> None:
+        self._facts: list[tuple[Any, ...]] = []
+        self.samples = 0
+        self.rejected: list[Rejected] = []
+        self.reasons: Counter[str] = Counter()
+        self.captions: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def add(self, shard: FinishedShard) -> None:
+        self._facts.append(tuple(dict(shard.facts).values()))
+        self.samples += shard.facts.samples
+        self.rejected += shard.rejected[: REJECTED_LISTED - len(self.rejected)]
+        self.reasons.update(reasons_of(shard.rejected))
+        self.captions.update(shard.captions)
+
+    def facts(self) -> Iterator[ShardFacts]:
+        """Of each shard, in order."""
+        names = list(ShardFacts.model_fields)
+        return (ShardFacts(**dict(zip(names, values, strict=True))) for values in self._facts)
 
 
 def shard_paths(folder: Path, plan: Plan) -> Iterator[Path]:
@@ -239,21 +264,20 @@ def shard_paths(folder: Path, plan: Plan) -> Iterator[Path]:
     return (folder / shard_name(number, count) for number in range(count))
 
 
-def _manifest(plan: Plan, shards: list[ShardFacts], rejected: list[Rejected], captions: dict[str, int]) -> Manifest:
-    samples = sum(shard.samples for shard in shards)
-    if not samples:
-        reasons = "; ".join(f"{item.key}: {item.reason}" for item in rejected[:3])
+def _manifest(plan: Plan, facts: list[ShardFacts] | ShardTable, shards: _Summed) -> Manifest:
+    if not shards.samples:
+        reasons = "; ".join(f"{item.key}: {item.reason}" for item in shards.rejected[:3])
         raise DistillError(
             f"None of the {plan.source.samples} samples of {plan.source.location!r} could be used ({reasons}). "
             "Training needs images that decode, each with at least one caption."
         )
     return Manifest(
         **dict(plan),
-        samples=samples,
-        captions=dict(sorted(captions.items())),
-        shards=shards,
-        rejected=rejected[:REJECTED_LISTED],
-        rejected_reasons=reasons_of(rejected),
+        samples=shards.samples,
+        captions=dict(sorted(shards.captions.items())),
+        shards=facts,
+        rejected=shards.rejected,
+        rejected_reasons=most_first(shards.reasons),
         licence_summary=licence_summary(plan.source, plan.teachers, plan.captioners),
     )
 

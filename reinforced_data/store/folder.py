@@ -8,7 +8,7 @@ from distill.core.atomic import PARTIAL, fsync_dir, remove_leftovers, sha256_jso
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
 from reinforced_data.store.manifest import Plan, differences, read_plan, write_record
-from reinforced_data.store.names import FACTS_GLOB, MANIFEST_FILE, PLAN_FILE, SHARD_GLOB
+from reinforced_data.store.names import FACTS_GLOB, MANIFEST_FILE, PLAN_FILE, SHARD_GLOB, SHARD_TABLE
 
 
 def open_output(folder: Path, plan: Plan, existing: Existing = Existing.REFUSE) -> Plan:
@@ -88,7 +88,7 @@ def refuse_other_changes(stored: Plan, plan: Plan, folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a reinforced set, the plan last: a kill on the way leaves a folder that is still known to be ours."""
-    names = [MANIFEST_FILE, *(file.name for file in folder.glob(SHARD_GLOB)), PLAN_FILE]
+    names = [MANIFEST_FILE, *(file.name for file in folder.glob(SHARD_GLOB)), SHARD_TABLE, PLAN_FILE]
     names[1:1] = [file.name for pattern in (FACTS_GLOB, PARTIAL + "*") for file in folder.glob(pattern)]
     for name in names:
         (folder / name).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from distill.core.strict import Strict, parse
 from reinforced_data.pixels.rendering import Rendering
 from reinforced_data.store.dtypes import EmbedDtype, TeacherPrecision
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
+from reinforced_data.store.shards import ShardFacts, ShardTable
 
 SCHEMA_VERSION = 2
 UNWRITTEN = (("rendering", "pillow"), ("teacher_precision", "no"))  # what every plan was before it could say otherwise
@@ -42,17 +43,6 @@ class SourceFacts(Strict):
     def _without_no_columns(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Sets of which nobody named columns say nothing of them: the hash of a record is its set's identity."""
         return {name: value for name, value in plain(self).items() if name != "columns" or value}
-
-
-class ShardFacts(Strict):
-    """One shard file: its hash and size, and how many samples, captions and rejected samples it accounts for."""
-
-    file: str
-    sha256: str
-    size_bytes: int
-    samples: int
-    captions: int
-    rejected: int
 
 
 class Rejected(Strict):
@@ -107,13 +97,14 @@ class Manifest(Plan):
 
     Attributes:
         captions: how many, by their source.
+        shards: in their order; of more than `LISTED_SHARDS` manifest.json names the file that has them.
         rejected: the first REJECTED_LISTED samples that were left out; every shard's metadata lists its own.
         rejected_reasons: how many samples each reason cost, over all shards.
     """
 
     samples: int
     captions: dict[str, int]
-    shards: list[ShardFacts]
+    shards: list[ShardFacts] | ShardTable
     rejected: list[Rejected]
     rejected_reasons: dict[str, int]
     licence_summary: str
@@ -190,8 +181,12 @@ def licence_summary(
 
 def reasons_of(rejected: Iterable[Rejected]) -> dict[str, int]:
     """How many samples each reason cost, most first; numbers inside a reason (sizes, offsets) are not told apart."""
-    counted = Counter(re.sub(r"\d+", "N", item.reason)[:120] for item in rejected)
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+    return most_first(Counter(re.sub(r"\d+", "N", item.reason)[:120] for item in rejected))
+
+
+def most_first(reasons: Mapping[str, int]) -> dict[str, int]:
+    """The same reasons, those that cost most first."""
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
 def differences(old: Plan, new: Plan) -> list[str]:
@@ -257,6 +252,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"The reinforced set {str(folder)!r} has schema version {version!r}; this program reads {SCHEMA_VERSION}. "
             "Use the version of distill-edge that wrote it, or reinforce again."
         )
+    if isinstance(values.get("shards"), dict):
+        values["shards"] = ShardTable.described(folder, values["shards"])
     return parse(Manifest, values, str(file))
 
 

@@ -1,11 +1,13 @@
 """The file names of a reinforced set and of a selection: here and nowhere else, importable without anything heavy.
 
-A set's folder holds plan.json (written first), shard-*.arrow and manifest.json (written last); a selection's the other two.
+A set's folder holds plan.json (written first), shard-*.arrow, of very many shards shards.arrow, and manifest.json (written last); a
+selection's the other two.
 """
 
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 SET_FOLDER = "reinforced"  # of the set that a run makes, inside the run
 SHARD_GLOB = "shard-*.arrow"
+SHARD_TABLE = "shards.arrow"  # what is known of each shard, where they are too many for the manifest
 SELECTION_FILE, SELECTION_ROWS_FILE = "selection.json", "selection.arrow"
 
 

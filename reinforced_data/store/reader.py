@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from reinforced_data.pixels.picture import Picture
@@ -21,7 +23,7 @@ from reinforced_data.store.codec import Encoded, decode
 from reinforced_data.store.manifest import Rejected, read_manifest, software_versions
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.shard_file import IMAGE, TEXT, read_notes
-from reinforced_data.store.shards import Shards
+from reinforced_data.store.shards import Files, Shards, ShardTable
 from teachers.spec import TeacherFacts
 
 if TYPE_CHECKING:
@@ -54,15 +56,18 @@ class ReinforcedData:
             )
             for facts in self.manifest.teachers
         }
-        files = [self.folder / shard.file for shard in self.manifest.shards]
-        for file, shard in zip(files, self.manifest.shards, strict=True):
-            size = file.stat().st_size if file.is_file() else None
-            if size != shard.size_bytes:
-                found = "is missing" if size is None else f"has {size} bytes where the manifest says {shard.size_bytes}"
-                raise DistillError(f"The shard {str(file)!r} {found}. Copy it again; the manifest has its SHA-256.")
-        counts = [shard.samples for shard in self.manifest.shards]
-        self._rows = Shards(files, counts, partial(StoredBatch, dtype=self.manifest.embed_dtype))
-        self._checked = bytearray(len(self._rows))
+        shards = self.manifest.shards
+        if not isinstance(shards, ShardTable):  # of very many each is looked at when it is opened
+            for number in range(len(shards)):
+                self._check_size(number)
+        counts = shards.column("samples").to_numpy() if isinstance(shards, ShardTable) else (s.samples for s in shards)
+        self._rows = Shards(
+            Files(self.folder, shards),
+            map(int, counts),
+            partial(StoredBatch, dtype=self.manifest.embed_dtype),
+            self._check_size,
+        )
+        self._checked = np.zeros(len(self._rows), np.bool_)  # pages of it that are not touched take no memory
         self._texts: OrderedDict[int, StoredText] = OrderedDict()
 
     def __len__(self) -> int:
@@ -70,6 +75,14 @@ class ReinforcedData:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_texts": OrderedDict()}
+
+    def _check_size(self, number: int) -> None:
+        facts = self.manifest.shards[number]
+        file = self.folder / facts.file
+        size = file.stat().st_size if file.is_file() else None
+        if size != facts.size_bytes:
+            found = "is missing" if size is None else f"has {size} bytes where the manifest says {facts.size_bytes}"
+            raise DistillError(f"The shard {str(file)!r} {found}. Copy it again; the manifest has its SHA-256.")
 
     def version_changes(self) -> dict[str, tuple[str, str]]:
         """Software whose version differs from when the set was made: name -> (then, now). Replay is exact when
