@@ -2,7 +2,7 @@
 
 Three kinds of figures, never mixed: published ones (`scale_model`), simulated ones (seeds 0, 1, 2), and what this script
 measures here by doing it: bytes per stored sample with our own writer, manifests of up to a million shards written and
-read by our own code, memory per key of a listing, seconds per shard to write, open and hash. What is scaled up from a
+read by our own code, what opening tars takes of a process, seconds per shard to write, open and hash. What is scaled up from a
 smaller measurement is marked "linear". The page made from it: docs/scale.md.
 """
 
@@ -15,9 +15,10 @@ import os
 import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,10 @@ from benchmarks.scale_model import Fleet, Job, int8_bytes, simulate
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
-from reinforced_data.sources.parts.listing import _rows_digest
-from reinforced_data.sources.parts.splits import held_out_rows
 from reinforced_data.store.manifest import Manifest, Rejected, write_record
-from reinforced_data.store.names import MANIFEST_FILE
+from reinforced_data.store.names import MANIFEST_FILE, SHARD_TABLE
 from reinforced_data.store.shard_file import read_notes
-from reinforced_data.store.shards import ShardFacts
+from reinforced_data.store.shards import LISTED_SHARDS, ShardFacts, ShardTable
 from teachers.spec import TeacherSpec
 
 IMAGES = 1e9
@@ -133,39 +132,83 @@ def manifest_cost(shards: int, rejected: int, folder: Path) -> dict[str, float]:
         for n in range(rejected)
     ]
     small = reinforce(Tiny(8, 1), [Random("a"), Random("b")], folder / "seed", one_view(8))  # type: ignore[arg-type,list-item]
-    manifest = Manifest(**{**dict(small), "shards": facts, "rejected": bad, "samples": shards * 990})
     started = time.perf_counter()
-    write_record(folder, manifest)
+    listed = ShardTable.written(folder, facts) if shards > LISTED_SHARDS else facts
+    write_record(folder, Manifest(**{**dict(small), "shards": listed, "rejected": bad, "samples": shards * 990}))
     written = time.perf_counter() - started
-    size = (folder / MANIFEST_FILE).stat().st_size
-    del manifest, facts, bad
+    table = folder / SHARD_TABLE
+    size = (folder / MANIFEST_FILE).stat().st_size + (table.stat().st_size if table.is_file() else 0)
+    del listed, facts, bad
     code = (
         "import sys, time, psutil; from pathlib import Path; from reinforced_data.store.manifest import read_manifest; "
-        "import pyarrow, pydantic; me = psutil.Process(); before, started = me.memory_info().rss, time.perf_counter(); "
+        "import pyarrow, pydantic; me = psutil.Process(); before, started = me.memory_full_info().uss, time.perf_counter(); "
         "kept = read_manifest(Path(sys.argv[1])); "
-        "print(len(kept.shards), time.perf_counter() - started, (me.memory_info().rss - before) / 1e6)"
+        "print(len(kept.shards), time.perf_counter() - started, (me.memory_full_info().uss - before) / 1e6)"
     )
     printed = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     kept, read, resident = map(float, printed.stdout.split())
     return {
         "shards": shards, "rejected_listed": rejected, "megabytes": size / 1e6, "write_seconds": written,
-        "read_seconds": read, "resident_megabytes": resident, "kept": kept,
+        "read_seconds": read, "own_megabytes": resident, "kept": kept,
     }  # fmt: skip
 
 
-def listing_cost(rows: int) -> dict[str, float]:
-    """Memory and time of what a listing does with its keys: a list of strings, the hold-out, the digest of the rows."""
-    tracemalloc.start()
-    keys = [f"{n // 10_000:05d}/{n:09d}.jpg" for n in range(rows)]
-    held = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    started = time.perf_counter()
-    kept = held_out_rows(keys, "train", "here")
-    hold_out = time.perf_counter() - started
-    started = time.perf_counter()
-    _rows_digest(kept)
-    return {"rows": rows, "bytes_per_key": held / rows, "hold_out_seconds": hold_out,
-            "digest_seconds": time.perf_counter() - started}  # fmt: skip
+def write_tars(folder: Path, rows: int, tars: int) -> None:
+    """Tars of so many samples in all, a small "image" of random bytes and a caption each, as a web crawl's are named."""
+    draws, block = np.random.default_rng(0), os.urandom(1 << 20)
+    folder.mkdir()
+    for number in range(tars):
+        with tarfile.open(folder / f"{number:08d}.tar", "w") as tar:
+            for place in range(rows // tars):
+                start, size = draws.integers(0, (1 << 20) - 2048), draws.integers(1024, 1536)
+                for ending, data in (
+                    ("jpg", block[start : start + size]),
+                    ("txt", b"a caption of some forty characters"),
+                ):
+                    info = tarfile.TarInfo(f"{number:05d}{place:04d}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+_OPENED = """
+import os, sys, time
+import psutil
+from reinforced_data.sources.parts import tar_index
+import reinforced_data.source, reinforced_data.sources.webdataset
+tar_index.KEPT_FROM_BYTES = int(sys.argv[2])
+me = psutil.Process()
+reinforced_data.source.open_source(sys.argv[3], "train")[0]  # so that what is imported is not counted
+before, started = me.memory_full_info().uss, time.perf_counter()
+source = reinforced_data.source.open_source(sys.argv[1], "train")
+opened = time.perf_counter() - started
+used = me.memory_full_info().uss - before
+for place in range(1000):
+    source[place * len(source) // 1000]
+print(opened, used, me.memory_full_info().uss - before)
+"""
+
+
+def listing_cost(rows: int, folder: Path) -> dict[str, float]:
+    """Seconds and memory of one's own that a process takes to open tars of so many samples: listing them, or what was kept."""
+    write_tars(folder / "tars", rows, 20)
+    write_tars(folder / "few", 20, 2)
+    environ = {**os.environ, "DISTILL_CACHE": str(folder / "cache")}
+
+    def opened(kept_from: int) -> list[float]:
+        call = [sys.executable, "-c", _OPENED, str(folder / "tars"), str(kept_from), str(folder / "few")]
+        done = subprocess.run(call, capture_output=True, text=True, check=True, env=environ)
+        return [float(word) for word in done.stdout.split()]
+
+    in_memory, listed, again = opened(1 << 60), opened(0), opened(0)
+    kept = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file())
+    found = {"rows": rows, "kept_bytes_per_row": kept / rows}
+    for name, (seconds, used, after) in {"in_memory": in_memory, "listed": listed, "again": again}.items():
+        found |= {
+            f"{name}_seconds": seconds,
+            f"{name}_bytes_per_row": used / rows,
+            f"{name}_bytes_per_row_read": after / rows,
+        }
+    return found
 
 
 def simulated(job: Job) -> dict[str, list[dict[str, float]]]:
@@ -192,13 +235,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--most-shards", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=200_000, help="of the listing")
+    parser.add_argument("--only", nargs="*", default=[], help="keys of what is measured, such as listing")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        figures: dict[str, Any] = {
-            "date": str(datetime.date.today()),
-            "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-            "cost_per_million": {
+        parts: dict[str, Callable[[], Any]] = {
+            "cost_per_million": lambda: {
                 name: {
                     "label_gpu_hours": job.label_seconds * 1e6 / 3600,
                     "caption_gpu_hours": job.caption_seconds * 1e6 / 3600,
@@ -206,14 +249,19 @@ def main() -> None:
                 }
                 for place, (name, job) in enumerate(JOBS.items())
             },
-            "shard": shard_seconds(folder / "shard", 1000),
-            "manifests": [
+            "shard": lambda: shard_seconds(folder / "shard", 1000),
+            "manifests": lambda: [
                 *(manifest_cost(n, 10_000, folder / f"m{n}") for n in (1_000, 10_000, 100_000, given.most_shards)),
                 manifest_cost(1_000, 1_000_000, folder / "uncapped"),
             ],
-            "listing": listing_cost(1_000_000),
-            "simulated": simulated(JOBS[PLANNED]),
+            "listing": lambda: listing_cost(given.rows, folder),
+            "simulated": lambda: simulated(JOBS[PLANNED]),
+        }
+        figures: dict[str, Any] = {
+            "date": str(datetime.date.today()),
+            "machine": f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
             "image_bytes": IMAGE_BYTES,
+            **{name: part() for name, part in parts.items() if name in (given.only or parts)},
         }
     text = json.dumps(figures, indent=2)
     print(text)

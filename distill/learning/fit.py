@@ -22,7 +22,7 @@ from distill.learning.loop.clock import CheckpointClock
 from distill.learning.loop.feed import DeviceFeed
 from distill.learning.loop.log import MetricsLog, Pace, memory_gib
 from distill.learning.loop.schedule import learning_rate, parameter_groups
-from distill.learning.loop.stopping import Saved, Stopping
+from distill.learning.loop.stopping import Saved, Stopping, Together
 from distill.learning.loop.unread import Unread
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
@@ -120,6 +120,7 @@ def fit(
     if optim.ema is not None:
         loop.average = _average(task, optim.ema, checkpoint_folder)
     due = CheckpointClock(checkpointing, leg.last)
+    together = Together(accelerator.num_processes)
     with Stopping() as stop, contextlib.closing(log):
         for step in range(first_step, leg.last):
             try:
@@ -134,14 +135,15 @@ def fit(
             feed.look_ahead()
             done = step + 1
             logged = done % optim.log_every == 0 or done == leg.last
-            # Several processes leave together, at a step where they talk to each other anyway.
-            stops = stop.asked and accelerator.num_processes == 1
+            stops = together.end(stop.asked)
             if logged:
-                stops = loop.log(done, feed.waited_s, stop.asked) or stops
+                loop.log(done, feed.waited_s)
             if due(done) or stops:
                 loop.save(done)
             if stops and done < leg.last:
+                together.close()
                 raise Saved
+        together.close()
     task.eval()
 
 
@@ -182,19 +184,17 @@ class _Loop:
         self.first_loss = self.losses["loss"].detach() if step == first else self.first_loss
         self.pace.samples += len(keys) * self.accelerator.num_processes
 
-    def log(self, done: int, waited_s: float, stop: bool) -> bool:
-        """Write the row of a step. Returns whether any process is to stop. Raises LossError, see `Unread`."""
+    def log(self, done: int, waited_s: float) -> None:
+        """Write the row of a step. Raises LossError, see `Unread`."""
         norm = self.unread.read()
         scalars = [value.detach().float() for value in self.losses.values()]
-        scalars.append(torch.full_like(scalars[0], float(stop)))
-        *means, stops = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
+        means = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
         if self.accelerator.is_main_process:
             named, speed = dict(zip(self.losses, means, strict=True)), self.pace.read(waited_s)
             memory = memory_gib(self.accelerator.device)
             row = {"step": done, "lr": self.rate, "grad_norm": norm, **named, **speed, **memory}
             self.metrics.write(row)
             self.progress(done, self.optim.steps, _note(row))
-        return bool(stops)
 
     def save(self, done: int) -> None:
         """Write a checkpoint, in the first process alone. Raises LossError where a step since the last reading was wrong."""

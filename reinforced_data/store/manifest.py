@@ -104,7 +104,7 @@ class Manifest(Plan):
 
     samples: int
     captions: dict[str, int]
-    shards: list[ShardFacts] | ShardTable
+    shards: ShardTable | list[ShardFacts] = Field(union_mode="left_to_right")  # else a table would be tried as a list
     rejected: list[Rejected]
     rejected_reasons: dict[str, int]
     licence_summary: str

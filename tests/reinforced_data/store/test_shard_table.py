@@ -91,3 +91,10 @@ def test_a_shard_that_is_not_the_manifest_s_is_named_when_it_is_opened(made):
     for index, words in ((15, "has .* bytes where the manifest says"), (22, "is missing")):
         with pytest.raises(DistillError, match=f"shard-0000{index // 5}.arrow' {words}"):
             data.key(index)
+
+
+def test_reading_a_manifest_looks_at_no_shard_of_a_table(made, monkeypatch):
+    _, table, _ = made
+    monkeypatch.setattr(ShardTable, "__getitem__", None)
+    assert len(read_manifest(table).shards) == 5
+    assert len(ReinforcedData(table)) == 23

@@ -1,15 +1,18 @@
 """A signal while a model trains: the step is finished and kept, training goes on from it bit for bit; a second one ends at once."""
 
+import multiprocessing
 import os
 import signal
+import socket
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
-from distill.learning.loop.stopping import Saved, Stopping
+from distill.learning.loop.stopping import Saved, Stopping, Together
 from tests.distill.learning.test_fit import batches, train
 
 
@@ -71,6 +74,60 @@ def test_outside_the_main_thread_nothing_is_installed():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def one_of_two(rank: int, port: int, out: str, at: int | None) -> None:
+    """Train as process `rank` of two; the second gets SIGTERM when it draws batch `at`. Exit status 7 where that ended it."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    source = batches if at is None or rank == 0 else signalled(at, signal.SIGTERM)
+    try:
+        weights = train(Path(out), 20, source=source, log_every=100, checkpoint_every=50)
+    except Saved:
+        os._exit(7)
+    if rank == 0:
+        torch.save(weights, Path(out) / "weights.pt")
+    torch.distributed.destroy_process_group()
+
+
+def two(out: Path, at: int | None = None) -> list[multiprocessing.Process]:
+    """Two processes that train together, started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.forks_preload"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [context.Process(target=one_of_two, args=(rank, port, str(out), at)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def statuses(processes: list[multiprocessing.Process]) -> list[int | None]:
+    """How they ended."""
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+@pytest.mark.process
+def test_two_processes_end_after_the_same_step_where_one_of_them_is_asked(tmp_path):
+    """No row is logged on the way; what is trained on from there is what was never interrupted."""
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "whole").mkdir()
+    uninterrupted = two(tmp_path / "whole")
+    assert statuses(two(tmp_path / "cut", 6)) == [7, 7]
+    assert checkpoint.latest(tmp_path / "cut" / "checkpoints").step == 8  # the step at hand, and one more
+    assert statuses([*two(tmp_path / "cut"), *uninterrupted]) == [0] * 4
+    cut, whole = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("cut", "whole"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_one_process_is_answered_at_once():
+    together = Together(1)
+    assert [together.end(asked) for asked in (False, True, False)] == [False, True, False]
+    together.close()
 
 
 def test_the_best_checkpoints_stay_besides_the_newest(tmp_path):
