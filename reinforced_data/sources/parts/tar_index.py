@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from io import FileIO
@@ -137,10 +137,13 @@ class TarIndex:
 
     def count_of_kinds(self) -> dict[str, int]:
         """Kind -> how many members are of it."""
-        counts: Counter[int] = Counter()
+        return dict(self.remember("kinds", self._count_of_kinds))
+
+    def _count_of_kinds(self) -> dict[str, int]:
+        counts = np.zeros(len(self.kinds), np.int64)
         for _, numbers, _ in self._blocks():
-            counts.update(dict(enumerate(np.bincount(numbers, minlength=len(self.kinds)).tolist())))
-        return {kind: counts[number] for number, kind in enumerate(self.kinds)}
+            counts += np.bincount(numbers, minlength=len(self.kinds))
+        return dict(zip(self.kinds, counts.tolist(), strict=True))
 
     def read(self, row: int, kind: str, most: int) -> bytes:
         """The bytes of one member.
@@ -178,7 +181,8 @@ class TarIndex:
         """What a fingerprint is made of: names, sizes and layout of all tars."""
         sizes = [[file.name, file.stat().st_size] for file in self.files]
         layout = self._layout
-        return [*sizes, [_sum(layout.offset) % (1 << 62), _sum(layout.size), len(layout.kind), len(self.keys)]]
+        sums = self.remember("sums", lambda: [_sum(layout.offset) % (1 << 62), _sum(layout.size)])
+        return [*sizes, [*sums, len(layout.kind), len(self.keys)]]
 
     def _file(self, number: int) -> FileIO:
         file = self._open.get(number)
