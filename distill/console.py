@@ -4,9 +4,11 @@ Everything goes to stderr, so that stdout holds the result alone (`--json` inclu
 """
 
 import contextlib
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from distill.core.progress import Progress
@@ -24,6 +26,7 @@ class Console:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._plan: list[str] = []
         self._log: Path | None = None
         self._unlogged: list[str] = []  # said before there was a log
         rank = this_place().rank
@@ -36,9 +39,16 @@ class Console:
             self._write(line)
         self._unlogged.clear()
 
+    def plan(self, stages: Sequence[str]) -> None:
+        """The stages to come, in order, so that each says its place among them; what is finished already is passed over."""
+        self._plan = list(dict.fromkeys(stages))
+
+    def _placed(self, name: str) -> str:
+        return f"[{self._plan.index(name) + 1}/{len(self._plan)}] {name}" if name in self._plan else name
+
     def say(self, text: str) -> None:
-        """One line."""
-        print(self._speaker + text, file=sys.stderr, flush=True)
+        """One line; on a terminal as many as it takes, each of whole words."""
+        print(_folded(self._speaker + text), file=sys.stderr, flush=True)
         line = time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n"
         if self._log is None:
             self._unlogged.append(line)
@@ -53,38 +63,67 @@ class Console:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         """Time a stage; yields advance(done, total, note) for progress inside it."""
-        started = time.perf_counter()
-        with _bar(name) if sys.stderr.isatty() else _lines(name, self.say) as advance:
+        started, placed = time.perf_counter(), self._placed(name)
+        with _bar(placed) if sys.stderr.isatty() else _lines(placed, self.say) as advance:
             yield advance
         self.seconds[name] = time.perf_counter() - started
-        self.say(f"{name}: done in {self.seconds[name]:.1f} s")
+        self.say(f"{placed}: done in {self.seconds[name]:.1f} s")
+
+
+def _folded(text: str) -> str:
+    if not sys.stderr.isatty():
+        return text
+    lines = [
+        textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    ]
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Progress]:
+    """One line: the stage, how far it is and the time left where that is known, else the time so far; and a note."""
     import rich.console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Elapsed(TimeElapsedColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total is None else Text("")
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[place]}"))
     with Progress(
-        *columns, TextColumn("{task.fields[note]}"), console=rich.console.Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(name, total=None, note="")
+        *columns, Elapsed(), TextColumn("{task.fields[note]}"), console=rich.console.Console(stderr=True), transient=True
+    ) as bar:  # fmt: skip
+        task, begun = bar.add_task(escape(name), total=None, place="", note=""), time.perf_counter()
 
         def advance(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            place = _place(done, total, time.perf_counter() - begun)
+            bar.update(task, completed=done, total=total, place=place, note=escape(note))
 
         yield advance
 
 
+def _place(done: int, total: int, seconds: float) -> str:
+    """ "12/40, 0:35 left": the time by the pace so far, none before the first is done and after the last."""
+    place = f"{done}/{total}"
+    if not 0 < done < total:
+        return place
+    left = round(seconds * (total - done) / done)
+    hours, minutes = divmod(left // 60, 60)
+    return f"{place}, {f'{hours}:{minutes:02}' if hours else minutes}:{left % 60:02} left"
+
+
 @contextlib.contextmanager
 def _lines(name: str, say: Callable[[str], None]) -> Iterator[Progress]:
-    said = time.perf_counter()
+    begun = said = time.perf_counter()
 
     def advance(done: int, total: int, note: str = "") -> None:
         nonlocal said
-        if time.perf_counter() - said > PLAIN_EVERY_S:
-            said = time.perf_counter()
-            say(f"{name}: {done}/{total} {note}".rstrip())
+        now = time.perf_counter()
+        if now - said > PLAIN_EVERY_S:
+            said = now
+            say(f"{name}: {_place(done, total, now - begun)} {note}".rstrip())
 
     yield advance

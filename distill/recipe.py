@@ -50,7 +50,7 @@ class StageRecipe(Strict):
 class StudentRecipe(Strict):
     """Which student, at which size, and what it starts from."""
 
-    name: str = "nano"
+    name: str = Field("nano", description="the architecture; see distill list students")
     image_size: int | None = Field(None, ge=16, description="pixels; None = the architecture's own")
     context_length: int | None = Field(None, ge=4, description="tokens; None = the architecture's own")
     text_layers: int | None = Field(None, ge=1, description="text depth; None = the architecture's own")
@@ -154,9 +154,9 @@ class CaptionsRecipe(Strict):
 class BaselineRecipe(Strict):
     """The plain student trained beside: same architecture, samples, views and captions, no teacher anywhere."""
 
-    enabled: bool = True
-    objective: str | dict[str, float] = "clip"
-    inherit: str = "none"
+    enabled: bool = Field(True, description="train the plain student too, so that the gain is known")
+    objective: str | dict[str, float] = Field("clip", description="what the plain student learns by")
+    inherit: str = Field("none", description="what the plain student starts from; as student.inherit")
     four_arms: bool = Field(
         False, description="two more beside: distilled from a random start, and inherited without a teacher"
     )
@@ -178,7 +178,7 @@ class EvalRecipe(Strict):
     zero_shot: str | None = Field(
         None, description="a labelled set for zero-shot classification, None = the data's own"
     )
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, description="images or captions per forward when models are judged")
     device: Literal["auto", "cpu"] = Field(
         "auto", description="where models are judged; auto = a GPU where there is one"
     )
@@ -187,9 +187,14 @@ class EvalRecipe(Strict):
 class Recipe(Strict):
     """A whole job."""
 
-    teachers: tuple[str, ...] = ("rendered",)
+    teachers: tuple[str, ...] = Field(
+        ("rendered",), description="names, open_clip:MODEL/TAG or paths; see distill list teachers"
+    )
     captioners: tuple[str, ...] = Field((), description="see distill list captioners")
-    data: str = "rendered:train=2048"
+    data: str = Field(
+        "rendered:train=2048",
+        description="a folder, a table, hf:ORG/SET, or a reinforced set; see distill list sources",
+    )
     image_column: str | None = Field(
         None,
         description="of data: the column (or ending of tars' members) of images or their paths; None = by name or content",
@@ -198,8 +203,11 @@ class Recipe(Strict):
         (), description="of data: columns, JSON keys or endings of members that hold real captions; none = by name"
     )
     limit: int | None = Field(None, ge=2, description="training images; None = all")
-    objective: str | dict[str, float] = "small-batch"
-    seed: int = 0
+    objective: str | dict[str, float] = Field(
+        "small-batch",
+        description="what the student learns by: a name of distill list objectives, or losses and their weights",
+    )
+    seed: int = Field(0, ge=0, lt=2**62, description="of every draw: the same seed gives the same student")
     filters: tuple[str, ...] = Field(
         (), description="curation of the reinforced set, in order; see distill list filters"
     )

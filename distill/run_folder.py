@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.core import atomic
+from distill.core.atomic import PARTIAL
+from distill.core.folders.lock import LOCK_FILE
 from distill.recipe import Recipe
-from export.artifact import Examined, examine
-from reinforced_data.store.names import SET_FOLDER
+from export.artifact import ARTIFACT_FILE, Examined, examine
+from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE, SET_FOLDER, SHARD_GLOB
 
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
+_ARMS = ("the student", "the plain student", "the student from a random start", "the student without a teacher")
 VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 
@@ -102,6 +105,44 @@ class RunFolder:
     def exports(self) -> list[Examined]:
         """Every exported folder with what is wrong with it, checked file by file against its record and the student."""
         return examine(self.export, self.student)
+
+    def kept(self) -> list[str]:
+        """What is finished in the folder, a few words each, whatever the run is in the middle of."""
+        found = []
+        if (self.reinforced / MANIFEST_FILE).exists():
+            found.append("the reinforced set")
+        elif shards := len(list(self.reinforced.glob(SHARD_GLOB))):
+            plan = atomic.read_json(self.reinforced / PLAN_FILE)
+            found.append(
+                f"{shards} of {-(-plan['source']['samples'] // plan['shard_size'])} shards of the reinforced set"
+            )
+        if self.texts.exists():
+            found.append("the teachers' readings of texts")
+        if (self.selection / SELECTION_FILE).exists():
+            found.append("the selection")
+        if self.features.exists():
+            found.append("the features of the frozen towers")
+        for name, arm in zip(_ARMS, self.arms(), strict=True):
+            steps = [int(file.parent.name.rpartition("-")[2]) for file in arm.checkpoints.glob("step-*/state.json")]
+            if arm.student.exists() or arm.teacher.exists():
+                found.append(name if arm.student.exists() else "the heads")
+            elif steps:
+                found.append(f"a checkpoint of {name} at step {max(steps)} of {self.read_recipe().train.steps}")
+        if figures := len(list(self.eval.glob("*.json"))):
+            found.append(f"the figures of {figures} model{'s' if figures > 1 else ''}")
+        return [*found, *self.exports_kept()]
+
+    def exports_kept(self) -> list[str]:
+        """The folders of finished exports, by name; whether the files are still good is not looked at."""
+        return [f"export/{file.parent.name}" for file in sorted(self.export.glob(f"*/{ARTIFACT_FILE}"))]
+
+    def begun_in_vain(self) -> bool:
+        """Whether this is a run of ours in which nothing was finished, and nothing lies that is not ours or other processes'."""
+        if not self.resolved.exists() or self.kept() or self.candidates.exists() or self.cluster_logs.exists():
+            return False
+        ours = {value.name for value in vars(self).values() if isinstance(value, Path)}
+        ours |= {arm.path.name for arm in self.arms()[1:]} | {"stages", "tensorboard", LOCK_FILE}
+        return all(child.name in ours or child.name.startswith(PARTIAL) for child in self.path.iterdir())
 
     def read_recipe(self) -> Recipe:
         """The recipe that the run was made by; the default where none is kept."""

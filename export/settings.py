@@ -128,7 +128,7 @@ class ExportSettings(Strict):
         ge=0,
         description="points of R@1 that a tower's file may lose, where its 95 % interval excludes 0; judged on 30 pairs and more",
     )
-    parity_samples: int = Field(32, ge=1)
+    parity_samples: int = Field(32, ge=1, description="images and captions that a file is compared with the model on")
     calibration_samples: int = Field(
         64, ge=1, description="real inputs that learned scales are taken from, other ones than parity is measured on"
     )
@@ -146,14 +146,14 @@ class ExportSettings(Strict):
 class ProfileSettings(Strict):
     """Latency on this host, and the phones asked for."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="time the exported files at the end of a run")
     devices: tuple[str, ...] = Field(
         (), description="names of distill devices; empty = all, the absent ones with the reason"
     )
-    threads: int = Field(1, ge=1)
-    warmup_runs: int = Field(5, ge=1)
+    threads: int = Field(1, ge=1, description="of the CPU, for every runtime alike")
+    warmup_runs: int = Field(5, ge=1, description="calls before the timed ones, in every round")
     runs: int = Field(48, ge=1, description="timed calls per model, over all rounds")
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(3, ge=1, description="times that all models take turns, so that a busy minute hits all of them")
     runners: tuple[str, ...] = Field(
         (), description="paths of vendors' programs that time files on phones; what distill doctor names them"
     )

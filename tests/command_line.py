@@ -2,10 +2,14 @@
 
 import io
 import os
+import pty
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -21,9 +25,56 @@ class Called:
 
 def distill(*arguments: object, cwd: Path | None = None) -> Called:
     """`distill ARGUMENTS` in the folder `cwd`. An exception that the command line lets through is a failure of the test."""
+    said, warned = io.StringIO(), io.StringIO()
+    status = _main(arguments, cwd, said, warned)
+    return Called(status, said.getvalue(), warned.getvalue())
+
+
+@contextmanager
+def terminal(columns: int) -> Iterator[tuple[TextIO, Callable[[], str]]]:
+    """A terminal of so many columns: a file that writes to it, and a function that closes it and returns all it was sent."""
+    ours, theirs = pty.openpty()
+    sent: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                more = os.read(ours, 65536)
+            except OSError:  # how a terminal says that nobody writes to it any more
+                return
+            sent.append(more)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    screen = os.fdopen(theirs, "w", encoding="utf-8")
+
+    def close() -> str:
+        if not screen.closed:
+            screen.close()
+        reader.join()
+        return b"".join(sent).decode().replace("\r\n", "\n")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
+        yield screen, close
+    close()
+    os.close(ours)
+
+
+def on_terminal(columns: int, *arguments: object, cwd: Path | None = None) -> Called:
+    """`distill ARGUMENTS` with a terminal of so many columns as its standard output and error, which come out as one text.
+
+    The text is what the terminal was sent, the control sequences included.
+    """
+    with terminal(columns) as (screen, close):
+        status = _main(arguments, cwd, screen, screen)
+        return Called(status, close(), "")
+
+
+def _main(arguments: tuple[object, ...], cwd: Path | None, said: TextIO, warned: TextIO) -> int:
     from distill.cli import main
 
-    said, warned = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(warned):
         patch.setattr(sys, "argv", ["distill", *map(str, arguments)])
         patch.chdir(cwd or os.getcwd())
@@ -31,4 +82,4 @@ def distill(*arguments: object, cwd: Path | None = None) -> Called:
             main()
     status = ended.value.code or 0
     assert isinstance(status, int), status
-    return Called(status, said.getvalue(), warned.getvalue())
+    return status

@@ -1,10 +1,11 @@
 """The verbs that judge a student and bring it to a phone: lint, eval, export, profile, calibrate."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from distill.cli import shown
 from distill.cli.base import app, print_result
 from distill.cli.flags import (
     CaptionColumnFlag,
@@ -21,7 +22,6 @@ from distill.cli.flags import (
     SetFlag,
     TargetFlag,
 )
-from distill.reporting.terminal import print_pairs, print_rows
 from distill.verbs.helping import Grouped
 
 
@@ -35,15 +35,9 @@ def lint(
     from distill.verbs.lint import lint as verb
 
     result = verb(student, recipe, target=target or (), precision=precision or (), data=data, settings=sets or ())
-    print_result(result, as_json, _show_lints)
+    print_result(result, as_json, shown.show_lints)
     if result.errors:
         raise typer.Exit(1)
-
-
-def _show_lints(result: Any) -> None:
-    from distill.reporting.terminal import print_lints
-
-    print_lints(result.to_json())
 
 
 @app.command(name="eval", cls=Grouped, epilog="Example: distill eval runs/mine --data ./other-photos")
@@ -72,26 +66,8 @@ def evaluate(
             settings=sets or (),
         ),
         as_json,
-        _show_figures,
+        shown.show_figures,
     )
-
-
-def _show_figures(result: Any) -> None:
-    from distill.reporting.table import PER_CLASS, per_class_rows
-    from distill.reporting.terminal import print_table
-
-    figures = result.to_json()
-    each = (figures["zero_shot"] or {}).pop("per_class", {})
-    print_pairs(figures)
-    if each:
-        print_table(PER_CLASS, per_class_rows({"top-1": each}), figures=True)
-
-
-def _show_exported(done: Any) -> None:
-    print_rows(done.table)
-    for folder, wrong in done.left_out.items():
-        print(f"{folder}: {wrong}")
-    print(f"In {done.out}")
 
 
 @app.command(cls=Grouped, epilog="Example: distill export runs/mine --target coreml --precision auto --max-drop 0.5")
@@ -124,7 +100,7 @@ def export(
         overwrite=overwrite,
         settings=sets or (),
     )
-    print_result(result, as_json, _show_exported)
+    print_result(result, as_json, shown.show_exported)
 
 
 @app.command(cls=Grouped, epilog="Example: distill profile runs/mine --device iphone-15")
@@ -145,7 +121,7 @@ def profile(
     result = verb(
         folder, device=device or (), runner=runner or (), resume=resume, lan=lan, port=port, settings=sets or ()
     )
-    print_result(result, as_json, lambda done: print_rows(done.shown))
+    print_result(result, as_json, shown.show_profile)
 
 
 @app.command(cls=Grouped, epilog="Example: distill calibrate --device host")
@@ -160,11 +136,4 @@ def calibrate(
     from distill.verbs.calibrate import calibrate as verb
 
     result = verb(device, target=target, name=name, runner=runner or (), settings=sets or ())
-    print_result(result, as_json, _show_calibrated)
-
-
-def _show_calibrated(done: Any) -> None:
-    print_rows(done.anchors)
-    print(
-        f"Kept for --device {done.device} ({done.target}); anchors that were left out lie {done.spread_percent} % off."
-    )
+    print_result(result, as_json, shown.show_calibrated)

@@ -1,10 +1,11 @@
 """The verbs that make a student: run, choose, reinforce, curate, train."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from distill.cli import shown
 from distill.cli.base import app, need, print_result, run_folder
 from distill.cli.flags import (
     BatchSizeFlag,
@@ -43,7 +44,6 @@ from distill.cli.flags import (
     VerifyFlag,
     WorkersFlag,
 )
-from distill.reporting.terminal import print_pairs
 from distill.verbs.helping import Grouped
 
 
@@ -91,20 +91,7 @@ def choose(
         recipe, student=student, data=data, target=target or (), precision=precision or (), device=device or (),
         max_latency=max_latency, max_size=max_size, max_memory=max_memory, settings=sets or (),
     )  # fmt: skip
-    print_result(result, as_json, lambda done: _show_choice(done.choice))
-
-
-def _show_choice(choice: Any) -> None:
-    import shutil
-    import textwrap
-
-    from distill.reporting.pareto import choices
-    from distill.reporting.terminal import print_table
-
-    record = choice.to_json()
-    print_table(choices.COLUMNS, choices.rows(record), title=choices.title(record))
-    for line in choices.lines(record):
-        print(textwrap.fill(line, shutil.get_terminal_size((100, 24)).columns))
+    print_result(result, as_json, lambda done: shown.show_choice(done.choice))
 
 
 @app.command(cls=Grouped, epilog="Example: distill reinforce --teacher dfn-vitl14 --data ./photos --out runs/mine")
@@ -127,7 +114,7 @@ def reinforce(
         verify=verify, calibrate=calibrate, executor=executor, tasks=tasks, workers=workers,
         slurm_partition=slurm_partition, seed=seed, resume=resume, overwrite=overwrite, extend=extend, settings=sets or (),
     )  # fmt: skip
-    print_result(result, as_json, lambda done: print_pairs(done.to_json()), every_process=True)
+    print_result(result, as_json, shown.show_reinforced, every_process=True)
 
 
 @app.command(cls=Grouped, epilog="Example: distill curate runs/mine --filter score:keep=0.3 --dry-run")
@@ -165,4 +152,4 @@ def train(
         workers=loaders, image_size=image_size, seed=seed, resume=resume,
         overwrite=overwrite, settings=sets or (),
     )  # fmt: skip
-    print_result(result, as_json, lambda done: print_pairs(done.to_json()))
+    print_result(result, as_json, shown.show_trained)

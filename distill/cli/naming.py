@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from distill.cli import shown
 from distill.cli.base import app, print_result
 from distill.cli.flags import JsonFlag
 from distill.reporting.terminal import print_findings, print_rows
-from distill.verbs.helping import Grouped
+from distill.verbs.helping import Grouped, say_loading
 
 
 @app.command(name="list", cls=Grouped, epilog="Example: distill list targets")
@@ -18,9 +19,20 @@ def list_(
     as_json: JsonFlag = False,
 ) -> None:
     """What can be named in a call."""
-    from distill.verbs.listing import list_names
+    from distill.verbs.listing import SHOWN, list_names
 
-    print_result(list_names(kind), as_json, lambda found: print_rows(found.rows))
+    if kind in ("losses", "objectives"):
+        say_loading()
+
+    def show(found: Any) -> None:
+        if kind is None:
+            shown.show_overview(found)
+        elif kind == "keys":
+            shown.show_keys(found.rows)
+        else:
+            print_rows(found.rows, SHOWN.get(kind, ()))
+
+    print_result(list_names(kind), as_json, show)
 
 
 @app.command(cls=Grouped, epilog="Example: distill doctor --install litert")

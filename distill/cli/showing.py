@@ -1,10 +1,11 @@
 """The verbs that use, show and hand on what was made: predict, demo, report, push, compare."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from distill.cli import shown
 from distill.cli.base import app, print_result
 from distill.cli.flags import DataFlag, JsonFlag, LanFlag, OverwriteFlag, PortFlag, SetFlag
 from distill.verbs.helping import Grouped
@@ -86,15 +87,4 @@ def compare(
     """Finished runs side by side: accuracy against size and latency, and which models are on the front."""
     from distill.verbs.compare import compare as verb
 
-    print_result(verb(folders, out=out, overwrite=overwrite), as_json, _show_comparison)
-
-
-def _show_comparison(result: Any) -> None:
-    from distill.reporting.pareto.page import COLUMNS, rows
-    from distill.reporting.terminal import print_table
-
-    print_table(COLUMNS, rows(result.table), figures=True)
-    for warning in result.warnings:
-        print(warning)
-    if result.out is not None:
-        print(f"Page and plots: {result.out}/compare.html")
+    print_result(verb(folders, out=out, overwrite=overwrite), as_json, shown.show_comparison)

@@ -11,16 +11,16 @@ class OptimSettings(Strict):
     """The optimisation: AdamW, linear warm-up, cosine to lr_floor."""
 
     steps: int = Field(40, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    lr_floor: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(10, ge=0)
-    weight_decay: float = Field(0.1, ge=0)
-    beta1: float = 0.9
-    beta2: float = 0.98
-    clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    device: Literal["auto", "cpu"] = "auto"
-    log_every: int = Field(5, ge=1, description="steps")
+    lr: float = Field(1e-3, gt=0, description="learning rate at the end of the warm-up, the highest")
+    lr_floor: float = Field(0.0, ge=0, description="learning rate of the last step, at the end of the cosine")
+    warmup_steps: int = Field(10, ge=0, description="steps in which the learning rate rises from zero")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices; none on biases, norms and scales")
+    beta1: float = Field(0.9, description="AdamW's decay of the mean of gradients")
+    beta2: float = Field(0.98, description="AdamW's decay of the mean of their squares")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of a step's gradient; a larger one is scaled down")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast of the training; no = float32")
+    device: Literal["auto", "cpu"] = Field("auto", description="where training runs; auto = a GPU where there is one")
+    log_every: int = Field(5, ge=1, description="steps between lines of metrics.jsonl")
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="where the rows of metrics.jsonl go too; their packages must be installed"
     )
@@ -58,7 +58,7 @@ class OptimSettings(Strict):
 class CheckpointSettings(Strict):
     """When the state of training is written, and how much of it is kept."""
 
-    checkpoint_every: int = Field(10, ge=1, description="steps")
+    checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float | None = Field(
         None, gt=0, description="minutes between checkpoints, instead of checkpoint_every"
     )

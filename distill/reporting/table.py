@@ -1,12 +1,11 @@
 """What the closing table and the reports' tables hold: teacher, student, plain student; captions by source."""
 
-import shutil
 import textwrap
 from typing import Any
 
 from distill.reporting import phones
 from distill.reporting.summary import summary
-from distill.reporting.terminal import print_table
+from distill.reporting.terminal import print_table, room_for_lines
 
 COLUMNS = ("model", "zero-shot top-1", "text-to-image R@1", "image-to-text R@1", "size MB (fp32)",
            "host p50 ms (image / text)", "parity (min cosine)")  # fmt: skip
@@ -171,7 +170,7 @@ def terminal_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def show(facts: dict[str, Any]) -> None:
     """Print the table, what it is worth, a line per phone, and where the reports lie; nothing is wider than the terminal."""
-    room = min(100, shutil.get_terminal_size((80, 24)).columns)
+    room = min(100, room_for_lines())
 
     def paragraph(text: str) -> None:
         print(textwrap.fill(text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))

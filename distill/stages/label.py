@@ -161,6 +161,11 @@ def scaled_teachers(recipe: Recipe, models: list[Any], set_folder: Path, console
         )
 
 
+def cluster_stage(recipe: Recipe) -> str:
+    """What the console calls the labelling by an executor."""
+    return f"reinforce in {recipe.cluster.tasks} tasks ({recipe.cluster.executor})"
+
+
 def label_on_cluster(
     recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console, *, extend: bool = False
 ) -> bool:
@@ -178,7 +183,7 @@ def label_on_cluster(
     task = partial(
         label_task, recipe.model_dump_json(), str(set_folder.absolute()), os.getcwd(), cluster.threads_per_task
     )
-    with console.stage(f"reinforce in {cluster.tasks} tasks ({cluster.executor})"):
+    with console.stage(cluster_stage(recipe)):
         return run_tasks(
             task, cluster, RunFolder(set_folder.parent).cluster_logs, finished=lambda: finish(set_folder) is not None
         )

@@ -139,10 +139,25 @@ def refuse_existing(run: RunFolder, existing: Existing) -> None:
         raise UsageError(
             f"{str(run)!r} is not a run of distill (no {run.resolved.name} inside), so --overwrite will not delete it."
         )
-    if existing is Existing.REFUSE:
+    if existing is Existing.REFUSE and not _may_begin_anew(run):
         raise OutputExistsError(
             f"The output {str(run)!r} exists. Continue that run with --resume, replace it with --overwrite, or give another --out."
         )
+
+
+def _may_begin_anew(run: RunFolder) -> bool:
+    """Whether a call that is not the one of before may have the folder: that one failed before anything was finished.
+
+    Of several processes none may, since another one may be at work by the old recipe.
+    """
+    return this_place().world == 1 and run.begun_in_vain()
+
+
+def _empty(run: RunFolder) -> None:
+    """Delete everything in the run folder but the lock."""
+    for child in run.path.iterdir():
+        if child.name != LOCK_FILE:
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
 
 
 def open_run(
@@ -162,10 +177,10 @@ def open_run(
         DistillError: not enough free space to begin.
     """
     refuse_existing(run, existing)
-    if run.path.is_dir() and existing is Existing.OVERWRITE:
-        for child in run.path.iterdir():
-            if child.name != LOCK_FILE:
-                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    if run.path.is_dir() and (
+        existing is Existing.OVERWRITE or (existing is Existing.REFUSE and run.resolved.exists())
+    ):
+        _empty(run)
     elif run.resolved.exists() and existing is not Existing.EXTEND:
         before = atomic.read_json(run.resolved)["recipe"]
         keys = differing_keys(before, recipe.model_dump(mode="json"))

@@ -9,7 +9,7 @@ from distill.models import TeacherSet
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
-from distill.stages.label import is_published, label, label_on_cluster, verify_stage
+from distill.stages.label import cluster_stage, is_published, label, label_on_cluster, verify_stage
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SHARD_GLOB
 
 
@@ -42,6 +42,22 @@ def reinforce_stage(
     verify_stage(recipe, teachers, set_folder, console)
     teachers.rest()
     return set_folder
+
+
+def stages_of_set(recipe: Recipe) -> list[str]:
+    """The names of the stages that make a set by this recipe and choose in it, in order, as the console shows them."""
+    if is_reinforced(Path(recipe.data)):
+        names = []
+    elif is_published(recipe.data):
+        names = ["import the published set"]
+    elif recipe.cluster.executor != "none":
+        names = ["load teachers", cluster_stage(recipe)]
+    else:
+        names = ["load teachers", *(["calibrate logit scales"] if recipe.reinforce.calibrate else []), "reinforce"]
+    if names and recipe.reinforce.verify:
+        names.append("verify stored embeddings")
+    asked = {"measure captions": recipe.captioners, "read texts": recipe.reinforce.texts, "curate": recipe.filters}
+    return names + [name for name, given in asked.items() if given]
 
 
 def refuse_unused(recipe: Recipe, *, extend: bool = False) -> None:

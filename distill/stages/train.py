@@ -172,6 +172,19 @@ def training_licence(set_folder: Path | None, source_licence: str) -> str:
     return str(atomic.read_json(set_folder / MANIFEST_FILE)["licence_summary"])
 
 
+def arms_of(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[Arm]:
+    """What a run trains, in order: the student, and beside it what it is compared with."""
+    arms = [Arm("train student", run, recipe.objective, recipe.student.inherit, teachers)]
+    if recipe.baseline.enabled:
+        plain = recipe.baseline
+        arms.append(Arm("train plain student", run.plain, plain.objective, plain.inherit, teachers, plain=True))
+        if plain.four_arms and recipe.student.inherit != "none":
+            arms.append(Arm("train from a random start", run.random_start, recipe.objective, "none", teachers))
+            start = recipe.student.inherit
+            arms.append(Arm("train without a teacher", run.no_teacher, plain.objective, start, teachers, plain=True))
+    return arms
+
+
 def train_stages(
     recipe: Recipe,
     set_folder: Path,
@@ -187,15 +200,7 @@ def train_stages(
     Args:
         selection: folder of the samples to train both on; None = the whole set.
     """
-    arms = [Arm("train student", run, recipe.objective, recipe.student.inherit, teachers)]
-    if recipe.baseline.enabled:
-        plain = recipe.baseline
-        arms.append(Arm("train plain student", run.plain, plain.objective, plain.inherit, teachers, plain=True))
-        if plain.four_arms and recipe.student.inherit != "none":
-            arms.append(Arm("train from a random start", run.random_start, recipe.objective, "none", teachers))
-            start = recipe.student.inherit
-            arms.append(Arm("train without a teacher", run.no_teacher, plain.objective, start, teachers, plain=True))
-    todo = [arm for arm in arms if not arm.run.student.exists()]
+    todo = [arm for arm in arms_of(recipe, teachers, run) if not arm.run.student.exists()]
     if not todo:
         return
     if this_place().rank == 0:

@@ -30,6 +30,8 @@ def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: b
     from distill.reporting.facts import read_run
     from distill.reporting.likeness import LATENCIES, differences
     from distill.reporting.pareto.fronts import fronts, marks
+    from distill.reporting.pareto.intervals import differences as apart
+    from distill.reporting.pareto.intervals import intervals
 
     if len(runs) < 2:
         raise UsageError("distill compare needs at least two run folders.")
@@ -37,7 +39,7 @@ def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: b
     facts = [read_run(RunFolder(path)) for path in runs]
     found = fronts(facts)
     rows = [
-        {"run": item["out"], **row, "front": marks(found, item["out"], row["model"])}
+        {"run": item["out"], **row, "intervals": intervals(item, row), "front": marks(found, item["out"], row["model"])}
         for item in facts
         for row in item["table"]
     ]
@@ -48,7 +50,8 @@ def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: b
         rows = [{**row, **dict.fromkeys(LATENCIES)} for row in rows]
     if any(item["rehearsal"] for item in facts):
         warnings.append("At least one run is a rehearsal, which says nothing of accuracy.")
-    result = CompareResult(rows, warnings, [front.to_json() for front in found], _references(found), folder)
+    gaps = apart(rows) if len(judged) == 1 else []
+    result = CompareResult(rows, warnings, [front.to_json() for front in found], _references(found), folder, gaps)
     if folder is not None:
         from distill.reporting.pareto.page import write_comparison
 

@@ -5,7 +5,7 @@ from distill.core.errors import UsageError
 from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.run_folder import RunFolder
-from distill.verbs.endings import ending_well, exported_in
+from distill.verbs.endings import ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ExportResult
 
@@ -79,7 +79,7 @@ def export(
         one.require_packages()
         one.configured(job.export)
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
-        with ending_well(lambda: exported_in(folder), place=str(folder.export)):
+        with ending_well(folder.exports_kept, place=str(folder.export)):
             if run is None:
                 with console.stage("load the model"):
                     take_in(name, folder, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """How a verb's --help is laid out: options in groups, an example at the end. Plain text, so that it answers at once."""
 
 import difflib
+import sys
 from typing import Any
 
 import typer.core
@@ -95,6 +96,15 @@ def _keys_called(meant: str, word: str) -> list[str]:
     return whole[:3] or [key for key, name in names.items() if name in near][:3]
 
 
+_LIGHT = ("list", "doctor", "devices")  # verbs that answer at once
+
+
+def say_loading() -> None:
+    """Say that packages are loaded, unless they are."""
+    if "torch" not in sys.modules:
+        print("Loading PyTorch and what else is needed ...", file=sys.stderr, flush=True)
+
+
 class Grouped(typer.core.TyperCommand):
     """A command whose options are listed by `GROUPS`."""
 
@@ -109,6 +119,13 @@ class Grouped(typer.core.TyperCommand):
             from distill.core.errors import UsageError
 
             raise UsageError(unknown_flag(getattr(error, "option_name", ""), self, ctx)) from None
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        """As typer does it; before a verb's first import of torch, which may take long, something is said."""
+        if self.name not in _LIGHT:
+            say_loading()
+        return super().invoke(ctx)
 
     @override
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -1,5 +1,6 @@
 """`distill list`: what can be named in a call."""
 
+import json
 from typing import Any
 
 from distill.core.errors import UsageError, nearest
@@ -23,17 +24,41 @@ KINDS = {
 }
 
 
-def list_names(kind: str | None = None) -> Rows:
-    """One row per thing of that kind ("teachers", "students", "recipes", ...), with its main facts; None = the kinds.
+# What a terminal shows of a kind that has more; --json has all of it.
+SHOWN = {
+    "teachers": ("name", "input", "width", "imagenet_top1", "commercial", "licence"),
+    "captioners": ("name", "source", "commercial"),
+    "targets": ("name", "precisions", "missing"),
+    "rules": ("name", "severity", "for", "what", "mend"),
+}
 
+
+def list_names(kind: str | None = None) -> Rows:
+    """One row per thing of that kind ("teachers", "students", "recipes", ...), with its main facts.
+
+    None = what can be listed, the default recipe and every source of data, each a row with its "kind".
     Raises UsageError for an unknown kind, which names the known ones.
     """
     if kind is None:
-        return Rows([{"name": name, "what": what, "see": f"distill list {name}"} for name, what in KINDS.items()])
+        return Rows([*_kinds(), *_default(), *({"kind": "source", **row} for row in _sources())])
     if kind not in KINDS:
         raise UsageError(f"Unknown kind {kind!r}. {nearest(kind, KINDS)}")
     rows: list[dict[str, Any]] = globals()[f"_{kind}"]()
     return Rows(rows)
+
+
+def _kinds() -> list[dict[str, Any]]:
+    return [{"kind": "list", "name": name, "what": what, "see": f"distill list {name}"} for name, what in KINDS.items()]
+
+
+def _default() -> list[dict[str, Any]]:
+    """What `distill run` does without a word: the keys that everyone asks for, with their values."""
+    from distill.recipe import Recipe
+
+    asked = ("teachers", "data", "student.name", "objective", "student.inherit", "train.batch_size", "train.steps",
+             "export.targets", "export.precisions")  # fmt: skip
+    known = {key: (default, what) for key, default, what in recipe_keys(Recipe())}
+    return [{"kind": "default", "name": key, "default": known[key][0], "what": known[key][1]} for key in asked]
 
 
 def _teachers() -> list[dict[str, Any]]:
@@ -179,10 +204,20 @@ def recipe_keys(part: Strict, prefix: str = "") -> list[tuple[str, str, str]]:
         if isinstance(value, Strict):
             found += recipe_keys(value, f"{prefix}{name}.")
         else:
-            shown = "none" if value is None else repr(value).replace("'", '"')
-            found.append((f"{prefix}{name}", shown, field.description or ""))
+            found.append((f"{prefix}{name}", _as_said(value), field.description or ""))
     return found
 
 
+def _as_said(value: Any) -> str:
+    """A value as it is written after --set: TOML, and none for what nobody set."""
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_as_said(item)}" for key, item in value.items()) + "}"
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
 def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
+    """Of a docstring; without what it raises, which is for programs."""
+    line = (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
+    return line.partition(" Raises ")[0].replace("`", "'")

@@ -72,10 +72,11 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     from distill.models import TeacherSet
     from distill.processes import this_place
     from distill.stages.read_data import look_first, tell_how_read
-    from distill.stages.reinforce import refuse_unused, reinforce_stage
+    from distill.stages.reinforce import refuse_unused, reinforce_stage, stages_of_set
     from distill.stages.training_data import caption_stage, check_curation, check_texts, selection_stage, texts_stage
 
     place, extend = this_place(), existing is Existing.EXTEND
+    console.plan(stages_of_set(job))
     check_curation(job)
     check_texts(job)
     refuse_unused(job, extend=extend)

@@ -203,12 +203,6 @@ class ProfileResult:
 
     profiles: list[Row]
 
-    @property
-    def shown(self) -> list[Row]:
-        """The rows without what none of them has, and without the times per operation, which are tables of their own."""
-        said = {key for row in self.profiles for key, value in row.items() if value} - {"operations"}
-        return [{key: value for key, value in row.items() if key in said} for row in self.profiles]
-
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"profiles": self.profiles}
@@ -245,6 +239,7 @@ class CompareResult:
         fronts: an entry per axis and figure: every model with its cost, interval, source, accuracy, and whether it is on the front.
         published: axis -> what others' models cost there, with their papers' ImageNet figures.
         out: the folder that was written, None without one.
+        differences: an entry per figure and further run: its student against the first run's, with a 95 % interval.
     """
 
     table: list[Row]
@@ -252,11 +247,13 @@ class CompareResult:
     fronts: list[Row] = field(default_factory=list)
     published: dict[str, list[Row]] = field(default_factory=dict)
     out: Path | None = None
+    differences: list[Row] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {
             "table": self.table,
+            "differences": self.differences,
             "warnings": self.warnings,
             "fronts": self.fronts,
             "published": self.published,

@@ -114,6 +114,7 @@ def run(
             job, chosen, choice = settle_choice(job, folder, existing, console)
             job, filled = settle(job, folder, existing, this_place(), console)
             teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
+            console.plan(_stages(job, teachers, folder))
             _check(job, folder, existing, teachers, console)
             share_run(folder, job, existing, {**chosen, **filled})
             if this_place().rank == 0:
@@ -122,6 +123,20 @@ def run(
                     atomic.write_json(folder.choice, choice.to_json())
             set_folder = _label(job, folder, teachers, console)
         return _work(job, set_folder, folder, teachers, console)
+
+
+def _stages(job: Recipe, teachers: "TeacherSet", run: RunFolder) -> list[str]:
+    """The names of the stages to come, in order, as the console shows them."""
+    from distill.stages.reinforce import stages_of_set
+    from distill.stages.train import arms_of
+
+    after = {
+        "evaluate": True,
+        "export and check parity": job.export.targets,
+        "profile on this host": job.profile.enabled,
+    }
+    trained = [arm.name for arm in arms_of(job, teachers, run)]
+    return [*stages_of_set(job), *trained, *(name for name, asked in after.items() if asked), "report"]
 
 
 def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:

@@ -13,12 +13,16 @@ from reinforced_data.store.dtypes import EmbedDtype, TeacherPrecision
 class ReinforceSettings(Strict):
     """What of the teachers' knowledge is stored, and how; decides, with data, models and seed, every byte of a set."""
 
-    views_per_image: int = Field(2, ge=1)
-    view_preset: str = "light"
+    views_per_image: int = Field(
+        2, ge=1, description="augmented views of each image that the teachers see and the student learns from"
+    )
+    view_preset: str = Field(
+        "light", description="how strongly views are augmented: light, mobileclip...; see docs/reinforce.md"
+    )
     rendering: Rendering = Field(
         "pillow", description="how views become pixels; turbo = decoded no finer than needed, see docs/reinforce.md"
     )
-    embed_dtype: EmbedDtype = "int8"
+    embed_dtype: EmbedDtype = Field("int8", description="how a number of an embedding is stored")
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")
     batch_size: int = Field(128, ge=1, description="images per teacher forward")
     teacher_precision: TeacherPrecision = Field(
@@ -40,7 +44,7 @@ class ClusterSettings(Strict):
         None, gt=0, description="slurm and ray; None = 4, or what a node has where that is less"
     )
     gpus_per_task: int = Field(0, ge=0, description="slurm and ray")
-    slurm_partition: str = ""
+    slurm_partition: str = Field("", description="where Slurm runs the tasks; empty = its default")
     slurm_time: str = Field("24:00:00", description="limit of one task")
     slurm_env: str = Field("", description="command that makes Python and this package available on a node")
 

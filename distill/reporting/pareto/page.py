@@ -7,7 +7,7 @@ from typing import Any
 from distill.core import atomic
 from distill.reporting import plots
 from distill.reporting.pareto import draw
-from distill.reporting.pareto.fronts import Axis, Front, costs, primary
+from distill.reporting.pareto.fronts import METRICS, Axis, Front, costs, primary
 from distill.reporting.pareto.references import judged_on_imagenet, references
 from distill.reporting.write import NOTE, environment
 
@@ -25,13 +25,21 @@ def rows(table: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         (
             Path(row["run"]).name,
             f"{row['role']}: {row['model']}",
-            *("-" if row[key] is None else f"{row[key]:.1f}" for key in ("zero_shot_top1", "t2i_r1", "i2t_r1")),
+            *(_accuracy(row, key) for key in METRICS),
             "-" if row["size_mb"] is None else f"{row['size_mb']:.3g}",
             "-" if row["image_p50_ms"] is None else f"{row['image_p50_ms'] + row['text_p50_ms']:.3g}",
             row["front"] or "-",
         )
         for row in table
     ]
+
+
+def _accuracy(row: dict[str, Any], key: str) -> str:
+    """With its 95 % interval where one is known."""
+    if row[key] is None:
+        return "-"
+    ends = row["intervals"].get(key)
+    return f"{row[key]:.1f}" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")
 
 
 def write_comparison(
@@ -63,6 +71,7 @@ def write_comparison(
     page = {
         "title": " and ".join(Path(facts["out"]).name for facts in runs),
         "warnings": record["warnings"],
+        "differences": [row["says"] for row in record["differences"]],
         "columns": COLUMNS,
         "rows": rows(record["table"]),
         "note": NOTE,

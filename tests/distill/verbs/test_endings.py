@@ -107,6 +107,7 @@ STOPPED = {
         "call again",
     ),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
+    "predict": (["predict", "student", "photo.jpg"], "distill.verbs.predict.recipe_of", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
     "compare": (["compare", "set", "student"], "distill.reporting.facts.read_run", "call again"),
     "push": (["push", "student", "elsewhere"], "distill.reporting.facts.read_run", "call again"),

@@ -7,8 +7,10 @@ import pytest
 import typer
 
 from distill.cli import app
+from distill.recipe import Recipe, load_recipe
 from distill.verbs.helping import ALSO_CALLED, GROUPS
-from tests.command_line import distill
+from distill.verbs.listing import KINDS, recipe_keys
+from tests.command_line import distill, on_terminal
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -35,16 +37,44 @@ def test_the_example_is_of_this_verb_and_parses(name):
     COMMANDS[name].make_context(name, example[2:])  # raises on an unknown flag
 
 
+def test_every_recipe_key_says_what_it_is_and_its_default_can_be_said():
+    keys = recipe_keys(Recipe())
+    assert [name for name, _, what in keys if len(what) < 8] == []
+    said = [f"{name}={default}" for name, default, _ in keys if default != "none"]
+    assert load_recipe(None, said).model_dump() == Recipe().model_dump()
+
+
+@pytest.mark.parametrize("room", [80, 120])
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_a_list_fits_the_terminal_and_a_pipe_and_cuts_no_header(kind, room, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(room))
+    pipe = distill("list", *filter(None, [kind])).stdout
+    assert on_terminal(room, "list", *filter(None, [kind])).stdout == pipe
+    assert max(map(len, pipe.splitlines())) <= room
+    assert "…" not in pipe
+
+
+def test_a_pipe_of_no_said_width_is_120(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = distill("list", "rules").stdout.splitlines()
+    assert 100 < max(map(len, lines)) <= 120
+
+
 def test_every_name_of_a_group_is_an_option_of_some_verb():
     known = {parameter.name for command in COMMANDS.values() for parameter in command.params} | {"help"}
     assert {name for names in GROUPS.values() for name in names} <= known
 
 
-def test_list_alone_says_what_can_be_listed():
+def test_list_alone_says_what_can_be_listed_with_the_default_recipe_and_every_source():
+    from reinforced_data.source import SOURCES
+
     said = distill("list")
     assert said.returncode == 0
-    for kind in re.findall(r"distill list (\w+)", said.stdout):
-        assert distill("list", kind).returncode == 0
+    kinds, rest = said.stdout.split("\n\n", 1)
+    assert set(re.findall(r"distill list (\w+)", kinds)) == set(KINDS)
+    assert 'student.name = "nano"' in rest
+    for source in SOURCES:
+        assert re.search(rf"^{source} +\w", rest, re.M), source
     keys = distill("list", "keys").stdout
     assert "train.lr" in keys
     assert "profile.max_celsius" in keys

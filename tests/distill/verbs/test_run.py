@@ -12,6 +12,7 @@ import pytest
 from distill.core import atomic
 from tests import forks
 from tests.command_line import distill as call
+from tests.command_line import on_terminal
 
 pytestmark = pytest.mark.whole
 
@@ -34,6 +35,57 @@ def finished(tmp_path_factory, tiny_teacher):
     folder = tmp_path_factory.mktemp("run")
     process = forks.start(*small(folder / "a", tiny_teacher, "--json"), log=folder / "log")
     return folder / "a", json.loads(forks.finish(process, folder / "log"))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_terminals_and_pipes_get_whole_headers_and_nothing_wider(finished, columns, monkeypatch):
+    """What run, report, compare, profile, doctor and devices print, of a finished run; progress is overwritten in place."""
+    out, _ = finished
+    headers = {
+        ("run", "--out", out, "--resume"): [
+            "zero-shot",
+            "text-to-image",
+            "image-to-text",
+            "parity",
+            "[9/9] report: done in",
+        ],
+        ("compare", out, out): ["zero-shot top-1", "T2I R@1", "I2T R@1", "MB (fp32)", "front", "not distinguishable"],
+        ("profile", out, "--device", "iphone-15", "--device", "galaxy-s24"): ["precision", "image, ms", "text, ms"],
+        ("doctor",): ["torch", "target onnx", "disk"],
+        ("devices",): ["host"],
+    }
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words, named in headers.items():
+        sent = on_terminal(columns, *words)
+        assert sent.returncode == 0, sent.stdout[-2000:]
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.stdout)
+        lines = [part for line in shown.splitlines() for part in line.split("\r")]
+        assert max(map(len, lines)) <= columns, max(lines, key=len)
+        assert "…" not in shown
+        assert "0/?" not in shown
+        told = " ".join(shown.split())
+        for header in named:
+            assert header in told or all(word in told for word in header.split()), header
+        piped = call(*words)
+        assert max(map(len, piped.stdout.splitlines())) <= columns
+
+
+def test_what_an_export_and_an_evaluation_print_fits(finished, monkeypatch, capsys):
+    from distill.cli import shown
+    from distill.verbs.results import EvalResult, ExportResult
+
+    out, _ = finished
+    rows = [row for file in sorted(out.glob("export/*/artifact.json")) for row in atomic.read_json(file)]
+    figures = atomic.read_json(out / "eval" / "student.json")
+    for columns in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown.show_exported(ExportResult(out / "export", rows, {"onnx-w8": "it failed parity " * 9}))
+        shown.show_figures(EvalResult("student", figures["retrieval"], figures["zero_shot"]))
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= columns
+        for header in ("min cosine", "top-1 agreement", "R@1", "R@10"):
+            assert all(word in said for word in header.split())
+        assert f"{figures['retrieval']['t2i_r5']:.1f} (" in said
 
 
 def test_the_table_and_the_reports_say_what_the_files_say(finished):

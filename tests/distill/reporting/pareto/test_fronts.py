@@ -42,7 +42,10 @@ def run(out, table, *, data="photos", predicted=(), profiles=(), teachers=None, 
     return {
         "out": out, "table": table, "judged_on": {"name": data}, "predicted": list(predicted), "profiles": list(profiles),
         "predicted_teachers": teachers or {}, "host": host, "rehearsal": False, "versions": {}, "recipe": {"profile": {}},
-        "evals": [{"zero_shot": {"task": task, "classes": classes}}],
+        "evals": [
+            {"model": row["model"], "role": row["role"], "zero_shot": {"task": task, "classes": classes}, "retrieval": None}
+            for row in table or [model("student", "s", 0, 0)]
+        ],
     }  # fmt: skip
 
 
@@ -123,11 +126,14 @@ def test_the_page_has_every_point_and_no_paper_beside_another_metric(tmp_path):
     a = run("runs/a", [model("student", "s", 50, 10, 1)], predicted=predicted)
     b = run("runs/b", [model("student", "s", 70, 20, 2)], predicted=predicted, task="imagenet", classes=1000)
     found = fronts([a, b])
-    record = {"table": [{"run": "runs/a", **a["table"][0], "front": "size"}], "warnings": ["Mind."]}
+    row = {"run": "runs/a", **a["table"][0], "front": "size", "intervals": {"zero_shot_top1": [45.0, 55.0]}}
+    record = {"table": [row], "warnings": ["Mind."], "differences": [{"says": "b against a: closer"}]}
     page.write_comparison(tmp_path / "c", [a, b], found, record)
     html = (tmp_path / "c" / "compare.html").read_text()
     assert html.count("<svg") == 5  # size, host, two phones, papers
     assert "Mind." in html
+    assert "50.0 (45.0 to 55.0)" in html
+    assert "b against a: closer" in html
     assert "https://" not in html.replace("https://matplotlib.org", "")
     assert json.loads((tmp_path / "c" / "compare.json").read_text()) == record
     for name in ("pareto-size", "pareto-iphone-15", "pareto-host", "published"):

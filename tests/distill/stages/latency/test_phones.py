@@ -49,11 +49,18 @@ def test_devices_that_are_here_are_measured_and_phones_by_name_predicted():
         split_devices(ProfileSettings(devices=("iphone-115",)))
 
 
-def test_the_verb_answers_without_anything_exported():
+def test_the_verb_answers_without_anything_exported(capsys):
+    from distill.cli.shown import show_profile
+
     result = profile("mci0", device=["iphone-15", "pixel-9"])
     assert [row["source"] for row in result.profiles] == ["predicted"] * 2 + ["uncalibrated"] * 2
-    assert set(result.shown[0]) >= {"device", "tower", "source", "predicted_ms", "low_ms", "high_ms", "note"}
-    assert "p50_ms" not in result.shown[0]
+    show_profile(result)
+    said = capsys.readouterr().out
+    row = result.profiles[0]
+    assert f"{row['predicted_ms']:.3g} ({row['low_ms']:.3g} to {row['high_ms']:.3g})" in said
+    assert f"iphone-15: {row['note']}" in said
+    assert "uncalibrated" in said
+    assert "p50" not in said
 
 
 def test_devices_are_listed_with_how_far_they_are_calibrated():
