@@ -123,7 +123,7 @@ class TrainRecipe(OptimSettings, CheckpointSettings):
         256, ge=2, description="global batch, over all processes; auto, or left out = 256, fewer for few images"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        0, description="data loading processes; 0 = a thread; auto = from the cores, a thread for small images"
+        "auto", description="data loading processes; 0 = a thread; auto = from the cores, a thread for small images"
     )
     replay: Literal["exact", "fast"] = Field("exact", description="how stored views are replayed for the student")
     texts_weight: float = Field(1.0, ge=0, description="of the losses on reinforce.texts; 0 = they are not read")

@@ -16,6 +16,8 @@ from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE
 
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
 _ARMS = ("the student", "the plain student", "the student from a random start", "the student without a teacher")
+# What runs did that are older than a key, where that is not its default.
+BEFORE_THE_CHOICE = {"reinforce.rendering": "pillow"}
 VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 
@@ -169,4 +171,7 @@ class RunFolder:
 
 
 def _recipe(values: Any) -> Recipe:
+    for key, value in BEFORE_THE_CHOICE.items():
+        section, _, name = key.partition(".")
+        values.setdefault(section, {}).setdefault(name, value)
     return Recipe.model_validate_json(json.dumps(values))

@@ -18,7 +18,7 @@ from distill.core.existing import Existing
 from distill.core.folders.lock import LOCK_FILE, leave, refuse_busy, take
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import VERBS, RunFolder
+from distill.run_folder import BEFORE_THE_CHOICE, VERBS, RunFolder
 from distill.stages.training.stops import MENDING, prepare_to_go_on, unfinished_stops
 
 PACKAGES = (
@@ -84,8 +84,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, apart from those free to change; a key that an older version lacks has its default."""
-    defaults, a, b = _flat(Recipe().model_dump(mode="json")), _flat(old), _flat(new)
+    """Dotted keys whose values differ, apart from those free to change.
+
+    A key that an older version lacks has its default, or what was done before it could be said.
+    """
+    defaults = {**_flat(Recipe().model_dump(mode="json")), **BEFORE_THE_CHOICE}
+    a, b = _flat(old), _flat(new)
     pairs = {key: [values.get(key, defaults.get(key)) for values in (a, b)] for key in sorted({*a, *b})}
     keys = [key for key, (was, now) in pairs.items() if was != now and not _moved(key, was, now)]
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]

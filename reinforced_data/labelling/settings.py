@@ -20,7 +20,7 @@ class ReinforceSettings(Strict):
         "light", description="how strongly views are augmented: light, mobileclip...; see docs/reinforce.md"
     )
     rendering: Rendering = Field(
-        "pillow", description="how views become pixels; turbo = decoded no finer than needed, see docs/reinforce.md"
+        "turbo", description="how views become pixels; turbo = decoded no finer than needed, see docs/reinforce.md"
     )
     embed_dtype: EmbedDtype = Field("int8", description="how a number of an embedding is stored")
     shard_size: int = Field(512, ge=1, description="images per shard, the unit of work and of resume")

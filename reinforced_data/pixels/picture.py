@@ -79,10 +79,15 @@ class Picture:
 
         None where libjpeg-turbo cannot decode them; the image is Pillow's from now on.
         """
-        pixels = _scratch.content(factor, self)
-        if pixels is not None and pixels.shape[0] * factor >= bottom:
-            return pixels
         width, height = header.stored
+        pixels = _scratch.content(factor, self)
+        if pixels is not None:
+            cut = pixels.shape[0] < -(-height // factor)
+            exact = (
+                pixels.shape[0] - _MARGIN if cut else pixels.shape[0]
+            )  # the last rows above a cut are not those of the whole
+            if exact * factor >= bottom:
+                return pixels
         rows = min(height, bottom + _MARGIN * factor) if self._whole else height
         into = _scratch.array(factor, (-(-height // factor), -(-width // factor), 3))
         pixels = decode_jpeg(self._data, header, factor, rows=rows, forgiving=self._forgiven, into=into)

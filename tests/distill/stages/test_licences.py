@@ -41,7 +41,9 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         recipe = load_recipe(None, {"student.name": "nano", "objective": "clip", **settings})
         teachers = None if recipe.student.inherit_from is None else TeacherSet((), random_weights=False, seed=0)
         arm = Arm(name, RunFolder(tmp_path / name), recipe.objective, recipe.student.inherit, teachers)
-        folder = train_model(recipe, arm, SimpleNamespace(teacher_facts={}), licence, lambda *step: None)
+        folder = train_model(
+            recipe, arm, SimpleNamespace(teacher_facts={}, side=lambda: 64), licence, lambda *step: None
+        )
         card: dict[str, Any] = json.loads((folder / "card.json").read_text())
         return card
 

@@ -139,7 +139,7 @@ def test_manifest_says_everything(finished):
     assert manifest.teachers[1]["kind"] == "sigmoid"
     assert manifest.teachers[0]["weights_sha256"] == two_teachers()[0].weights_sha256
     assert "CC0-1.0" in manifest.licence_summary
-    assert set(manifest.versions) == {"python", "pillow", "numpy", "pyarrow", "torch"}
+    assert set(manifest.versions) == {"python", "pillow", "numpy", "pyarrow", "torch", "simplejpeg"}
     facts = ReinforcedData(finished).teacher_facts["open_clip:X-1/y"]
     assert (facts.width, facts.logit_scale, facts.logit_bias, facts.kind) == (12, 10.0, -10.0, "sigmoid")
 

@@ -268,6 +268,19 @@ def test_decoding_that_ends_with_the_view_changes_no_pixel(kind):
     assert bool(shorter) == (kind != "progressive")
 
 
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_a_view_that_finds_the_picture_decoded_for_another_one_is_the_same(factor):
+    """The rows just above where decoding ended are smoothed without their neighbours; no other view may use them."""
+    colours = np.random.default_rng(0).integers(0, 256, (480 // factor, 640 // factor, 3), np.uint8)
+    data = jpeg(Image.fromarray(colours).resize((640, 480), Image.Resampling.NEAREST))
+    reader = Picture(data, "k", "turbo", whole=True)
+    lower = range(0, 17 * factor, factor)  # some end where decoding for the one before did
+    views = [View((64 / 640, 240 / 480, 192 * factor / 640, (48 * factor + more) / 480)) for more in lower]
+    in_turn = [reader.render(view, 32) for view in views]  # before any other picture takes the memory
+    alone = [Picture(data, "k", "turbo").render(view, 32) for view in views]
+    assert [(a == b).all() for a, b in zip(in_turn, alone, strict=True)] == [True] * 17
+
+
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_rows_above_the_end_of_decoding_are_those_of_the_whole_image(factor):
     data = jpeg(photo(8, 641, 479), subsampling=2)

@@ -28,7 +28,7 @@ def stored(tmp_path_factory):
     raw.append(RawSample("turned", encoded(photo(11, 600, 400), "JPEG", quality=90, exif=exif), (Caption("a"),)))
     out = tmp_path_factory.mktemp("replay") / "set"
     make_set(ListSource(raw), two_teachers(), out, views_per_image=4, view_preset="mobileclip", embed_dtype="fp16",
-              shard_size=4, batch_size=4, seed=0)  # fmt: skip
+              shard_size=4, batch_size=4, seed=0, rendering="pillow")  # fmt: skip
     return out
 
 

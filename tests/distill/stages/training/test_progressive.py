@@ -38,6 +38,9 @@ class Stub:
     def key(self, index):
         return f"k{index}"
 
+    def side(self):
+        return 64
+
     def pair(self, index, rng):
         own = np.random.default_rng(index)
         unit = [vector / np.linalg.norm(vector) for vector in own.normal(size=(2, 128)).astype(np.float32)]
