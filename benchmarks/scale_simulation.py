@@ -207,8 +207,8 @@ def listing_cost(rows: int, folder: Path) -> dict[str, float]:
     for name, (seconds, used, after) in {"in_memory": in_memory, "listed": listed, "again": again}.items():
         found |= {
             f"{name}_seconds": seconds,
-            f"{name}_bytes_per_row": used / rows,
-            f"{name}_bytes_per_row_read": after / rows,
+            f"{name}_own_bytes_per_row": used / rows,
+            f"{name}_own_bytes_per_row_read": after / rows,
         }
     return found
 

@@ -27,7 +27,7 @@ from reinforced_data.sources.parts.columns import (
     Labels,
     json_captions,
 )
-from reinforced_data.sources.parts.compact import Picked
+from reinforced_data.sources.parts.compact import Picked, repeated
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
 from reinforced_data.sources.parts.listing import (
     check_tags_occur,
@@ -163,31 +163,30 @@ class TarListing:
     def _same_images(self) -> Groups | None:
         """Rows of equal images; only images of equal size and end are read whole and compared."""
         kinds = "-".join(self._image_kinds)
-        first = np.asarray(self.index.remember(f"same-{kinds}".replace("/", "_")[:100], self._first_of_same))
-        return Groups(first) if len(first) else None
+        merged = np.asarray(self.index.remember(f"same-{kinds}".replace("/", "_")[:100], self._merged)).reshape(-1, 2)
+        return Groups(len(self.index), merged) if len(merged) else None
 
-    def _first_of_same(self) -> Array:
-        """Per row the first row of the same image, int64; nothing where no image comes again."""
+    def _merged(self) -> Array:
+        """[n, 2] int64: a row whose image an earlier one has, and the first that has it; ascending."""
         members = self.index.first_of(self._image_kinds)
         sizes = self.index.member_sizes(members)
-        ordered = np.sort(sizes)
-        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        first = np.arange(len(sizes))
-        alone: dict[
-            tuple[int, bytes], int
-        ] = {}  # size and end of an image -> the row that has them, not read whole yet
+        rows = np.flatnonzero(repeated(sizes) & (sizes > 0) & (sizes <= MAX_IMAGE_BYTES))
+        marks = (self._mark(row, int(members[row]), int(sizes[row])) for row in map(int, rows))
+        rows = rows[repeated(np.fromiter(marks, np.int64, len(rows)))]
+        merged: list[tuple[int, int]] = []
         known: dict[bytes, int] = {}  # hash of an image -> the first row that has it
-        for row in np.flatnonzero(np.isin(sizes, again[(again > 0) & (again <= MAX_IMAGE_BYTES)])).tolist():
-            try:
-                end = int(sizes[row]), self.index.end_of(row, int(members[row]), _COMPARED_END)
-            except BadImageError:
-                continue
-            other = alone.setdefault(end, row)
-            for one in () if other == row else (row,) if other < 0 else (other, row):
-                alone[end] = -1
-                digest = self._digest(one, int(members[one]), end[0])
-                first[one] = one if digest is None else known.setdefault(digest, one)
-        return first if (first != np.arange(len(first))).any() else first[:0]
+        for row in rows.tolist():
+            digest = self._digest(row, int(members[row]), int(sizes[row]))
+            if digest is not None and (first := known.setdefault(digest, row)) < row:
+                merged.append((row, first))
+        return np.array(merged, np.int64).reshape(-1, 2)
+
+    def _mark(self, row: int, member: int, size: int) -> int:
+        """A number that equal images have in common, and others hardly ever."""
+        try:
+            return hash((size, self.index.end_of(row, member, _COMPARED_END)))
+        except BadImageError:
+            return hash((row, "cannot be read"))
 
     def _digest(self, row: int, member: int, size: int) -> bytes | None:
         try:

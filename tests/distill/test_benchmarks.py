@@ -78,12 +78,16 @@ def test_the_gpu_script_takes_every_figure_where_torch_and_timm_are_alone(tmp_pa
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert list(found) == [
         "device", "step nano, bf16", "labelling rendered, no", "labelling rendered, bf16", "labelling rendered, fp16",
-        "from the store nano", "evaluation nano", "step nano, tf32",
+        "from the store nano", "full teacher nano", "evaluation nano", "step nano, tf32",
     ]  # fmt: skip
     for part, figures in found.items():
         assert not {"failed", "not measured"} & figures.keys(), (part, figures)
     assert found["step nano, bf16"]["samples_per_s"] > 0
     assert found["labelling rendered, no"]["labelled_views_per_s"] > 0
+    full = found["full teacher nano"]
+    assert full["verified"]
+    assert full["labelled_views_per_s"] > 0
+    assert (full["data"], full["steps"]) == ("synthetic", 4)
     assert "not measured on a GPU" in (tmp_path / "gpu.md").read_text()
 
 

@@ -79,6 +79,12 @@ class Column:
             del self._last[:]
 
 
+def repeated(numbers: Array) -> Array:
+    """Which of the numbers, [n], occur more than once: [n] bool."""
+    ordered = np.sort(numbers)
+    return np.isin(numbers, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
+
+
 class Names(Sequence[str]):
     """Many strings as one block of bytes, and where each ends.
 
@@ -152,7 +158,7 @@ def names_in(folder: Path) -> Names:
 class Picked(Sequence[str]):
     """The names of some rows, without a copy of them."""
 
-    def __init__(self, names: Sequence[str], rows: Sequence[int] | Array) -> None:
+    def __init__(self, names: Sequence[str], rows: Sequence[int]) -> None:
         self._names, self._of = names, rows
 
     def __len__(self) -> int:
@@ -169,10 +175,10 @@ class Picked(Sequence[str]):
 class AllBut(Sequence[int]):
     """The rows 0 to count - 1 without a few, ascending. `without`: those, ascending."""
 
-    def __init__(self, count: int, without: Sequence[int]) -> None:
-        self._count, self._without = count, list(without)
+    def __init__(self, count: int, without: Sequence[int] | Array) -> None:
+        self._count, self._without = count, np.asarray(without, np.int64)
         # Of the rows that are left out, how many of those that stay lie before each.
-        self._before = [row - place for place, row in enumerate(self._without)]
+        self._before = self._without - np.arange(len(self._without))
 
     def __len__(self) -> int:
         return self._count - len(self._without)
@@ -185,7 +191,7 @@ class AllBut(Sequence[int]):
 
     def __iter__(self) -> Iterator[int]:
         start = 0
-        for row in self._without:
+        for row in map(int, self._without):
             yield from range(start, row)
             start = row + 1
         yield from range(start, self._count)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
+from reinforced_data.sources.parts.compact import AllBut
 
 MOST_HASHED_BYTES = 16 << 30  # a place of more is hashed whole only if its first rows repeat images
 PROBED_ROWS = 5000
@@ -15,32 +16,28 @@ IMAGE_ID_NAMES = ("image_id", "img_id", "imgid", "imageid")
 
 
 class Groups(Sequence[Sequence[int]]):
-    """Rows that are one sample each, as flat arrays, in order of first appearance.
+    """Rows that are one sample each, in order of first appearance; rows that are alone cost nothing.
 
     Args:
-        first: per row the first row of its group, int64.
+        count: of all rows.
+        merged: [n, 2] int64, a row that is not the first of its group and the first one of it; ascending by the former.
     """
 
-    def __init__(self, first: Array) -> None:
-        rows = np.arange(len(first))
-        self.firsts = np.flatnonzero(first == rows)
-        self._order = np.argsort(first, kind="stable")
-        self._starts = np.searchsorted(first[self._order], self.firsts)
+    def __init__(self, count: int, merged: Array) -> None:
+        self.rows = count
+        self.firsts = AllBut(count, merged[:, 0])
+        order = np.argsort(merged[:, 1], kind="stable")
+        self._first, self._more = merged[order, 1], merged[order, 0]
 
     def __len__(self) -> int:
         return len(self.firsts)
 
-    @property
-    def rows(self) -> int:
-        """Of all groups."""
-        return len(self._order)
-
     def __getitem__(self, group: Any) -> Any:
         if isinstance(group, slice):
             return [self[one] for one in range(len(self))[group]]
-        group = range(len(self))[group]
-        end = self._starts[group + 1] if group + 1 < len(self) else len(self._order)
-        return self._order[self._starts[group] : end].tolist()
+        first = self.firsts[group]
+        start, end = np.searchsorted(self._first, [first, first + 1])
+        return [first, *self._more[start:end].tolist()]
 
 
 def groups_of(marks: Sequence[Hashable | None]) -> list[list[int]] | None:

@@ -14,11 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
-from reinforced_data.sources.parts.compact import Column, Names, NamesWriter, names_in
+from reinforced_data.sources.parts.compact import Column, Names, NamesWriter, names_in, repeated
 
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a pax header; a longer one is an attack or damage
 MAX_KEY_CHARS = 1024
@@ -229,11 +227,9 @@ class LayoutWriter:
         """The layout. A key that an earlier tar has had gets its own tar's name in front; a problem's keeps its own."""
         names = self._names.done()
         arrays = {name: column.done() for name, column in self._columns.items()}
-        marks = self._marks.done()
-        ordered = np.sort(marks)
-        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if len(again):
-            names = self._renamed(names, arrays["tar"], np.isin(marks, again), files)
+        again = repeated(self._marks.done())
+        if again.any():
+            names = self._renamed(names, arrays["tar"], again, files)
         return Layout(names, list(self._numbers), self._problems, **arrays)
 
     def _renamed(self, names: Names, tars: Array, candidate: Array, files: Sequence[Path]) -> Names:

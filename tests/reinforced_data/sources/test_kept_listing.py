@@ -210,7 +210,8 @@ def test_groups_as_arrays_are_groups_as_lists():
     for _ in range(20):
         marks = [draws.randrange(6) for _ in range(draws.randrange(2, 20))]
         lists = groups_of(marks)
-        groups = Groups(np.array([marks.index(mark) for mark in marks]))
+        merged = [(row, marks.index(mark)) for row, mark in enumerate(marks) if marks.index(mark) < row]
+        groups = Groups(len(marks), np.array(merged, np.int64).reshape(-1, 2))
         assert (lists or [[row] for row in range(len(marks))]) == list(groups)
         assert groups.rows == len(marks)
 
