@@ -93,7 +93,7 @@ class Names(Sequence[str]):
     """
 
     def __init__(self, data: Array, ends: Array) -> None:
-        self._data, self._ends = data, ends
+        self.data, self.ends = data, ends
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
@@ -104,20 +104,20 @@ class Names(Sequence[str]):
         return writer.done()
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[one] for one in range(len(self))[row]]
-        row = range(len(self._ends))[row]
-        start = int(self._ends[row - 1]) if row else 0
-        return self._data[start : int(self._ends[row])].tobytes().decode("utf-8", "surrogatepass")
+        row = range(len(self.ends))[row]
+        start = int(self.ends[row - 1]) if row else 0
+        return self.data[start : int(self.ends[row])].tobytes().decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
         start = 0
-        for first in range(0, len(self._ends), 1 << 16):
-            ends = self._ends[first : first + (1 << 16)].tolist()
-            data, offset = self._data[start : ends[-1]].tobytes(), start
+        for first in range(0, len(self.ends), 1 << 16):
+            ends = self.ends[first : first + (1 << 16)].tolist()
+            data, offset = self.data[start : ends[-1]].tobytes(), start
             for end in ends:
                 yield data[start - offset : end - offset].decode("utf-8", "surrogatepass")
                 start = end
@@ -136,6 +136,12 @@ class NamesWriter:
         self._data.extend(data)
         self._at += len(data)
         self._ends.append(self._at)
+
+    def extend(self, names: Names) -> None:
+        """Add many at the end."""
+        self._data.extend(names.data.tobytes())
+        self._ends.extend((names.ends + self._at).tobytes())
+        self._at += len(names.data)
 
     def __len__(self) -> int:
         return len(self._ends)

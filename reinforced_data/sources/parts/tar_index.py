@@ -5,11 +5,13 @@ that has changed since makes it another place. What was found out about the samp
 """
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
@@ -19,10 +21,11 @@ import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.atomic import read_json, sha256_json, staged_dir, write_json
+from distill.core.errors import DistillError
 from distill.core.packages.environment import cache_folder
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sources.parts.compact import mapped, names_in
-from reinforced_data.sources.parts.tars import COLUMNS, Layout, LayoutWriter
+from reinforced_data.sources.parts.tars import COLUMNS, Layout, LayoutWriter, OneTar, read_tar
 
 KEPT_FROM_BYTES = 8 << 30  # of tars; less is listed in seconds, and its index is small
 FORGOTTEN_AFTER_S = 60 * 24 * 3600.0
@@ -45,8 +48,8 @@ class TarIndex:
 
     def __init__(self, files: Sequence[Path], folder: Path | None = None) -> None:
         writer = LayoutWriter(folder)
-        for number, file in enumerate(files):
-            writer.add(number, file)
+        for number, tar in enumerate(map(read_tar, files) if folder is None else _read_by_processes(files)):
+            writer.add(number, tar)
         self._take(files, writer.done(files), None)
         if folder is not None:
             facts = {"kinds": self.kinds, "problems": [[row, why] for row, why in self.problems.items()]}
@@ -191,6 +194,27 @@ class TarIndex:
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         return file
+
+
+def _read_by_processes(files: Sequence[Path]) -> Iterator[OneTar]:
+    """Each of the tars in order, read by a process per core: their headers are Python's work."""
+    workers = min(len(files), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if workers < 2 or multiprocessing.current_process().daemon:  # such a process may start none
+        yield from map(read_tar, files)
+        return
+    coming: deque[Future[OneTar]] = deque()
+    try:
+        with ProcessPoolExecutor(workers) as pool:
+            for file in files:
+                coming.append(pool.submit(read_tar, file))
+                if len(coming) > 4 * workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+    except BrokenExecutor as error:
+        raise DistillError(
+            "A process that lists tars died. Signal 9 is mostly the system running out of memory. Call again; nothing was kept."
+        ) from error
 
 
 def _sum(numbers: Array) -> int:

@@ -6,13 +6,16 @@ is not an ordinary file with a plain relative name is listed in `problems` with 
 left out: they have no random access. Reading members is the business of `tar_index`.
 """
 
+import hashlib
 import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
@@ -191,8 +194,43 @@ class Layout:
     size: Array
 
 
+class OneTar(NamedTuple):
+    """A tar by itself: its samples, and a number per key that equal keys have in common, in whichever process it was read."""
+
+    layout: Layout
+    marks: Array
+
+
+def read_tar(file: Path) -> OneTar:
+    """What lies where in a tar. Raises DistillError when the file is none."""
+    groups, problems = groups_in(file)
+    names, marks = NamesWriter(), Column("i8")
+    columns = {name: Column(kind) for name, kind in COLUMNS.items()}
+    columns["first"].append(0)
+    numbers: dict[str, int] = {}
+
+    def append(key: str, members: Sequence[Member]) -> None:
+        names.append(key)
+        marks.extend(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        columns["tar"].append(0)
+        for member in members:
+            columns["kind"].append(numbers.setdefault(member.kind, len(numbers)))
+            columns["offset"].append(member.offset)
+            columns["size"].append(member.size)
+        columns["first"].append(len(columns["kind"]))
+
+    for key, members in groups.items():
+        append(key, members)
+    reasons = {}
+    for problem in problems:
+        reasons[len(names)] = problem.reason
+        append(problem.key, [])
+    arrays = {name: column.done() for name, column in columns.items()}
+    return OneTar(Layout(names.done(), list(numbers), reasons, **arrays), marks.done())
+
+
 class LayoutWriter:
-    """Reads tars one after the other into a layout, in memory or, where a folder is given, in its files."""
+    """Takes tars one after the other into a layout, in memory or, where a folder is given, in its files."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -203,25 +241,22 @@ class LayoutWriter:
         self._problems: dict[int, str] = {}
         self._marks = Column("i8")  # of keys, to find those that come again without holding all of them
 
-    def add(self, number: int, file: Path) -> None:
-        """Read tar number `number`. Raises DistillError when the file is none."""
-        groups, problems = groups_in(file)
-        for key, members in groups.items():
-            self._append(number, key, members)
-        for problem in problems:
-            self._problems[len(self._names)] = problem.reason
-            self._append(number, problem.key, [])
-
-    def _append(self, number: int, key: str, members: Sequence[Member]) -> None:
-        self._marks.append(hash(key))
-        self._names.append(key)
-        columns = self._columns
-        columns["tar"].append(number)
-        for member in members:
-            columns["kind"].append(self._numbers.setdefault(member.kind, len(self._numbers)))
-            columns["offset"].append(member.offset)
-            columns["size"].append(member.size)
-        columns["first"].append(len(columns["kind"]))
+    def add(self, number: int, tar: OneTar) -> None:
+        """Take tar number `number`."""
+        layout, row, member = tar.layout, len(self._names), len(self._columns["kind"])
+        kinds = [self._numbers.setdefault(kind, len(self._numbers)) for kind in layout.kinds]
+        self._problems |= {row + place: reason for place, reason in layout.problems.items()}
+        self._names.extend(layout.keys)
+        self._marks.extend(tar.marks.tobytes())
+        added = {
+            "tar": np.full(len(layout.tar), number, np.int32),
+            "first": layout.first[1:] + member,
+            "kind": np.array(kinds, np.int32)[layout.kind],
+            "offset": layout.offset,
+            "size": layout.size,
+        }
+        for name, numbers in added.items():
+            self._columns[name].extend(numbers.tobytes())
 
     def done(self, files: Sequence[Path]) -> Layout:
         """The layout. A key that an earlier tar has had gets its own tar's name in front; a problem's keeps its own."""

@@ -9,10 +9,10 @@ import random
 import numpy as np
 import pytest
 
+from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import open_source
 from reinforced_data.sources.parts import compact, tar_index
-from reinforced_data.sources.parts import tars as tars_module
 from reinforced_data.sources.parts.compact import AllBut, Column, Names, Picked, mapped
 from reinforced_data.sources.parts.listing import _rows_digest
 from reinforced_data.sources.parts.same import Groups, groups_of
@@ -49,6 +49,7 @@ def kept(tmp_path, monkeypatch):
     """Every listing is kept, in a folder of this test, and nothing is known of other tests'."""
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tar_index, "KEPT_FROM_BYTES", 0)
+    monkeypatch.setattr(tar_index, "_read_by_processes", lambda files: map(tar_index.read_tar, files))
     monkeypatch.setattr(compact, "_FLUSHED_BYTES", 100)
     tar_index._index.cache_clear()
     yield tmp_path / "cache" / "listings"
@@ -90,11 +91,25 @@ def test_what_is_kept_is_what_is_listed(tars, kept, monkeypatch):
     assert {split: (source.fingerprint, source.read_as, all_of(source)) for split, source in first.items()} == said
     # Another process lists nothing, compares nothing and hashes no key.
     tar_index._index.cache_clear()
-    monkeypatch.setattr(tars_module, "groups_in", None)
+    monkeypatch.setattr(tar_index, "_read_by_processes", None)
     monkeypatch.setattr("reinforced_data.sources.webdataset.digest_of", None)
     monkeypatch.setattr("reinforced_data.sources.parts.splits.heapq", None)
     again = {split: open_source(str(tars), split) for split in FINGERPRINTS}
     assert {split: (source.fingerprint, source.read_as, all_of(source)) for split, source in again.items()} == said
+
+
+@pytest.mark.process
+def test_processes_read_the_tars_in_their_order(tars, kept, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    files = sorted(tars.glob("*.tar"))
+    for one, other in zip(tar_index._read_by_processes(files * 4), map(tar_index.read_tar, files * 4), strict=True):
+        assert (one.marks == other.marks).all()
+        assert list(one.layout.keys) == list(other.layout.keys)
+        assert (one.layout.offset == other.layout.offset).all()
+    (tars / "3.tar").write_bytes(b"no tar" * 100)
+    with pytest.raises(DistillError, match="no tar file"):
+        list(tar_index._read_by_processes(sorted(tars.glob("*.tar"))))
 
 
 def test_a_tar_that_changed_is_listed_again(tars, kept):
