@@ -97,6 +97,15 @@ class Bench:
         return round(flops_per_s / 1e12 / roof, 3) if roof else None
 
 
+def rendering() -> str:
+    """How views become pixels here: the default where its decoder is, else Pillow's."""
+    try:
+        import simplejpeg  # noqa: F401
+    except ImportError:
+        return "pillow"
+    return "turbo"
+
+
 def device_part(bench: Bench) -> dict[str, Any]:
     """What the machine is, its bf16 matrix products and its memory's speed."""
     side = bench.sizes.matrix

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_arms.bench import Bench
+from benchmarks.gpu_arms.bench import Bench, rendering
 from reinforced_data.source import open_source
 
 FLICKR = Path(__file__).resolve().parents[3] / "shared" / "data" / "flickr8k"
@@ -97,7 +97,9 @@ def _as_teacher(bench: Bench, trained: Path, source: Any, folder: Path) -> dict[
 
     teacher = load_teacher(str(trained)).to(bench.device)
     few = _Few(source, bench.sizes.images)
-    settings = ReinforceSettings(views_per_image=bench.sizes.views, batch_size=128, shard_size=256)
+    settings = ReinforceSettings.model_validate(
+        {"views_per_image": bench.sizes.views, "batch_size": 128, "shard_size": 256, "rendering": rendering()}
+    )
     started = bench.wait()
     reinforce(few, [teacher], folder, settings)  # type: ignore[arg-type]
     rate = len(few) * bench.sizes.views / (bench.wait() - started)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_arms.bench import Bench, time_of, utilised
+from benchmarks.gpu_arms.bench import Bench, rendering, time_of, utilised
 
 
 def labelling_part(bench: Bench, source: Any, precision: str, folder: Path) -> dict[str, Any]:
@@ -26,9 +26,20 @@ def labelling_part(bench: Bench, source: Any, precision: str, folder: Path) -> d
     with FlopCounterMode(display=False) as counted:
         teacher.encode_image(few)
     bare = size / time_of(bench, lambda: encode_images(teacher, views, precision), 3)  # type: ignore[arg-type]
-    found = {"batch": size, "bare_views_per_s": round(bare, 1), **utilised(bench, bare, counted.get_total_flops() / 2)}
+    found = {
+        "batch": size,
+        "rendering": rendering(),
+        "bare_views_per_s": round(bare, 1),
+        **utilised(bench, bare, counted.get_total_flops() / 2),
+    }
     settings = ReinforceSettings.model_validate(
-        {"views_per_image": bench.sizes.views, "batch_size": size, "shard_size": 256, "teacher_precision": precision}
+        {
+            "views_per_image": bench.sizes.views,
+            "batch_size": size,
+            "shard_size": 256,
+            "teacher_precision": precision,
+            "rendering": rendering(),
+        }
     )
     for workers in sorted({0, bench.sizes.workers}):  # threads, and processes where there are cores for them
         started = bench.wait()
