@@ -41,9 +41,10 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
     Returns:
         metric: what the rest is of, a key of `METRICS`. images: judged on. chance: percent.
         student, low, high: percent, and the 95 % interval. teacher, share, size_share: the (best) teacher's percent, and the
-        student's share of it and of its size in percent; None without one. gains: of "plain", "inheritance" and "distillation",
-        as far as the arms were trained, "points", "low", "high" and whether the interval is "paired". seen: how many of the images
-        were trained on, None = not known. word: the judgement, one of the words of this module.
+        student's share of it and of its size in percent; None without one. gains: of "plain", "inheritance", "distillation"
+        and "training" (against its start), as far as those were trained or kept, "points", "low", "high" and whether the
+        interval is "paired". seen: how many of the images were trained on, None = not known. word: the judgement, one of the
+        words of this module.
     """
     by_role = {item["role"]: item for item in evals if item["role"] != "teacher"}
     student = by_role.get("student")
@@ -61,6 +62,7 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
         "plain": ("student", "plain"),
         "inheritance": ("student", "random-start"),
         "distillation": ("student", "no-teacher"),
+        "training": ("student", "start"),
     }
     gains = {
         name: gain(same[one], same[other], found)

@@ -1,6 +1,7 @@
 """Everything the reports and the closing table show, read from a run folder's files and nowhere else."""
 
 import json
+import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -97,7 +98,7 @@ def longer(run: RunFolder, recipe: dict[str, Any]) -> str:
     """The command that trains the same student on the same labels `TIMES_LONGER` times as long, in a folder of its own."""
     steps = TIMES_LONGER * recipe["train"]["steps"]
     labels = ["--data", str(run.reinforced)] if (run.reinforced / MANIFEST_FILE).exists() else []
-    out = f"{run}-{steps}-steps"
+    out = f"{re.sub(r'-[0-9]+-steps$', '', str(run))}-{steps}-steps"
     return shlex.join(["distill", "run", "--recipe", str(run.recipe), *labels, "--steps", str(steps), "--out", out])
 
 

@@ -94,13 +94,18 @@ def _told_apart(found: dict[str, Any]) -> str:
 
 def _brought(found: dict[str, Any], facts: dict[str, Any]) -> str:
     """What inheritance and distillation each brought, where the arms between were trained."""
-    gains = found["gains"]
+    gains, brought = found["gains"], []
+    if "training" in gains:
+        start = f"Against its start, training brought {_points(gains['training'])} of {NAMES[found['metric']]}"
+        brought.append(f"{start}{': it did harm' if gains['training']['high'] < 0 else ''}.")
     parts = [f"{name} brought {_points(gains[name])}" for name in ("distillation", "inheritance") if name in gains]
     if parts:
-        return f"Of {NAMES[found['metric']]}, {' and '.join(parts)}, each against the student that has all but that."
-    if "plain" in found["gains"] and facts["inherited"].get("towers"):
-        return "What of it inheritance brought, and what distillation: --set baseline.four_arms=true."
-    return ""
+        brought.append(
+            f"Of {NAMES[found['metric']]}, {' and '.join(parts)}, each against the student that has all but that."
+        )
+    elif "plain" in gains and facts["inherited"].get("towers"):
+        brought.append("What of it inheritance brought, and what distillation: --set baseline.four_arms=true.")
+    return " ".join(brought)
 
 
 def _seen(found: dict[str, Any]) -> str:

@@ -97,9 +97,9 @@ def test_what_is_judged_on_other_data_is_not_compared():
 
 def test_what_inheritance_and_distillation_brought_are_told_apart():
     owner = np.arange(100)
-    by = {"student": 60, "plain": 5, "random-start": 20, "no-teacher": 35}
+    by = {"student": 60, "plain": 5, "random-start": 20, "no-teacher": 35, "start": 70}
     evals = [judged(role, (owner < count).astype(float), owner) for role, count in by.items()]
     gains = verdict(evals, {})["gains"]
     assert {name: found["points"] for name, found in gains.items()} == pytest.approx(
-        {"plain": 55, "inheritance": 40, "distillation": 25}
+        {"plain": 55, "inheritance": 40, "distillation": 25, "training": -10}
     )

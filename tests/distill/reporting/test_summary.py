@@ -54,6 +54,16 @@ def test_a_gain_within_the_interval_is_none_and_the_command_that_mends_it_is_sai
     assert "keeps only 40 % of its teacher's figure" in summary(_facts(32.0, 20.0))[0]
 
 
+def test_what_each_part_brought_is_said_where_it_was_trained():
+    facts = _facts(60.0, 50.0)
+    found = {"low": -3.0, "high": -1.0, "points": -2.0, "paired": True}
+    facts["verdict"]["gains"] |= {"distillation": {**found, "points": 4.0, "low": 1.0, "high": 7.0}, "training": found}
+    (line,) = (line for line in summary(facts) if "training brought" in line)
+    assert "training brought -2.0 points [-3.0, -1.0] of zero-shot top-1: it did harm." in line
+    assert "distillation brought 4.0 points [1.0, 7.0]" in line
+    assert "inheritance brought" not in line
+
+
 def test_training_photos_in_the_evaluation_are_said():
     facts = _facts(60.0, 50.0)
     facts["verdict"]["seen"] = 12
