@@ -32,6 +32,7 @@ Filled = dict[str, str]  # a recipe's dotted key -> why it has the value that it
 TOO_FEW = 1000  # a run that sees a thousandth of the published samples is said to be short
 LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS = 10_240, 1.5, 40  # of training, for a student that inherits
 AT_RANDOM = 4  # times as much for one that does not
+TOWERS_SAMPLES, TOWERS_BATCH = 140_800, 512  # of heads over frozen towers: what the sail teacher's figures were made by
 LEAST_BATCHES = 4  # a batch is halved until the images make so many
 _MEMORY_SHARE = 0.7  # of a device's memory for what the backward pass needs; weights and moments have the rest
 
@@ -86,33 +87,48 @@ def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
 
     The embedded default's own numbers are the measure: 5 epochs of 2,048 images in batches of 256 for a student that
     inherits. Fewer images are seen more often, so that as many samples are seen, up to 40 times; of more images each is seen
-    at least one and a half times. A student that starts at random gets four times as much of all three.
+    at least one and a half times. A student that starts at random gets four times as much of all three; heads over frozen
+    towers, whose steps cost little, see 140,800 samples in batches of 512 or of what the images fill.
 
     Args:
         images: in the training data.
     """
     values: dict[str, Any] = {}
     reasons: Filled = {}
+    usual, batches = (TOWERS_BATCH, 1) if recipe.towers else (recipe.train.batch_size, LEAST_BATCHES)
+    batch = recipe.train.batch_size
     if not is_set(recipe, "train.batch_size"):
-        batch = usual = recipe.train.batch_size
-        while images >= FEW and batch * LEAST_BATCHES > images:  # fewer are refused, with the reason
+        batch = usual
+        while images >= FEW and batch * batches > images:  # fewer are refused, with the reason
             batch //= 2
-        if batch < usual:
-            reason = f"of {images:,} images {LEAST_BATCHES} batches of {2 * batch} cannot be made"
+        if batch != recipe.train.batch_size:
+            reason = (
+                "usual for heads" if batch == usual else f"of {images:,} images {batches} x {2 * batch} cannot be made"
+            )
             values["train.batch_size"], reasons["train.batch_size"] = batch, reason
     if not any(is_set(recipe, f"train.{name}") for name in LENGTHS):
-        inherits = recipe.student.inherit != "none" and bool(recipe.teachers or recipe.student.inherit_from)
-        times = 1 if inherits else AT_RANDOM
-        wanted = LEAST_SAMPLES * times / max(1, images)
-        epochs = min(MOST_EPOCHS * times, max(LEAST_EPOCHS * times, wanted))
-        start = "it inherits" if inherits else "it starts at random"
-        if epochs == wanted:
-            why = f"{LEAST_SAMPLES * times:,} samples, since {start}"
-        else:
-            bound = "at most" if epochs < wanted else "at least"
-            why = f"{bound} {epochs:g} times each, since {start}"
-        values["train.epochs"], reasons["train.epochs"] = round(epochs, 4), why
+        values["train.epochs"], reasons["train.epochs"] = _epochs(recipe, images)
     return put(recipe, values), reasons
+
+
+def _epochs(recipe: Recipe, images: int) -> tuple[float, str]:
+    """(how often each image is seen, why), as `fitted` says."""
+    samples: float
+    least: float
+    most: float
+    inherits = recipe.student.inherit != "none" and bool(recipe.teachers or recipe.student.inherit_from)
+    if recipe.towers:
+        samples, least, most, start = TOWERS_SAMPLES, LEAST_EPOCHS, math.inf, "of heads a step costs next to nothing"
+    elif inherits:
+        samples, least, most, start = LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS, "it inherits"
+    else:
+        samples, least, most = (AT_RANDOM * number for number in (LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS))
+        start = "it starts at random"
+    wanted = samples / max(1, images)
+    epochs = min(most, max(least, wanted))
+    if epochs == wanted:
+        return epochs, f"{samples:,.0f} samples, since {start}"
+    return epochs, f"at {'most' if epochs < wanted else 'least'} {epochs:g} times each, since {start}"
 
 
 def _warmup(recipe: Recipe, published: PublishedTraining | None) -> tuple[int, str]:
@@ -241,7 +257,7 @@ def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
         seen, why = train.epochs * images, f"{train.epochs:.4g} epochs of {images:,} images"
     else:
         return recipe, {}
-    steps = max(1, math.ceil(seen / train.batch_size))
+    steps = max(1, math.ceil(round(seen / train.batch_size, 6)))  # 10,240 samples / 300 images x 300 is a hair more
     values = {"train.steps": steps, "train.samples": None, "train.epochs": None}
     return put(recipe, values), {"train.steps": f"{why} in batches of {train.batch_size:,}"}
 
