@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+QUICK = "--set train.samples=2560"  # of the jobs that show the way, not the figures
 MAKING = ("run", "train", "reinforce")  # the verbs that take `Evening.short`
 COLUMNS = 100  # of the terminal that the document shows
 Pictures = Sequence[bytes]
@@ -106,7 +107,7 @@ def things(evening: Evening) -> None:
         folder.mkdir(parents=True)
         for number, picture in enumerate(pictures):
             (folder / f"{number}.jpg").write_bytes(picture)
-    evening.call("things", "run WORDS --data things --target onnx --out runs/things")
+    evening.call("things", f"run WORDS {QUICK} --data things --target onnx --out runs/things")
     first = next(iter(evening.data.classes))
     evening.call("things", f"predict runs/things/export/onnx-fp32 things/{first} --top 2")
 
@@ -119,15 +120,15 @@ def parquet(evening: Evening) -> None:
     pictures, captions = zip(*evening.data.captioned, strict=True)
     pq.write_table(pa.table({"image": list(pictures), "caption": list(captions)}), evening.place / "set.parquet")
     evening.call("parquet", "reinforce WORDS --data set.parquet --out runs/set")
-    evening.call("parquet", "train WORDS --data runs/set --out runs/student")
+    evening.call("parquet", f"train WORDS {QUICK} --data runs/set --out runs/student")
     evening.call("parquet", "eval runs/student")
     evening.call("parquet", "export runs/student --target onnx --precision fp16")
 
 
 def two_students(evening: Evening, other: str) -> None:
     """Two students of the same stored knowledge, side by side. `other`: words that say which the second is."""
-    evening.call("two students", "run WORDS --data runs/set --target onnx --out runs/one")
-    evening.call("two students", f"run WORDS {other} --data runs/set --target onnx --out runs/other")
+    evening.call("two students", f"run WORDS {QUICK} --data runs/set --target onnx --out runs/one")
+    evening.call("two students", f"run WORDS {other} {QUICK} --data runs/set --target onnx --out runs/other")
     evening.call("two students", "compare runs/one runs/other")
 
 
@@ -138,7 +139,7 @@ def closed_laptop(evening: Evening) -> None:
     def training() -> bool:
         return any(checkpoints.glob("step-*/state.json"))
 
-    evening.call("closed laptop", "run WORDS --data runs/set --target onnx --out runs/closed", when=training)
+    evening.call("closed laptop", f"run WORDS {QUICK} --data runs/set --target onnx --out runs/closed", when=training)
     evening.call("closed laptop", "run runs/closed --resume")
 
 

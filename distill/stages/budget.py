@@ -50,7 +50,7 @@ def settle(
 
     Raises UsageError when the training's length is said twice, and what opening the data raises.
     """
-    said = [name for name in LENGTHS if is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
+    said = _said_lengths(recipe)
     if len(said) > 1:
         raise UsageError(f"Say the length of training once: {' or '.join(f'train.{name}' for name in said)}.")
     published = None if recipe.towers else STUDENTS.get(recipe.student.name).training
@@ -106,7 +106,7 @@ def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
                 "usual for heads" if batch == usual else f"of {images:,} images {batches} x {2 * batch} cannot be made"
             )
             values["train.batch_size"], reasons["train.batch_size"] = batch, reason
-    if not any(is_set(recipe, f"train.{name}") for name in LENGTHS):
+    if not _said_lengths(recipe):
         values["train.epochs"], reasons["train.epochs"] = _epochs(recipe, images)
     return put(recipe, values), reasons
 
@@ -179,7 +179,7 @@ def _choices(
     yield "train.precision", precision, why
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
-    if not any(is_set(recipe, f"train.{name}") for name in LENGTHS):
+    if not _said_lengths(recipe):
         yield "train.epochs", published.epochs, published.epochs_note
     if is_set(recipe, "train.batch_size"):
         batch = recipe.train.batch_size
@@ -269,7 +269,7 @@ def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
         kept: resolved.json of the run; one of an older version filled nothing in, and gets nothing.
     """
     filled: Filled = dict(kept.get("filled", {}))
-    said_length = any(is_set(recipe, f"train.{name}") for name in LENGTHS)
+    said_length = bool(_said_lengths(recipe))
     values = {}
     for key in filled:
         section, _, name = key.rpartition(".")
@@ -310,6 +310,11 @@ def short_budget(recipe: Recipe, published: PublishedTraining, spec: StudentSpec
         f"steps of {published.batch_size:,}, {published.source}), {published.samples // seen:,} times as many. Expect a weak "
         "student: give more images, or train longer (train.epochs, train.samples)."
     ]
+
+
+def _said_lengths(recipe: Recipe) -> list[str]:
+    """Which of `LENGTHS` the recipe says; one that is there as None, as in the recipe that a run keeps, says nothing."""
+    return [name for name in LENGTHS if is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
 
 
 def is_set(recipe: Recipe, key: str) -> bool:

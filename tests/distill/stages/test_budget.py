@@ -172,6 +172,17 @@ def test_samples_and_epochs_are_other_ways_to_say_steps(tmp_path, capsys, settin
         settled(both, tmp_path, capsys)
 
 
+@pytest.mark.parametrize("length", ["train.samples=640", "train.epochs=2"])
+def test_a_run_that_began_by_samples_or_epochs_goes_on_by_its_folder_alone(tmp_path, capsys, length):
+    job, filled, _ = settled(load_recipe(None, [length, "data=rendered:train=320,eval=8"]), tmp_path, capsys)
+    run = RunFolder(tmp_path / "run")
+    open_run(run, job, Existing.REFUSE, filled)
+    again, _, _ = settled(run.said_recipe(), tmp_path, capsys, Existing.RESUME)
+    assert again.train.steps * again.train.batch_size == 640
+    assert again == job
+    open_run(run, again, Existing.RESUME)
+
+
 def test_a_resumed_run_keeps_what_it_began_with(machine, tmp_path, capsys, monkeypatch):
     run = RunFolder(tmp_path / "run")
     recipe = load_recipe(None, MCI2)

@@ -21,7 +21,7 @@ from tests.command_line import distill
 pytestmark = pytest.mark.whole
 
 SHORT = (
-    "--set", "train.steps=4", "--set", "train.batch_size=16", "--set", "train.checkpoint_every=2", "--set", "reinforce.verify=0",
+    "--set", "train.samples=64", "--set", "train.batch_size=16", "--set", "train.checkpoint_every=2", "--set", "reinforce.verify=0",
     "--set", "profile.runs=2", "--set", "profile.warmup_runs=1", "--set", "baseline.enabled=false",
     "--set", "export.parity_samples=4",
 )  # fmt: skip
@@ -105,7 +105,7 @@ def test_a_parquet_file_by_a_verb_each_and_two_students_of_it(evening):
     """What is labelled once serves every student; the comparison has both of them."""
     jobs.parquet(evening)
     figures = evening.said["parquet"][2][1]
-    assert "t2i_r1" in figures
+    assert "text to image" in figures
     assert (evening.place / "runs" / "student" / "export" / "onnx-fp16" / "image.onnx").is_file()
     evening.short = (*SHORT, *NO_EXPORT)
     jobs.two_students(evening, "--set student.text_layers=1")
