@@ -70,9 +70,10 @@ class Together:
         return before
 
     def close(self) -> None:
-        """Wait for what was begun. Called by every process after the last step, and not where one of them failed."""
+        """Wait until all processes are here. Called by every one after its last step and checkpoint, and not where one failed."""
         if self._group is not None:
             self._answer()
+            torch.distributed.barrier(self._group)
             torch.distributed.destroy_process_group(self._group)
 
     def _answer(self) -> bool:
