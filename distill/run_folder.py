@@ -7,8 +7,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from distill.core import atomic
 from distill.core.atomic import PARTIAL
+from distill.core.errors import DamagedError
 from distill.core.folders.lock import LOCK_FILE
 from distill.recipe import Recipe
 from export.artifact import ARTIFACT_FILE, Examined, examine
@@ -150,28 +153,47 @@ class RunFolder:
         """The recipe that the run was made by; the default where none is kept."""
         if not self.resolved.exists():
             return Recipe()
-        return _recipe(atomic.read_json(self.resolved)["recipe"])
+        return self._as_recipe(self.read_resolved()["recipe"])
 
     def said_recipe(self) -> Recipe:
         """`read_recipe` without the values that nobody set: those that were filled in when the run began."""
-        resolved = atomic.read_json(self.resolved)
+        resolved = self.read_resolved()
         for key in resolved.get("filled", {}):
             section, _, name = key.rpartition(".")
             (resolved["recipe"][section] if section else resolved["recipe"]).pop(name, None)
-        return _recipe(resolved["recipe"])
+        return self._as_recipe(resolved["recipe"])
+
+    def read_resolved(self) -> dict[str, Any]:
+        """What resolved.json holds: recipe, versions, commit, and by which verb. Raises DamagedError where it holds no recipe."""
+        found = atomic.read_json(self.resolved)
+        if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
+            raise DamagedError(f"{str(self.resolved)!r} holds no recipe. Copy the run again, or begin another one.")
+        return found
+
+    def _as_recipe(self, values: dict[str, Any]) -> Recipe:
+        for key, value in BEFORE_THE_CHOICE.items():
+            section, _, name = key.partition(".")
+            if isinstance(values.setdefault(section, {}), dict):
+                values[section].setdefault(name, value)
+        try:
+            return Recipe.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+            raise DamagedError(
+                f"{str(self.resolved)!r} holds a recipe that this version of distill-edge cannot read, at {keys}. Use the version "
+                "that wrote it, or begin another run."
+            ) from error
 
     def verb(self) -> str:
         """The verb of the command line that goes on with this run, "" where it holds none or an older version made it."""
-        return str(atomic.read_json(self.resolved).get("verb", "")) if self.resolved.exists() else ""
+        return str(self.read_resolved().get("verb", "")) if self.resolved.exists() else ""
+
+    def widened(self) -> str:
+        """What to do with the student of `distill train`, so that it is judged, exported and reported as one of `distill run`."""
+        command = shlex.join(["distill", "run", str(self), "--resume", "--target", "onnx"])
+        return f"To have its student judged, exported and reported too: {command}"
 
     def command(self, *settings: str) -> str:
         """The command that goes on with this run, with these settings ("key=value") changed."""
         words = ["distill", self.verb() or "run", str(self), "--resume"]
         return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
-
-
-def _recipe(values: Any) -> Recipe:
-    for key, value in BEFORE_THE_CHOICE.items():
-        section, _, name = key.partition(".")
-        values.setdefault(section, {}).setdefault(name, value)
-    return Recipe.model_validate_json(json.dumps(values))

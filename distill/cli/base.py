@@ -61,6 +61,8 @@ class _Verbs(TyperGroup):
             self._print_error(error.format_message(), "usage", error.exit_code)
             raise  # the parser shows it
         except Exception as error:
+            if isinstance(error, RuntimeError) and "home directory" in str(error):  # how pathlib says it of any path
+                self._end("A path begins with ~NAME, and no user here is called NAME. Write it out.", "usage", 2)
             self._print_error(f"{type(error).__name__}: {error}", "internal", 1)
             raise  # a fault of ours: with its traceback
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distill.core.errors import DamagedError
 from distill.core.folders.disk import as_disk_error
 
 PARTIAL = ".partial-"
@@ -229,8 +230,13 @@ def write_json(path: Path, value: Any, *, shared: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in `path`. Raises DamagedError, which is a ValueError too, where it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(
+            f"{str(path)!r} cannot be read ({error}). It is damaged or cut short: copy it again, or remove it and make it anew."
+        ) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -58,6 +58,10 @@ class Interrupted(KeyboardInterrupt):
         self.exit_status = exit_status
 
 
+class DamagedError(DistillError, ValueError):
+    """A file is there and does not hold what it should: cut short, edited, or another file under its name."""
+
+
 class OutputExistsError(UsageError):
     """`out` exists and neither --resume nor --overwrite was said."""
 

@@ -43,8 +43,14 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         raise UsageError(f"{str(run)!r} is not a run folder: it has no {run.resolved.name}.")
     evals = [atomic.read_json(path) for path in sorted(run.eval.glob("*.json"))]
     if not evals or not run.student.exists():
-        raise DistillError(f"The run in {str(run)!r} is not finished. Continue it: {run.command()}.")
-    resolved = atomic.read_json(run.resolved)
+        if run.student.exists() and run.verb() == "train":
+            raise DistillError(f"The student in {str(run)!r} was trained alone and is not judged yet. {run.widened()}")
+        if run.verb() == "reinforce":
+            raise DistillError(
+                f"The run in {str(run)!r} has labelled data and no student. Train one: distill run --data {run}"
+            )
+        raise DistillError(f"The run in {str(run)!r} is not finished. Continue it: {run.command()}")
+    resolved = run.read_resolved()
     profile = _json_or(run.profile, {"exported": [], "eager": {}})
     host = profile.get("host", {})
     exports = _exports(run, profile)

@@ -61,11 +61,7 @@ class FeaturePairs:
         self.class_rows = batch_size // CLASS_SHARE
         self.pair_rows = batch_size - self.class_rows
         self.noise_scale = cache.image.float().std(0) * CLASS_NOISE
-        if len(self.usable) < self.pair_rows:
-            raise UsageError(
-                f"The data has {len(self.usable)} images with captions, fewer than the {self.pair_rows} that a batch of "
-                f"{batch_size} takes. Lower it with --set train.batch_size={max(2, len(self.usable))}."
-            )
+        _refuse_few(len(self.usable), batch_size)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[FeatureBatch]:
         """One batch per step."""
@@ -86,6 +82,16 @@ class FeaturePairs:
                 text=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]]),
                 keys=[f"image {index}" for index in images],
             )
+
+
+def _refuse_few(images: int, batch_size: int) -> None:
+    """Raise UsageError where there are fewer images with captions than a batch takes."""
+    pair_rows = batch_size - batch_size // CLASS_SHARE
+    if images < pair_rows:
+        raise UsageError(
+            f"The data has {images} images with captions, fewer than the {pair_rows} that a batch of {batch_size} takes. Lower it "
+            f"with --set train.batch_size={max(2, images)}."
+        )
 
 
 def _square(data: bytes, key: str, size: int) -> "torch.Tensor":
@@ -126,6 +132,7 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         raise UsageError("train.ema is for students; heads over frozen towers have no average. Leave it out.")
     refuse_absent(recipe.train.trackers)
     source = open_data(recipe)
+    _refuse_few(len(source), recipe.train.batch_size)  # at most so many; exactly, when their features are there
     towers = build_towers()
     share_run(run, recipe, existing, verb="train")
     if this_place().rank == 0:

@@ -22,7 +22,8 @@ from distill.stages.evaluate import FEW
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
 from distill.stages.training_data import known_selection
-from reinforced_data.store.names import MANIFEST_FILE, SELECTION_FILE
+from reinforced_data.store.manifest import read_manifest
+from reinforced_data.store.names import SELECTION_FILE
 from students.spec import STUDENTS, PublishedTraining, StudentSpec
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def training_images(recipe: Recipe) -> int:
         chosen = known_selection(recipe)
         if chosen is not None:
             return int(atomic.read_json(chosen / SELECTION_FILE)["draws"])
-        return int(atomic.read_json(Path(recipe.data) / MANIFEST_FILE)["samples"])
+        return read_manifest(Path(recipe.data)).samples
     return len(open_data(recipe))
 
 

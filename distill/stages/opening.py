@@ -118,7 +118,7 @@ def _moved(key: str, old: Any, new: Any) -> bool:
 
 def _keep_places(run: RunFolder, recipe: Recipe) -> None:
     """Where the data lies now, for what reads the run later."""
-    resolved, now = atomic.read_json(run.resolved), _flat(recipe.model_dump(mode="json"))
+    resolved, now = run.read_resolved(), _flat(recipe.model_dump(mode="json"))
     before = _flat(resolved["recipe"])
     changed = [key for key in PLACES if before.get(key) != now.get(key)]
     for key in changed:
@@ -186,7 +186,7 @@ def open_run(
     ):
         _empty(run)
     elif run.resolved.exists() and existing is not Existing.EXTEND:
-        before = atomic.read_json(run.resolved)["recipe"]
+        before = run.read_resolved()["recipe"]
         keys = differing_keys(before, recipe.model_dump(mode="json"))
         mended = [key for key in keys if key in MENDING] if unfinished_stops(run) else []
         if not begun_training(run):  # filters may have left fewer samples than a batch takes
@@ -207,7 +207,7 @@ def open_run(
             f"Only {free / 1e6:.0f} MB are free where {str(run)!r} lies; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
             "Free some space or give another --out."
         )
-    kept = atomic.read_json(run.resolved) if run.resolved.exists() else None
+    kept = run.read_resolved() if run.resolved.exists() else None
     widest = max(run.verb(), verb, key=("", *VERBS).index)
     if kept is None or (
         existing is Existing.RESUME and (kept["recipe"], kept.get("verb")) != (recipe.model_dump(mode="json"), widest)
@@ -236,7 +236,7 @@ def share_run(
     values = recipe.model_dump(mode="json")
 
     def opened() -> bool:
-        return run.resolved.exists() and not differing_keys(atomic.read_json(run.resolved)["recipe"], values)
+        return run.resolved.exists() and not differing_keys(run.read_resolved()["recipe"], values)
 
     wait_until(
         opened if existing is not Existing.EXTEND else run.resolved.exists, f"the first process to open {str(run)!r}"
@@ -267,11 +267,10 @@ def discard_unless(run: RunFolder, begun: Path, *, first: bool = True) -> Iterat
     try:
         yield
     except DistillError:
-        if first and not begun.exists():
+        if first and not begun.exists() and run.begun_in_vain():
             leave(run.path)
-            for file in (run.recipe, run.resolved, run.log):
-                file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something else
+            _empty(run)
+            with contextlib.suppress(OSError):  # another call has begun there
                 run.path.rmdir()
         raise
 
@@ -292,7 +291,7 @@ def keep_recipe(
 
     values = recipe.model_dump(mode="json")
     atomic.write_text(run.recipe, tomli_w.dumps(_without_none(values)))
-    before = atomic.read_json(run.resolved) if run.resolved.exists() else {}
+    before = run.read_resolved() if run.resolved.exists() else {}
     record = {
         "verb": before.get("verb", "run") if verb is None else verb,
         "recipe": values,

@@ -139,7 +139,17 @@ def model_folder(path: Path) -> Path:
             return candidate
     if not path.exists():
         raise UsageError(f"There is no {str(path)!r}. Give a run folder or the student/ folder inside one.")
-    raise DistillError(f"{str(path)!r} holds no trained student yet. Finish it first: {RunFolder(path).command()}.")
+    run = RunFolder(path)
+    if not run.resolved.exists():
+        raise UsageError(
+            f"{str(path)!r} holds no model and is no run: looked for open_clip_config.json in it, in student/ and in teacher/, and "
+            f"for {run.resolved.name}. Give a run folder, or the folder of a CLIP."
+        )
+    if run.verb() == "reinforce":
+        raise DistillError(
+            f"The run in {str(run)!r} has labelled data and no student. Train one: distill run --data {run}"
+        )
+    raise DistillError(f"{str(path)!r} holds no trained student yet. Finish it first: {run.command()}")
 
 
 def with_inherited_licence(licence: str, inherited: dict[str, Any]) -> str:

@@ -68,6 +68,9 @@ def flagged(**flags: Any) -> dict[str, Any]:
     for name, value in flags.items():
         if value is None or value is False or (not isinstance(value, str) and value in ((), [])):
             continue
+        if "" in (value if isinstance(value, list | tuple) else [value]):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is empty, as from a variable that is not set. Give it a value, or leave it out.")
         if name in _LIST_KEYS:
             several = [value] if isinstance(value, str | os.PathLike) else list(value)
             given[_LIST_KEYS[name]] = [os.fspath(item) for item in several]
@@ -135,8 +138,12 @@ def _refuse_alone(verb: str, run: RunFolder, existing: Existing) -> None:
         )
     begun = run.verb()
     if begun and VERBS.index(verb) > VERBS.index(begun):
-        other = f"distill {verb} --data {run} --out ANOTHER"
+        other = (
+            f"To use what it made: distill {verb} --data {run} --out ANOTHER."
+            if begun == "reinforce"
+            else run.widened()
+        )
         raise UsageError(
             f"{str(run)!r} was begun by distill {begun}, and its recipe says nothing of the rest. Go on with it: "
-            f"{run.command()}. To use what it made: {other}."
+            f"{run.command()}. {other}"
         )

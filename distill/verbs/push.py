@@ -55,6 +55,8 @@ def push(
     with ending_well(place=place), console.stage("push"):
         if not place.startswith(HUB):
             target = Path(to).expanduser()
+            if target.is_file():
+                raise UsageError(f"{place!r} is a file. Name a folder, or hf:ORG/NAME.")
             if target.exists() and any(target.iterdir()) and not overwrite:
                 raise OutputExistsError(f"{place!r} exists and holds files. Name another folder, or say --overwrite.")
             with atomic.staged_dir(target) as made:

@@ -12,7 +12,7 @@ from distill.core.strict import Settings
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
-from distill.stages.opening import refuse_existing, share_run
+from distill.stages.opening import begun_training, refuse_existing, share_run
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
@@ -148,7 +148,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     from distill.stages.lint import refuse_errors
     from distill.stages.read_data import look_first
     from distill.stages.reinforce import is_reinforced, refuse_unused
-    from distill.stages.training.feasible import refuse_infeasible
+    from distill.stages.training.feasible import refuse_infeasible, refuse_start
     from distill.stages.training_data import caption_policy, check_curation, check_texts
     from export.target import chosen_targets
     from students.inherit.start import check_strategy
@@ -174,6 +174,8 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
         look_first(job)
         with console.stage("load teachers"):
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
+    elif is_reinforced(Path(job.data)) and not begun_training(run):
+        refuse_start(job, Path(job.data), None, teachers)
     refuse_errors(job, run)
 
 

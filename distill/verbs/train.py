@@ -12,7 +12,7 @@ from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
-from distill.stages.opening import share_run
+from distill.stages.opening import begun_training, share_run
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
@@ -96,7 +96,7 @@ def _train(
     from distill.stages.reinforce import is_reinforced
     from distill.stages.train import refuse_few, train_model, training_licence
     from distill.stages.training.arm import Arm
-    from distill.stages.training.feasible import refuse_infeasible
+    from distill.stages.training.feasible import refuse_infeasible, refuse_start
     from distill.stages.training_data import (
         caption_policy,
         check_curation,
@@ -125,6 +125,8 @@ def _train(
     inherits = job.student.inherit != "none"
     teachers = TeacherSet(job.teachers if inherits else (), random_weights=job.rehearse, seed=job.seed)
     refuse_errors(job, run)
+    if not begun_training(run):
+        refuse_start(job, set_folder, None if source is None else len(source), teachers)
     share_run(run, job, existing, filled, "train")
     if this_place().rank == 0:
         console.log_to(run.log)

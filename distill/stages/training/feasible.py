@@ -1,7 +1,10 @@
 """Settings of the training loop that do not go with a student or its objective: found before anything is labelled."""
 
+from pathlib import Path
+
 from distill.core.errors import UsageError
 from distill.learning.loop.trackers import refuse_absent
+from distill.models import TeacherSet
 from distill.processes import this_place
 from distill.recipe import Recipe
 
@@ -24,6 +27,46 @@ def refuse_infeasible(recipe: Recipe) -> None:
     refuse_in_chunks(
         build_student(student_spec(recipe.student), recipe.seed), recipe.train.batch_norm == "fixed", captions
     )
+
+
+def refuse_start(recipe: Recipe, set_folder: Path | None, samples: int | None, teachers: TeacherSet) -> None:
+    """Raise, before a run folder is made or anything is computed for long, where its training could not begin.
+
+    Looked at: the stored set and the selection in it, how many samples there are for a batch, the student at its sizes, and the
+    weights that it starts from (which are kept for the training, where they are the first teacher's).
+
+    Args:
+        samples: how many there are in data that is no reinforced set.
+    """
+    from distill.models import source_of_weights, student_spec
+    from distill.stages.evaluate import smaller_batch
+    from distill.stages.training_data import known_selection
+    from reinforced_data.curation.selection import Selection
+    from reinforced_data.store.reader import ReinforcedData
+    from students.inherit.start import COPY, NONE
+    from students.student import build_student
+    from teachers.load import resolve_teacher
+
+    if set_folder is not None:
+        data = ReinforcedData(set_folder)
+        chosen = known_selection(recipe)
+        samples = len(data) if chosen is None else Selection.load(chosen, data).kept
+        samples = None if recipe.filters else samples  # known when they have run
+    if samples is not None and samples < recipe.train.batch_size:
+        raise UsageError(
+            f"There are {samples} samples to train on, fewer than one batch of {recipe.train.batch_size}. {smaller_batch(samples)}"
+        )
+    start = recipe.student
+    build_student(student_spec(start), recipe.seed)
+    if start.inherit == NONE:
+        return
+    if start.inherit_from is not None:
+        resolve_teacher(start.inherit_from)
+    try:
+        source_of_weights(start, teachers)
+    except UsageError:  # nothing can be inherited from such a model, which is said when training begins
+        if start.inherit == COPY:
+            raise
 
 
 def _refuse_parts(batch_size: int, parts: int, world: int) -> None:

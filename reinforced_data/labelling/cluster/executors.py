@@ -72,7 +72,9 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
 
 
 def require_packages(settings: ClusterSettings) -> None:
-    """Raise UsageError when what the executor needs is not installed; for before anything is loaded."""
+    """Raise UsageError when what the executor needs is not installed or not said; for before anything is loaded."""
+    if settings.executor == "slurm" and not settings.slurm_partition:
+        raise UsageError("Slurm needs the name of a partition: --slurm-partition NAME. `sinfo` lists them.")
     wanted = {"none": (), "ray": ("datatrove", "ray")}.get(settings.executor, ("datatrove",))
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
@@ -80,6 +82,8 @@ def require_packages(settings: ClusterSettings) -> None:
             f"--executor {settings.executor} needs {' and '.join(missing)}: pip install 'distill-edge[cluster]'. Without it, one "
             "process does the work, or several under accelerate launch."
         )
+    if settings.executor == "slurm" and shutil.which("sbatch") is None:
+        raise UsageError("--executor slurm needs `sbatch`, which is not here. Call it on a node that submits jobs.")
 
 
 def _request(settings: ClusterSettings) -> Resources:
@@ -136,8 +140,6 @@ def _executor(task: Task, settings: ClusterSettings, per_task: Resources, folder
     }
     if settings.executor == "ray":
         return RayPipelineExecutor(**common, **asked)
-    if not settings.slurm_partition:
-        raise UsageError("Slurm needs the name of a partition: --slurm-partition NAME. `sinfo` lists them.")
     return SlurmPipelineExecutor(
         **common,
         **asked,

@@ -90,7 +90,7 @@ def raising(error):
 
 
 STOPPED = {
-    "run": (["run", "--data", "set", "--out"], "distill.stages.train.train_stages", "distill run {out} --resume"),
+    "run": (["run", "--data", "set", "--set", "train.batch_size=8", "--out"], "distill.stages.train.train_stages", "distill run {out} --resume"),
     "train": (["train", *TRAIN, "--out"], "distill.stages.train.train_model", "distill train {out} --resume"),
     "reinforce": (
         ["reinforce", "--data", "rendered:train=24,eval=8", "--out"],
