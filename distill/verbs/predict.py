@@ -62,8 +62,10 @@ def predict(
         OutputExistsError: `out` is there.
         DistillError: weights are missing, or a runtime dies.
     """
+    from distill.run_folder import RunFolder
     from distill.stages.exporting.any_model import model_name, run_of
     from distill.stages.exporting.files import has_classifier, is_exported
+    from teachers.load import resolve_teacher
 
     console, name = console or Console(), model_name(str(model))
     captions, sentences = _texts(caption), _texts(search)
@@ -75,6 +77,8 @@ def predict(
     files = _files(photos)
     exported = is_exported(Path(name))
     run = run_of(str(Path(name).parent.parent) if exported else name)
+    if not exported and run is None and not RunFolder(name).path.is_dir():
+        resolve_teacher(name, noun="model")  # is there such a model at all?
     if exported and not question and has_classifier(Path(name)):
         result = _by_classifier(Path(name), files, job, top, console)
     else:

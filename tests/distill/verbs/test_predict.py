@@ -117,3 +117,9 @@ def test_what_cannot_be_answered_is_refused(tiny_teacher, photos, words, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_is_not_there_is_what_is_said_first(photos):
+    done = distill("predict", "runs/nowhere/export/onnx-fp32", photos)
+    assert done.returncode == 2
+    assert "Unknown model 'runs/nowhere/export/onnx-fp32'" in done.stderr
