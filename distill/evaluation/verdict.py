@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.metrics import interval
+from distill.evaluation.metrics import difference_interval, interval
 
 METRICS = (
     ("zero_shot_top1", "zero_shot", "top1"),
@@ -103,7 +103,7 @@ def gain(one: dict[str, Any], other: dict[str, Any], found: tuple[str, str, str]
     """Points by which a model is better than another on the same data, with a 95 % interval.
 
     The interval is of the differences query by query (a paired bootstrap over images) where both files say which queries
-    were found; files of older versions do not, and their two intervals are added in quadrature, which is wider.
+    were found; files of older versions do not, and the interval is made of their two, which is wider.
     """
     metric, part, key = found
     points = one[part][key] - other[part][key]
@@ -116,7 +116,6 @@ def gain(one: dict[str, Any], other: dict[str, Any], found: tuple[str, str, str]
         ones, others = (np.array([letter == "1" for letter in text.replace(" ", "")], np.float64) for text in texts)
         low, high = interval(ones - others, groups)
         return {"points": points, "low": low, "high": high, "paired": True}
-    (a_low, a_high), (b_low, b_high) = (item[part][f"{key}_ci95"] for item in (one, other))
-    down = float(np.hypot(one[part][key] - a_low, b_high - other[part][key]))
-    up = float(np.hypot(a_high - one[part][key], other[part][key] - b_low))
-    return {"points": points, "low": points - down, "high": points + up, "paired": False}
+    (theirs, *ends), (own, *own_ends) = ((item[part][key], *item[part][f"{key}_ci95"]) for item in (other, one))
+    low, high = difference_interval((theirs, ends[0], ends[1]), (own, own_ends[0], own_ends[1]))
+    return {"points": points, "low": low, "high": high, "paired": False}

@@ -1,13 +1,12 @@
 """How far two runs' students lie apart, with an interval: a difference that the number of images cannot show is called so.
 
-The interval of a difference is made of both figures' own ones (MOVER: Zou and Donner, Statistics in Medicine 27, 2008), as if the
-runs were judged on different draws; where both were judged on the same images it is on the safe side.
+The interval of a difference is made of both figures' own ones, see `difference_interval`.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
+from distill.evaluation.metrics import difference_interval as difference_interval
 from distill.reporting.pareto.fronts import METRICS
 
 _PLACES = {
@@ -48,9 +47,3 @@ def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append({"run": other["run"], "against": first["run"], "figure": key, "points": round(apart, 3),
                           "low": round(low, 3), "high": round(high, 3), "says": says})  # fmt: skip
     return found
-
-
-def difference_interval(a: tuple[float, float, float], b: tuple[float, float, float]) -> tuple[float, float]:
-    """Ends of the interval of b - a, each given as (value, low, high)."""
-    apart = b[0] - a[0]
-    return apart - math.hypot(b[0] - b[1], a[2] - a[0]), apart + math.hypot(b[2] - b[0], a[0] - a[1])
