@@ -20,6 +20,7 @@ from distill.rehearsal import rehearsal_of
 from distill.run_folder import RunFolder
 from distill.stages import budget
 from distill.stages.opening import open_run
+from distill.verbs.flags import recipe_to_go_on
 
 MCI2 = ["student.name=mci2", "teachers=['dfn-vitl14']", "data=rendered:train=5000"]
 
@@ -195,6 +196,21 @@ def test_a_resumed_run_keeps_what_it_began_with(machine, tmp_path, capsys, monke
     again, kept, _ = settled(recipe, tmp_path, capsys, Existing.RESUME)
     assert (again, kept) == (job, filled)
     open_run(run, again, Existing.RESUME, kept)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["data=rendered:train=270"], ["data=rendered:train=270", "train.epochs=2"], [*MCI2, "train.samples=9999"], MCI2],
+)
+def test_a_run_goes_on_by_its_folder_alone_with_the_length_that_was_found(tmp_path, capsys, settings):
+    run = RunFolder(tmp_path / "run")
+    job, filled, _ = settled(load_recipe(None, settings), tmp_path, capsys)
+    open_run(run, job, Existing.REFUSE, filled, "train")
+    recipe = recipe_to_go_on("train", run, Existing.RESUME, None, ())
+    again, kept, _ = settled(recipe, tmp_path, capsys, Existing.RESUME)
+    assert again.model_dump() == job.model_dump()
+    assert kept == filled
+    open_run(run, again, Existing.RESUME, kept, "train")
 
 
 def test_a_run_that_began_without_keeps_the_defaults(machine, tmp_path, capsys):
