@@ -3,8 +3,9 @@
 TOML because `1e-3` is a number there and because it needs no schema of its own.
 """
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,25 @@ def parse(model: type[M], values: dict[str, Any], where: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{where}: " + " ".join(_sentence(model, item) for item in error.errors())) from None
+        raise UsageError(f"{where}: " + " ".join(_sentence(model, item) for item in _by_key(error.errors()))) from None
+
+
+# What pydantic puts behind a key of several types: the type that it tried.
+_TRIED = re.compile(r"(constrained-)?(int|float|str|bool|dict)|(literal|tuple|list|dict|function-\w+)\[.*|none", re.S)
+
+
+def _by_key(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """One error per key: of a key that takes this or that, what it would have taken stands in one."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for item in items:
+        location = list(item["loc"])
+        while len(location) > 1 and isinstance(location[-1], str) and _TRIED.fullmatch(location[-1]):
+            location.pop()
+        first = found.setdefault(tuple(location), {**item, "loc": location})
+        if item["msg"] not in first["msg"]:
+            said = item["msg"][:1].lower() + item["msg"][1:]
+            first["msg"] = f"{first['msg']}, or: {said}"
+    return list(found.values())
 
 
 def _sentence(model: type[BaseModel], item: Any) -> str:

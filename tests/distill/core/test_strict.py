@@ -26,6 +26,17 @@ def test_wrong_keys_and_values_are_named_with_the_near_one(sets, words):
         assert word in str(error.value)
 
 
+def test_a_key_of_several_types_is_one_error_without_the_names_of_types():
+    with pytest.raises(UsageError) as caught:
+        load_recipe(None, ["train.workers=banana", "student.inherit_across=5"])
+    said = str(caught.value)
+    assert said.count("key '") == 2
+    assert said.count("'auto'") == 2
+    assert "valid integer" in said
+    assert "constrained" not in said
+    assert "literal[" not in said
+
+
 def test_sets_are_typed_as_toml_and_bare_words_are_strings():
     values = apply_settings({"a": {"b": 1}}, ["a.b=1e-3", "a.c=true", "d=hello", "e=[1, 2]", 'f="x=y"'])
     assert values == {"a": {"b": 1e-3, "c": True}, "d": "hello", "e": [1, 2], "f": "x=y"}
