@@ -59,11 +59,15 @@ def evaluate(
     own = run.read_recipe() if recipe is None and run.resolved.exists() else None
     if own is not None and data is None:
         recipe = own  # judged as it judged itself
-    trained = own.data if own is not None and data is not None else None  # judged by what it held out
+    trained = (
+        own if data is not None else None
+    )  # judged by what it held out, and read by the columns that it was read by
     job = recipe_of(
         recipe,
         settings,
-        data=trained,
+        data=trained and trained.data,
+        image_column=trained and trained.image_column,
+        caption_column=trained.caption_column if trained else (),
         eval_data=data,
         eval_split=split,
         eval_limit=limit,

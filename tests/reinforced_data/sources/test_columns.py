@@ -159,6 +159,29 @@ def test_a_job_reads_both_of_its_parts_by_them(places):
     assert (judged[0].captions[0].text, judged[0].image) == ("title 0", png(50))
 
 
+def test_a_run_is_judged_on_more_of_its_own_kind_by_its_own_columns(places, tmp_path, monkeypatch):
+    import distill
+    from distill.core.existing import Existing
+    from distill.run_folder import RunFolder
+    from distill.stages import evaluate
+    from distill.stages.opening import open_run
+
+    class Opened(Exception):
+        pass
+
+    def opening(recipe):
+        raise Opened(open_evaluation(recipe)[0][2][0].captions[0].text)
+
+    monkeypatch.setattr(evaluate, "open_evaluation", opening)
+    run = RunFolder(tmp_path / "run")
+    said = {"data": str(places / "shop"), "image_column": "photo", "caption_column": "product_name"}
+    open_run(run, load_recipe(None, said), Existing.REFUSE)
+    with pytest.raises(Opened, match="name 0"):
+        distill.eval(run.path, data=places / "shop;")
+    with pytest.raises(Opened, match="title 0"):
+        distill.eval(run.path, data=places / "tars", image_column="mask.png", caption_column="txt")
+
+
 def test_a_set_remembers_them_and_one_without_is_recorded_as_before():
     facts = {"name": "shop", "location": "shop", "licence": "unknown", "fingerprint": "f", "samples": 2}
     assert SourceFacts(**facts).model_dump(mode="json") == facts
