@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-QUICK = "--set train.samples=2560"  # of the jobs that show the way, not the figures
+QUICK = "--set train.samples=1280"  # they show the way; benchmarks.few_photos has the figures of 300 photos
 MAKING = ("run", "train", "reinforce")  # the verbs that take `Evening.short`
 COLUMNS = 100  # of the terminal that the document shows
 Pictures = Sequence[bytes]
@@ -96,7 +96,7 @@ def shop(evening: Evening) -> None:
             (folder / "photos" / f"{number:04}.jpg").write_bytes(picture)
             table.writerow((f"A{number:04}", f"photos/{number:04}.jpg", caption, "9.90"))
     columns = "--image-column photo --caption-column product_name"
-    evening.call("shop", f"run WORDS --data shop {columns} --target onnx --out runs/shop")
+    evening.call("shop", f"run WORDS {QUICK} --data shop {columns} --target onnx --out runs/shop")
     evening.call("shop", 'predict runs/shop shop/photos --search "two dogs in the snow" --top 3')
 
 

@@ -104,7 +104,9 @@ def _brought(found: dict[str, Any], facts: dict[str, Any]) -> str:
             f"Of {NAMES[found['metric']]}, {' and '.join(parts)}, each against the student that has all but that."
         )
     elif "plain" in gains and facts["inherited"].get("towers"):
-        brought.append("What of it inheritance brought, and what distillation: --set baseline.four_arms=true.")
+        brought.append(
+            "What inheritance brought and what distillation was not measured: --set baseline.four_arms=true does."
+        )
     return " ".join(brought)
 
 
