@@ -181,7 +181,11 @@ def _choices(
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
     if not _said_lengths(recipe):
-        yield "train.epochs", published.epochs, published.epochs_note
+        few = min(MOST_EPOCHS, LEAST_SAMPLES / max(1, images))
+        note = published.epochs_note
+        if few > published.epochs:
+            note = f"{LEAST_SAMPLES:,} samples at least; {published.epochs:g} epochs were published for far more images"
+        yield "train.epochs", max(few, published.epochs), note
     if is_set(recipe, "train.batch_size"):
         batch = recipe.train.batch_size
     if batch >= published.objective_batch:

@@ -63,6 +63,14 @@ def test_another_image_size_needs_another_batch(machine, tmp_path, capsys, pixel
     assert settled(recipe, tmp_path, capsys)[0].train.batch_size == batch
 
 
+def test_few_images_are_seen_more_often_than_was_published(machine, tmp_path, capsys):
+    job, filled, _ = settled(load_recipe(None, [*MCI2, "data=rendered:train=300"]), tmp_path, capsys)
+    assert job.train.steps * job.train.batch_size == pytest.approx(10_240, rel=0.02)  # and not 20 x 300
+    assert "20 epochs were published" in filled["train.steps"]
+    job, _, _ = settled(load_recipe(None, [*MCI2, "data=rendered:train=120"]), tmp_path, capsys)
+    assert job.train.steps == -(-40 * 120 // job.train.batch_size)
+
+
 def test_tinyclip_has_its_own(machine, tmp_path, capsys):
     job = settled(load_recipe(None, ["student.name=tinyclip-vit8m16", *MCI2[1:]]), tmp_path, capsys)[0]
     train = job.train
