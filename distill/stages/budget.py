@@ -21,6 +21,7 @@ from distill.run_folder import RunFolder
 from distill.stages.evaluate import FEW
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
+from distill.stages.training.memory import pairs_that_fit
 from distill.stages.training_data import known_selection
 from reinforced_data.store.manifest import read_manifest
 from reinforced_data.store.names import SELECTION_FILE
@@ -35,7 +36,6 @@ LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS = 10_240, 1.5, 40  # of training, for a
 AT_RANDOM = 4  # times as much for one that does not
 TOWERS_SAMPLES, TOWERS_BATCH = 140_800, 512  # of heads over frozen towers: what the sail teacher's figures were made by
 LEAST_BATCHES = 4  # a batch is halved until the images make so many
-_MEMORY_SHARE = 0.7  # of a device's memory for what the backward pass needs; weights and moments have the rest
 
 
 def settle(
@@ -68,7 +68,7 @@ def settle(
         if published is not None:
             recipe, filled = fill(recipe, published, images, place, memory_gb(recipe))
         else:
-            recipe, filled = fitted(recipe, images)
+            recipe, filled = fitted(recipe, images, place.world, memory_gb(recipe))
         recipe, length = _with_steps(recipe, images)
         epochs_note = filled.pop("train.epochs", None)
         filled |= {key: f"{reason}; {epochs_note}" if epochs_note else reason for key, reason in length.items()}
@@ -83,8 +83,8 @@ def settle(
     return recipe, filled
 
 
-def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
-    """The recipe with a batch and a number of epochs that fit the data, for a student without a published training.
+def fitted(recipe: Recipe, images: int, world: int = 1, memory: float = math.inf) -> tuple[Recipe, Filled]:
+    """The recipe with a batch and a number of epochs that fit data and device, for a student without a published training.
 
     The embedded default's own numbers are the measure: 5 epochs of 2,048 images in batches of 256 for a student that
     inherits. Fewer images are seen more often, so that as many samples are seen, up to 40 times; of more images each is seen
@@ -92,7 +92,7 @@ def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
     towers, whose steps cost little, see 140,800 samples in batches of 512 or of what the images fill.
 
     Args:
-        images: in the training data.
+        images: in the training data. world: processes that train. memory: GB of the device of each.
     """
     values: dict[str, Any] = {}
     reasons: Filled = {}
@@ -102,11 +102,17 @@ def fitted(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
         batch = usual
         while images >= FEW and batch * batches > images:  # fewer are refused, with the reason
             batch //= 2
+        why = []
         if batch != recipe.train.batch_size:
-            reason = (
+            why.append(
                 "usual for heads" if batch == usual else f"of {images:,} images {batches} x {2 * batch} cannot be made"
             )
-            values["train.batch_size"], reasons["train.batch_size"] = batch, reason
+        share, reason = pairs_that_fit(recipe, batch // world, memory, bf16=_in_bf16(recipe))
+        if reason:
+            batch = share * world
+            why.append(reason)
+        if why:
+            values["train.batch_size"], reasons["train.batch_size"] = batch, "; ".join(why)
     if not _said_lengths(recipe):
         values["train.epochs"], reasons["train.epochs"] = _epochs(recipe, images)
     return put(recipe, values), reasons
@@ -209,17 +215,15 @@ def _precision(recipe: Recipe) -> tuple[str, str]:
     return "no", "fp32: bf16 was published, and there is no GPU with it here"
 
 
+def _in_bf16(recipe: Recipe) -> bool:
+    return (recipe.train.precision if is_set(recipe, "train.precision") else _precision(recipe)[0]) == "bf16"
+
+
 def _batch(recipe: Recipe, published: PublishedTraining, images: int, place: Place, memory: float) -> tuple[int, str]:
     """A global batch: the published share of one process, halved until it fits the device and the data hold two."""
-    spec = student_spec(recipe.student)
-    share = published.batch_per_process
-    reasons = [f"{share} a process, as published (of {published.batch_size:,} in all)"]
-    needed = (spec.activation_mb or 0.0) * (1 if _precision(recipe)[0] == "bf16" else 2) / 1000  # GB per pair
-    before = share
-    while share > 2 and share * needed > _MEMORY_SHARE * memory:
-        share //= 2
-    if share < before:
-        reasons.append(f"halved to {share}: {memory:.0f} GB of memory hold no more at {needed:.2f} GB a pair")
+    share, reason = pairs_that_fit(recipe, published.batch_per_process, memory, bf16=_in_bf16(recipe))
+    reasons = [f"{published.batch_per_process} a process, as published (of {published.batch_size:,} in all)"]
+    reasons += [reason] if reason else []
     before = share
     while share > 2 and 2 * share * place.world > images:
         share //= 2
