@@ -171,17 +171,15 @@ class ExportResult:
 
     @property
     def table(self) -> list[Row]:
-        """What a reader wants of every file at a glance."""
+        """What a reader wants of every file at a glance; names say what a number is of, since files have different ones."""
         return [
             {
                 "file": _file(row),
                 "MB": round(row["size_bytes"] / 1e6, 2),
-                "min cosine": None if row["parity"]["cosine_min"] is None else round(row["parity"]["cosine_min"], 6),
-                "largest difference": row["parity"]["probability_difference"],
-                "top-1 agreement": row["parity"]["top1_agreement"],
-                "R@1 against eager": None
-                if row["parity"].get("retrieval_drop") is None
-                else round(0.0 - row["parity"]["retrieval_drop"], 2),
+                "min cosine": _rounded(row["parity"]["cosine_min"], 6),
+                "probabilities off": _rounded(row["parity"]["probability_difference"], 5),
+                "same top-1": _rounded(row["parity"]["top1_agreement"], 3),
+                "R@1 points": _rounded(row["parity"].get("retrieval_drop"), 2, -1),
             }
             for row in self.artifacts
         ]
@@ -189,6 +187,10 @@ class ExportResult:
     def to_json(self) -> dict[str, Any]:
         """One object."""
         return {"out": str(self.out), "artifacts": self.artifacts, "left_out": self.left_out}
+
+
+def _rounded(value: float | None, digits: int, sign: int = 1) -> float | None:
+    return None if value is None else round(0.0 + sign * value, digits)
 
 
 def _file(row: Row) -> str:
