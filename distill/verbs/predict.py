@@ -82,7 +82,8 @@ def predict(
     if exported and not question and has_classifier(Path(name)):
         result = _by_classifier(Path(name), files, job, top, console)
     else:
-        labels = _labels(job, captions, run, own_templates=not template) if question != "search" else None
+        kept_in = run or RunFolder(name)  # a folder that was pushed has its classes too
+        labels = _labels(job, captions, kept_in, own_templates=not template) if question != "search" else None
         with _scorer(name, job, exported, labels) as scorer:
             if labels is None:
                 result = _searched(str(model), scorer, files, sentences, top, console)
@@ -143,7 +144,7 @@ class _Labels:
     classes: "Classes | None" = None
 
 
-def _labels(job: "Recipe", captions: list[str], run: "RunFolder | None", *, own_templates: bool) -> _Labels:
+def _labels(job: "Recipe", captions: list[str], run: "RunFolder", *, own_templates: bool) -> _Labels:
     """The captions, the labels of a file, or those that the run was judged by; raises UsageError where there are none."""
     from distill.stages.exporting.classes import own_classes
     from distill.stages.exporting.stage import classes_of
@@ -154,7 +155,7 @@ def _labels(job: "Recipe", captions: list[str], run: "RunFolder | None", *, own_
             raise UsageError(f"The caption {twice!r} is given twice; equal ones cannot be told apart.")
         return _Labels(captions, ("{}",))
     given = classes_of(job.export)
-    own = own_classes(run) if run is not None and given is None else None
+    own = own_classes(run) if given is None else None
     if given is None and own is None:
         raise UsageError(
             "By what are the photos told apart? Give a file with a label per line (--classes labels.txt), two or more --caption, "

@@ -76,6 +76,8 @@ def _gather(run: RunFolder, facts: dict[str, Any], out: Path, place: str, *, exp
     (out / CARD).write_text(card, encoding="utf-8")
     if run.report_html.exists():
         shutil.copy(run.report_html, out / run.report_html.name)
+    if run.classes.is_dir():
+        shutil.copytree(run.classes, out / run.classes.name, dirs_exist_ok=True)
     if exports:
         for folder in run.exported():
             shutil.copytree(

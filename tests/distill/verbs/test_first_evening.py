@@ -98,6 +98,9 @@ def test_a_classifier_of_class_folders(evening):
     assert sum(probabilities[0].values()) == pytest.approx(1, abs=1e-4)
     kept = np.array([row["probability"] for row in _by_kept_embeddings(run, photos[0], labels)])
     assert kept == pytest.approx([_of(by_student["photos"][0], label) for label in labels], abs=1e-3)
+    assert distill("push", run, evening.place / "pushed", "--no-exports").returncode == 0
+    by_pushed = json.loads(distill("predict", evening.place / "pushed", *photos, "--json").stdout)
+    assert by_pushed["photos"] == by_student["photos"]
     assert of_the_run(ExportSettings(classes="none"), RunFolder(run), Console()) is None
 
 
