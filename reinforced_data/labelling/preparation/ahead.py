@@ -10,6 +10,7 @@ this process, so that pixels are not sent through a pipe.
 
 import os
 import pickle
+import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -173,6 +174,11 @@ def _together(indices: Iterable[int], count: int) -> Iterator[list[int]]:
         yield some
 
 
+def _begin_process(_: int) -> None:
+    # Ctrl-C reaches every process of a terminal. This one's end is told by the main one, which waits for it to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _by_processes(preparation: Preparation, indices: Iterable[int], workers: int) -> Samples:
     from torch.utils.data import DataLoader
 
@@ -184,6 +190,7 @@ def _by_processes(preparation: Preparation, indices: Iterable[int], workers: int
         sampler=_together(indices, together),
         num_workers=workers,
         prefetch_factor=max(1, most // (workers * together)),
+        worker_init_fn=_begin_process,
     )
     source = start_workers(loader)
     while True:
