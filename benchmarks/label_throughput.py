@@ -26,6 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from reinforced_data.labelling.plan import make_plan
+from reinforced_data.labelling.preparation.ahead import prepared
+from reinforced_data.labelling.preparation.prepare import Preparation
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample
@@ -33,6 +36,7 @@ from reinforced_data.source import open_source
 from teachers.captioner import CaptionSettings
 from teachers.load import load_teacher
 from teachers.load_captioner import load_captioner
+from teachers.spec import TeacherSpec
 
 FLICKR = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k"
 SIZE = (500, 375)
@@ -111,6 +115,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--workers", type=int, nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--preparation-alone", action="store_true", help="no models: decoding and rendering only")
     return parser.parse_args(argv)
 
 
@@ -150,8 +155,55 @@ def rounds(arms: dict[str, Callable[[], None]], count: int) -> Times:
     return times
 
 
+class Sizes:
+    """Stands for a teacher where samples are prepared and no model is asked."""
+
+    def __init__(self, side: int) -> None:
+        self.spec = TeacherSpec(f"of {side} pixels", "stub", "stub", 8, side, None, "softmax", "MIT", True)
+        self.logit_scale, self.logit_bias, self.weights_sha256 = 1.0, 0.0, "0" * 64
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+
+def preparation_alone(given: argparse.Namespace) -> None:
+    """Samples a second that threads and processes make ready for teachers of 224 and 256 pixels, from the first one that is ready on."""
+    photos, sides = Photos(64), [Sizes(224), Sizes(256)]
+    torch.set_num_threads(1)
+    print("| rule | preset | made ready by | samples/s |\n|---|---|---|---:|")
+    for rule in ("pillow", "turbo"):
+        for preset in ("light", "mobileclip"):
+            settings = ReinforceSettings(views_per_image=given.views, view_preset=preset, rendering=rule)
+            preparation = Preparation(photos, sides, [], make_plan(photos, sides, [], settings, 0))
+
+            def draw(workers: int, preparation: Preparation = preparation) -> float:
+                samples = prepared(preparation, (place % 64 for place in range(given.images)), workers)
+                for _ in range(given.images // 2):  # all are at work by then
+                    next(samples)
+                began = time.perf_counter()
+                rest = sum(1 for _ in samples)
+                return rest / (time.perf_counter() - began)
+
+            found: dict[int, list[float]] = {workers: [] for workers in (0, *given.workers)}
+            for _ in range(given.rounds):
+                for workers in found:
+                    found[workers].append(draw(workers))
+            for workers, rates in found.items():
+                ratios = [rate / threads for rate, threads in zip(rates, found[0], strict=True)]
+                share = (
+                    ""
+                    if workers == 0
+                    else f", {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of threads"
+                )
+                name = f"{workers} processes" if workers else f"{min(8, os.cpu_count() or 1)} threads"
+                print(f"| `{rule}` | `{preset}` | {name} | {statistics.median(rates):.0f}{share} |", flush=True)
+
+
 def main(argv: list[str] | None = None) -> None:
     given = arguments(argv)
+    if given.preparation_alone:
+        preparation_alone(given)
+        return
     teachers, captioners = models_of(given)
     photos = Photos(given.images)
     settings = ReinforceSettings(
