@@ -12,6 +12,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import open_run
 from distill.verbs.flags import recipe_to_go_on
+from tests import forks
 from tests.command_line import distill
 
 
@@ -98,3 +99,32 @@ def test_the_widest_verb_goes_on_and_its_command_can_be_pasted(tmp_path):
         assert run.verb() == widest
     words = shlex.split(run.command("train.lr=0.1"))
     assert words == ["distill", "run", str(tmp_path / "my run"), "--resume", "--set", "train.lr=0.1"]
+
+
+KILLED = {
+    "reinforce": (
+        ["--data", "rendered:train=24,eval=8", "--set", "reinforce.shard_size=4", "--set", "reinforce.batch_size=4"],
+        "reinforced/shard-*.arrow", "reinforced/shard-*.arrow",
+    ),
+    "train": (
+        ["--data", "set", "--set", "student.inherit=none", "--set", "train.steps=24", "--set", "train.batch_size=8",
+         "--set", "train.checkpoint_every=4"],
+        "checkpoints/step-*/state.json", "student/model.safetensors",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("verb", KILLED)
+def test_what_was_killed_goes_on_by_its_folder_alone_to_the_same_files(runs, tiny_teacher, tmp_path, verb, monkeypatch):
+    words, reached, made = KILLED[verb]
+    words = [*words, *(["--teacher", tiny_teacher] if verb == "reinforce" else [])]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert distill(verb, *words, "--out", whole, cwd=runs).returncode == 0
+    monkeypatch.chdir(runs)
+    forks.kill_when(forks.start(verb, *words, "--out", out, log=tmp_path / "log"), lambda: any(out.glob(reached)))
+    expected = {file.name: atomic.sha256_file(file) for file in whole.glob(made)}
+    assert {file.name for file in out.glob(made)} < set(expected)
+    done = distill(verb, out, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {file.name: atomic.sha256_file(file) for file in out.glob(made)} == expected
