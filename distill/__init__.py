@@ -16,6 +16,7 @@ refuse_intruders()
 
 if TYPE_CHECKING:
     from distill.core.errors import DistillError, OutputExistsError, UsageError
+    from distill.core.torch_compat import ensure_torchvision
     from distill.recipe import Recipe, load_recipe
     from distill.verbs.calibrate import calibrate
     from distill.verbs.choose import choose
@@ -56,6 +57,7 @@ __all__ = [
     "demo",
     "devices",
     "doctor",
+    "ensure_torchvision",
     "eval",
     "export",
     "lint",
@@ -83,6 +85,7 @@ _ELSEWHERE = {
     "UsageError": ("distill.core.errors", "UsageError"),
     "devices": ("distill.verbs.machine", "devices"),
     "doctor": ("distill.verbs.machine", "doctor"),
+    "ensure_torchvision": ("distill.core.torch_compat", "ensure_torchvision"),
     "eval": ("distill.verbs.evaluate", "evaluate"),
     "list": ("distill.verbs.listing", "list_names"),
     "load_recipe": ("distill.recipe", "load_recipe"),

@@ -1,7 +1,12 @@
 """The doctor: what it finds here, what it says when things are missing, and that it looks without importing."""
 
 import importlib.metadata
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,19 +43,39 @@ def _versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("torch", "torchvision", "ok", "words"),
+    ("torch", "torchvision", "cuda", "ok", "words"),
     [
-        ("2.13.0+cpu", "0.28.0", True, "mended at import"),
-        ("2.13.0+cpu", "0.28.0+cpu", True, "0.28.0+cpu"),
-        ("2.13.0", "0.28.0", True, "0.28.0"),
-        ("2.13.0+cu128", "0.28.0+cpu", False, "beside torch"),
+        ("2.13.0+cpu", "0.28.0", True, False, "torchvision::nms does not exist"),
+        ("2.13.0+cpu", "0.28.0", False, True, "0.28.0"),  # built here
+        ("2.13.0+cpu", "0.28.0+cpu", False, True, "0.28.0+cpu"),
+        ("2.13.0", "0.28.0", True, True, "0.28.0"),
+        ("2.13.0+cu128", "0.28.0+cpu", False, False, "beside torch"),
     ],
 )
-def test_torchvision(monkeypatch: pytest.MonkeyPatch, torch: str, torchvision: str, ok: bool, words: str) -> None:
+def test_torchvision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, torch: str, torchvision: str, cuda: bool, ok: bool, words: str
+) -> None:
     _versions(monkeypatch, torch=torch, torchvision=torchvision)
+    (tmp_path / "_C.so").write_bytes(b"\x7fELF...libtorch_cuda.so..." if cuda else b"\x7fELF...libtorch_cpu.so...")
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     check = module._torchvision()
     assert check.ok == ok
     assert words in check.detail
+    if not ok:  # by the index that this torch is from
+        assert (
+            f"'torchvision==0.28.0' --index-url https://download.pytorch.org/whl/{torch.partition('+')[2]}" in check.fix
+        )
+
+
+@pytest.mark.process
+def test_what_is_said_of_torchvision_is_so(tmp_path: Path) -> None:
+    """Against Python itself: the import works, or fails as the doctor says."""
+    plain = subprocess.run([sys.executable, "-c", "import torchvision"], cwd=tmp_path, capture_output=True, text=True)
+    check = module._torchvision()
+    assert check.ok == (plain.returncode == 0), plain.stderr
+    if not check.ok:
+        assert "torchvision::nms does not exist" in plain.stderr
 
 
 def test_missing_and_wrong_versions(monkeypatch: pytest.MonkeyPatch) -> None:

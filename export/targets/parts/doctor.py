@@ -70,19 +70,30 @@ def _torch() -> Check:
 
 
 def _torchvision() -> Check:
-    """torchvision's Linux wheel is built for CUDA; beside a CPU torch its library does not load (torch_compat.py)."""
+    """Whether torchvision's library can load beside this torch: the registry's Linux wheel is built for CUDA (torch_compat.py)."""
     version, torch_version = _version("torchvision"), _version("torch") or ""
     if version is None:
         return Check("torchvision", False, "not installed", "pip install 'torchvision>=0.26,<0.29'")
-    tags = {
-        name: text.partition("+")[2] or "default" for name, text in (("torch", torch_version), ("torchvision", version))
-    }
-    if tags["torch"] == tags["torchvision"]:
+    tag, own = torch_version.partition("+")[2], version.partition("+")[2]
+    index = f" --index-url https://download.pytorch.org/whl/{tag}" if tag else ""
+    fix = f"For good: pip install --force-reinstall --no-deps 'torchvision=={version.partition('+')[0]}'{index}"
+    if tag == own or (tag == "cpu" and not _wants_cuda()):
         return Check("torchvision", True, version)
-    if tags["torch"] == "cpu":
-        return Check("torchvision", True, f"{version}, built for another torch than {torch_version}: mended at import")
-    fix = "Install torch and torchvision from the same index."
+    if tag == "cpu":
+        detail = (
+            f"{version} is built for CUDA, which torch {torch_version} has not: `import torchvision`, open_clip and timm fail in "
+            "other programs of this Python (operator torchvision::nms does not exist). distill mends it for itself."
+        )
+        return Check("torchvision", False, detail, fix)
     return Check("torchvision", False, f"{version} beside torch {torch_version}", fix)
+
+
+def _wants_cuda() -> bool:
+    """Whether torchvision's library names torch's CUDA library, which no CPU torch has. Nothing is imported."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    return any(b"libtorch_cuda" in file.read_bytes() for file in Path(spec.origin).parent.glob("_C.*"))
 
 
 def _target(name: str) -> Check:

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import textwrap
 from html import escape
 from pathlib import Path
 
@@ -210,6 +212,14 @@ def test_open_clip_loads_the_trained_student_with_equal_outputs(finished):
     with torch.no_grad():
         theirs = model.eval().encode_image(preprocess.transforms[-1](x), normalize=True)
         assert torch.allclose(theirs, student.encode_image(x), atol=1e-6)
+
+
+def test_the_open_clip_lines_of_the_docs_work_as_they_are_written(finished, tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "run.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"open_clip loads the student without our code:\n\n((?:    .*\n|\n)+)", page)
+    script = textwrap.dedent(lines).replace("runs/nano-from-rendered/student", str(finished[0] / "student"))
+    check = "\nassert tokenizer(['a red circle']).shape[0] == 1\nassert model.visual is not None\n"
+    subprocess.run([sys.executable, "-c", script + check], cwd=tmp_path, check=True)
 
 
 def test_resume_of_a_finished_run_changes_no_hash(finished, tiny_teacher):
