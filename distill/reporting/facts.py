@@ -14,6 +14,7 @@ from distill.evaluation.verdict import verdict
 from distill.rehearsal import MARK
 from distill.reporting.arms import arms
 from distill.run_folder import BULKY, RunFolder
+from export.app.brief import brief
 from export.artifact import read_artifacts
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
@@ -29,6 +30,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     """The facts of a run.
 
     Keys: out, recipe, versions, commit, rehearsal (bool), mark, table (one row per model), exports (one row per good file),
+    app (what an app's developer asks first, see `export.app.brief`),
     exports_left_out (folder -> what is wrong), fragile (a sentence each), profiles, phones,
     predicted (a row per phone and tower), predicted_teachers (teacher -> such rows), arms (see `reporting.arms`), judged_on,
     verdict (see `distill.evaluation.verdict`), longer (the command that trains longer),
@@ -72,6 +74,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "arms": arms(table, inherited, bool(card.get("teachers")), recipe["baseline"]["inherit"] != "none"),
         "evals": [{key: value for key, value in item.items() if key != "hits"} for item in evals],
         "exports": exports,
+        "app": brief([asdict(one) for folder in run.exported() for one in read_artifacts(folder)]),
         "exports_left_out": {found.folder.name: found.wrong for found in run.exports() if found.wrong},
         "fragile": _fragile(run),
         "profiles": profile["exported"],

@@ -51,6 +51,32 @@ def training_curves(curves: dict[str, list[dict[str, float]]]) -> str:
     return svg_of(figure)
 
 
+LOSSES = ("loss", "first", "last")
+_NO_LOSS = {"step", "lr", "grad_norm", "loss", "samples_per_s", "data_wait_share", "memory_gib"}
+
+
+def loss_rows(rows: list[dict[str, float]]) -> list[tuple[str, ...]]:
+    """Each loss by name, in the order of `LOSSES`, of the first and the last logged step; the parts of one below it."""
+    names = [name for name in (rows[-1] if rows else ()) if name not in _NO_LOSS]
+    names.sort(key=lambda name: name.split("/"))
+    return [(name, *("-" if name not in row else f"{row[name]:.4g}" for row in (rows[0], rows[-1]))) for name in names]
+
+
+def losses(rows: list[dict[str, float]]) -> str:
+    """Each loss of a student over steps, unweighted, as metrics.jsonl has them; "" where nothing was logged."""
+    names = sorted({name for row in rows for name in row if "/" not in name} - _NO_LOSS)
+    if not names:
+        return ""
+    figure, axes = axes_of()
+    for name in names:
+        known = [row for row in rows if name in row]
+        axes.plot([row["step"] for row in known], [row[name] for row in known], label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, without its weight")
+    axes.legend(frameon=False)
+    return svg_of(figure)
+
+
 PLACES = {"CPU": COLOURS["plain student"], "may leave the NPU": "#dc2626"}  # every other place is an NPU
 
 

@@ -123,11 +123,15 @@ def export_rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
             _drop(row),
             "not measured"
             if row["p50_ms"] is None
-            else " / ".join(f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")),
+            else f"{' / '.join(f'{row[key]:.2f}' for key in ('p50_ms', 'p90_ms', 'p99_ms'))} ({_threads(row['threads'])})",
             f"{row['checked_by']} ({row['samples']} samples)",
         )
         for row in facts["exports"]
     ]
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def _parity(row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from distill.reporting.pareto.references import references
 from distill.reporting.searches import searches
 from distill.reporting.summary import summary
 from distill.run_folder import RunFolder
+from export.app.brief import COLUMNS as APP
 
 NOTE = (
     "Filled: on the front, nothing here is as cheap and as good. Dotted: what published models cost; their accuracies are of other "
@@ -44,12 +45,18 @@ def write_reports(run: RunFolder, facts: dict[str, Any]) -> None:
         "phone_rows": phones.rows(facts["predicted"]),
         "phone_notes": phones.notes(facts["predicted"]),
     }
+    shown |= {
+        "app_columns": APP,
+        "loss_columns": plots.LOSSES,
+        "loss_rows": plots.loss_rows(facts["curves"]["student"]),
+    }
     shown |= _choice(facts)
     shown["caption_columns"], shown["caption_rows"] = table.caption_rows(facts["captions"])
     shown["class_columns"], shown["class_rows"] = table.per_class(facts)
     atomic.write_text(run.report_md, templates.get_template("report.md").render(shown))
     drawn = {
         "curves_svg": plots.training_curves(facts["curves"]),
+        "losses_svg": plots.losses(facts["curves"]["student"]),
         "pareto": _pareto(facts),
         "pareto_note": NOTE,
         "latency_svg": plots.latency_bars(facts["profiles"]),

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from html import escape
+from html import escape, unescape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def finished(tmp_path_factory, tiny_teacher):
 @pytest.mark.parametrize("columns", [80, 120])
 def test_terminals_and_pipes_get_whole_headers_and_nothing_wider(finished, columns, monkeypatch):
     """What run, report, compare, profile, doctor and devices print, of a finished run; progress is overwritten in place."""
-    out, _ = finished
+    place, out = finished[0].parent, finished[0].name  # short: a path is never folded
     headers = {
         ("run", "--out", out, "--resume"): [
             "zero-shot",
@@ -58,7 +59,7 @@ def test_terminals_and_pipes_get_whole_headers_and_nothing_wider(finished, colum
     }
     monkeypatch.setenv("COLUMNS", str(columns))
     for words, named in headers.items():
-        sent = on_terminal(columns, *words)
+        sent = on_terminal(columns, *words, cwd=place)
         assert sent.returncode == 0, sent.stdout[-2000:]
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.stdout)
         lines = [part for line in shown.splitlines() for part in line.split("\r")]
@@ -68,7 +69,7 @@ def test_terminals_and_pipes_get_whole_headers_and_nothing_wider(finished, colum
         told = " ".join(shown.split())
         for header in named:
             assert header in told or all(word in told for word in header.split()), header
-        piped = call(*words)
+        piped = call(*words, cwd=place)
         assert max(map(len, piped.stdout.splitlines())) <= columns
 
 
@@ -212,6 +213,47 @@ def test_open_clip_loads_the_trained_student_with_equal_outputs(finished):
     with torch.no_grad():
         theirs = model.eval().encode_image(preprocess.transforms[-1](x), normalize=True)
         assert torch.allclose(theirs, student.encode_image(x), atol=1e-6)
+
+
+def test_the_page_holds_no_less_than_the_text(finished):
+    """Every word of report.md is in report.html, and every cell of its tables; titles apart."""
+    out, _ = finished
+    page = unescape(re.sub(r"<[^>]+>", " ", (out / "report.html").read_text(encoding="utf-8")))
+    words, whole = set(re.findall(r"[\w.%-]+", page)), " ".join(page.split())
+    lines = (out / "report.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 60
+    for line, below in pairwise(lines):
+        if line.startswith(("#", "|--", "```")) or below.startswith("|--"):
+            continue
+        if line.startswith("| "):
+            told = [
+                word for word in re.findall(r"[\w.%-]+", line) if word not in words
+            ]  # a number is a word of its own
+            missing = [word for word in told if word[0].isdigit() or word not in whole]
+        else:
+            missing = [word for word in re.findall(r"[\w%-]+", line.lstrip("-*0123456789. ")) if word not in whole]
+        assert missing == [], line
+
+
+def test_the_lines_for_the_app_give_the_golden_embeddings(finished, tmp_path, capsys):
+    """As they stand in the report, run in the run folder, on a golden photo and its caption."""
+    from safetensors.numpy import load_file
+
+    out, facts = finished
+    folder = out / "export" / "onnx-fp32"
+    golden, tensors = json.loads((folder / "golden.json").read_text()), load_file(folder / "golden.safetensors")
+    photo = next(file for file in sorted(folder.glob("golden-photo-0.*")))
+    lines = facts["app"]["snippet"].replace('"photo.jpg"', repr(str(photo))).replace('"export/', f'"{out}/export/')
+    lines = lines.replace('"a red circle"', repr(golden["captions"][0]))
+    found = {}
+    exec(lines, found)
+    np = found["np"]
+    for name, key in (("image", "image_embeddings"), ("text", "text_embeddings")):
+        assert np.abs(found[name][0] - tensors[key][0]).max() < 2e-3, name
+    assert (
+        f"cosine {float(tensors['image_embeddings'][0] @ tensors['text_embeddings'][0]):.2f}"[:9]
+        in capsys.readouterr().out
+    )
 
 
 def test_the_open_clip_lines_of_the_docs_work_as_they_are_written(finished, tmp_path):
