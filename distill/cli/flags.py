@@ -119,6 +119,9 @@ CalibrateFlag = Annotated[
 ExecutorFlag = Annotated[str | None, typer.Option("--executor", help="local, slurm or ray, in tasks.")]
 TasksFlag = Annotated[int | None, typer.Option("--tasks", help="Shares that an executor cuts the work into.")]
 WorkersFlag = Annotated[
-    int | None, typer.Option("--workers", help="Processes of an executor: its tasks at a time (cluster.workers).")
+    int | None,
+    typer.Option(
+        "--workers", help="An executor's tasks at a time (cluster.workers); who decodes is reinforce.workers."
+    ),
 ]
 PartitionFlag = Annotated[str | None, typer.Option("--slurm-partition", help="Where Slurm runs the tasks.")]
