@@ -71,8 +71,14 @@ def test_a_shop_with_a_table_of_its_own(evening):
     (_, trained), (_, searched) = evening.said["shop"]
     assert "product_name" in trained
     assert searched.count("shop/photos/") == 3
-    manifest = atomic.read_json(evening.place / "runs" / "shop" / "read-as.json")
-    assert manifest
+    read = atomic.read_json(evening.place / "runs" / "shop" / "read-as.json")
+    for part in ("training", "evaluation"):
+        assert read[part]["captions"] == "captions from the column product_name"
+    judged = json.loads((evening.place / "runs" / "shop" / "eval" / "student.json").read_text())
+    assert judged["seen_in_training"] == 0
+    assert len(judged["hits"]["i2t_r1"]) == judged["retrieval"]["images"]
+    assert "Verdict: " in trained
+    assert f"chance is {100 / judged['retrieval']['images']:.2g} %" in trained
 
 
 def test_a_classifier_of_class_folders(evening):
