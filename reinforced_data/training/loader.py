@@ -5,8 +5,11 @@ or workers, and sees exactly what it would have seen. Memory does not grow with 
 place, and workers live for the whole run with two batches each in hand.
 """
 
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 Tokenize = Callable[[list[str]], "Tensor"]  # n texts -> LongTensor [n, L]
 MOST, MOST_WITH_GPU = 8, 16  # workers that "auto" gives a process
+SHARED, SHARE_OF_SHARED = Path("/dev/shm"), 0.8  # where Linux keeps shared memory; what of it batches may fill
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -136,19 +140,36 @@ def collate(pairs: list[Pair]) -> Batch:
     )
 
 
-def enough_workers(pairs: Pairs, cores: int, processes: int, gpu: bool) -> tuple[int, str]:
+def enough_workers(
+    pairs: Pairs, cores: int, processes: int, gpu: bool, batch: int = 0, shared_bytes: float = math.inf
+) -> tuple[int, str]:
     """(how many workers each training process should have, why).
 
     Args:
         cores: that the training may use on this machine. processes: that train on it.
         gpu: whether they train on one; the cores are then for the workers, and a step is short.
+        batch: pairs of a process's batch.
+        shared_bytes: free shared memory, through which workers hand over what they make; a container may have 64 MB of it.
     """
     if pairs.side() <= SMALL_SIDE:
         return 0, f"images of at most {SMALL_SIDE} pixels are kept decoded, and a thread keeps up"
     most = MOST_WITH_GPU if gpu else MOST
     workers = min(most, max(0, cores // processes - 1))
     shared = f" for {processes} processes" if processes > 1 else ""
+    in_hand = (AHEAD + 1) * batch * 3 * pairs.image_size**2  # of a worker, with the one that is handed over
+    room = SHARE_OF_SHARED * shared_bytes / processes
+    if workers * in_hand > room:
+        fit = int(room / in_hand)
+        return fit, (
+            f"{shared_bytes / 1e6:.0f} MB of shared memory ({SHARED}) hold no more, at {in_hand / 1e6:.0f} MB a worker; a "
+            "container gets more by --shm-size"
+        )
     return workers, f"{cores} cores{shared}, one of them for training, {most} at most"
+
+
+def free_shared_bytes() -> float:
+    """Bytes of shared memory that are free; infinite where the system has no such place."""
+    return shutil.disk_usage(SHARED).free if SHARED.is_dir() else math.inf
 
 
 def batches(
@@ -254,6 +275,7 @@ def _death_of_worker(steps: _Steps, source: Any, words: str) -> str:
     return (
         f"A data loading worker died ({how or words or 'it says nothing'})"
         + (f" while at sample {names}" if names else "")
-        + ". Signal 9 is mostly the system running out of memory: lower train.workers or train.batch_size. Anything "
+        + ". Signal 9 is mostly the system running out of memory: lower train.workers or train.batch_size. Signal 7 is mostly "
+        f"shared memory ({SHARED}) running out: the same helps, or a container with more of it (--shm-size). Anything "
         "else points at that sample's image. Call again with --resume to go on."
     )

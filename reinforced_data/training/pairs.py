@@ -47,10 +47,11 @@ class Pair:
 class Pairs(Protocol):
     """A set that pairs can be drawn from.
 
-    `teacher_facts` is empty when the data is not reinforced.
+    `teacher_facts` is empty when the data is not reinforced; `image_size` is the side of the pairs' images in pixels.
     """
 
     teacher_facts: dict[str, TeacherFacts]
+    image_size: int
 
     @property
     def unpaired(self) -> UnpairedTexts | None:

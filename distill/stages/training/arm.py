@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill.core.clip.channels_last import channels_last
 from distill.core.progress import Progress
 from distill.models import TeacherSet
-from distill.processes import processes_here, usable_cores, wait_until
+from distill.processes import processes_here, this_place, usable_cores, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.training.progressive import Beginning
@@ -81,13 +81,13 @@ def loader_workers(recipe: Recipe, data: Any) -> tuple[int, str]:
     """(data loading processes of this process, why so many), from train.workers."""
     import torch
 
-    from reinforced_data.training.loader import enough_workers
+    from reinforced_data.training.loader import enough_workers, free_shared_bytes
 
     if recipe.train.workers != "auto":
         return recipe.train.workers, "as told"
-    return enough_workers(
-        data, usable_cores(), processes_here(), recipe.train.device != "cpu" and torch.cuda.is_available()
-    )
+    gpu = recipe.train.device != "cpu" and torch.cuda.is_available()
+    batch = recipe.train.batch_size // this_place().world
+    return enough_workers(data, usable_cores(), processes_here(), gpu, batch, free_shared_bytes())
 
 
 def stream_of(

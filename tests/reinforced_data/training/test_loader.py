@@ -23,6 +23,7 @@ class Numbers:
 
     teacher_facts: dict = {}  # noqa: RUF012
     unpaired = None
+    image_size = 100
 
     def __init__(self, fault=None, at=13):
         self.fault, self.at = fault, at
@@ -102,6 +103,12 @@ def test_workers_leave_a_core_for_training_and_small_images_to_a_thread(both_kin
     assert [enough_workers(Numbers(), cores, 1, gpu=False)[0] for cores in (1, 2, 4, 64)] == [0, 1, 3, 8]
     assert [enough_workers(Numbers(), cores, 4, gpu=True)[0] for cores in (1, 16, 64, 256)] == [0, 3, 15, 16]
     assert "16 cores for 4 processes" in enough_workers(Numbers(), 16, 4, gpu=True)[1]
+    # A worker holds 3 batches of 10 x 3 x 100 x 100 bytes, 0.9 MB; four fifths of what is shared may be filled.
+    for megabytes, workers in ((64, 8), (9, 8), (8.9, 7), (3, 2), (1, 0)):
+        number, why = enough_workers(Numbers(), 64, 1, gpu=False, batch=10, shared_bytes=megabytes * 1e6)
+        assert number == workers
+        assert ("--shm-size" in why) == (workers < 8)
+    assert enough_workers(Numbers(), 64, 3, gpu=False, batch=10, shared_bytes=9e6)[0] == 2  # they share it
     for pairs in (StoredPairs(both_kinds, 16), RawPairs(ListSource(samples(3)), "none", 8)):
         assert 0 < pairs.side() <= 30
         workers, why = enough_workers(pairs, 64, 1, gpu=False)
