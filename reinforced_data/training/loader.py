@@ -7,14 +7,13 @@ place, and workers live for the whole run with two batches each in hand.
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.folders.disk import SHARED
 from distill.core.streams import Stream, rng
 from distill.core.torch_compat import start_workers
 from reinforced_data.pixels.rendering import SMALL_SIDE
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 Tokenize = Callable[[list[str]], "Tensor"]  # n texts -> LongTensor [n, L]
 MOST, MOST_WITH_GPU = 8, 16  # workers that "auto" gives a process
-SHARED, SHARE_OF_SHARED = Path("/dev/shm"), 0.8  # where Linux keeps shared memory; what of it batches may fill
+SHARE_OF_SHARED = 0.8  # of the memory that processes share, which batches may fill
 AHEAD = 2  # batches that each worker makes before they are asked for
 
 
@@ -165,11 +164,6 @@ def enough_workers(
             "container gets more by --shm-size"
         )
     return workers, f"{cores} cores{shared}, one of them for training, {most} at most"
-
-
-def free_shared_bytes() -> float:
-    """Bytes of shared memory that are free; infinite where the system has no such place."""
-    return shutil.disk_usage(SHARED).free if SHARED.is_dir() else math.inf
 
 
 def batches(

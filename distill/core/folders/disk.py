@@ -5,14 +5,26 @@ Writers that are no Python (safetensors, torch) raise exceptions of their own fo
 
 import errno
 import io
+import math
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import IO, Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 BROKEN = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE)
+
+SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share
+
+
+def free_shared_bytes() -> float:
+    """Bytes of memory for sharing between processes that are free; infinite where the system has no such place.
+
+    A container often has 64 MB of it, and a process that writes beyond dies by a bus error.
+    """
+    return shutil.disk_usage(SHARED).free if SHARED.is_dir() else math.inf
 
 
 def disk_message(error: BaseException, place: str = "") -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.channels_last import channels_last
+from distill.core.folders.disk import free_shared_bytes
 from distill.core.progress import Progress
 from distill.models import TeacherSet
 from distill.processes import processes_here, this_place, usable_cores, wait_until
@@ -81,7 +82,7 @@ def loader_workers(recipe: Recipe, data: Any) -> tuple[int, str]:
     """(data loading processes of this process, why so many), from train.workers."""
     import torch
 
-    from reinforced_data.training.loader import enough_workers, free_shared_bytes
+    from reinforced_data.training.loader import enough_workers
 
     if recipe.train.workers != "auto":
         return recipe.train.workers, "as told"

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError
+from distill.core.folders.disk import free_shared_bytes
 from distill.core.torch_compat import start_workers
 from reinforced_data.labelling.preparation.prepare import Preparation, Prepared
 from reinforced_data.store.manifest import Rejected
@@ -180,9 +181,10 @@ def _begin_process(_: int) -> None:
 
 
 def _by_processes(preparation: Preparation, indices: Iterable[int], workers: int) -> Samples:
+    import psutil
     from torch.utils.data import DataLoader
 
-    most = depth(preparation, workers)
+    most = depth(preparation, workers, int(min(psutil.virtual_memory().available, free_shared_bytes())))
     together = max(1, min(_MOST_TOGETHER, most // (2 * workers)))
     loader: Any = DataLoader(
         _Together(preparation),  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ from distill.core.errors import UsageError
 from distill.recipe import load_recipe
 from distill.stages.training import arm
 from distill.stages.training.arm import loader_workers
-from reinforced_data.training import loader
 
 PHOTOS = SimpleNamespace(side=lambda: 500, image_size=224)
 
@@ -26,7 +25,7 @@ def test_a_number_is_that_number():
 )
 def test_auto_is_from_the_cores(cores, local, expected, monkeypatch):
     monkeypatch.setattr(arm, "usable_cores", lambda: cores)
-    monkeypatch.setattr(loader, "free_shared_bytes", lambda: 8e9)
+    monkeypatch.setattr(arm, "free_shared_bytes", lambda: 8e9)
     if local:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
     workers, why = loader_workers(asked("auto"), PHOTOS)
@@ -36,7 +35,7 @@ def test_auto_is_from_the_cores(cores, local, expected, monkeypatch):
 
 def test_in_a_container_with_little_shared_memory_a_thread_does_it(monkeypatch):
     monkeypatch.setattr(arm, "usable_cores", lambda: 16)
-    monkeypatch.setattr(loader, "free_shared_bytes", lambda: 64e6)  # what Docker gives
+    monkeypatch.setattr(arm, "free_shared_bytes", lambda: 64e6)  # what Docker gives
     workers, why = loader_workers(asked("auto"), PHOTOS)
     assert workers == 0  # three batches of 256 x 3 x 224 x 224 bytes are 116 MB
     assert "64 MB of shared memory" in why
