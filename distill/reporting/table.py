@@ -154,7 +154,7 @@ def _drop(row: dict[str, Any]) -> str:
 def _typed(command: str, room: int) -> str:
     """A command line over several lines, as a shell takes it."""
     lines = textwrap.wrap(command, room - 8, break_long_words=False, break_on_hyphens=False)
-    return textwrap.indent(" \\\n    ".join(lines), "    ")
+    return textwrap.indent(" \\\n    ".join(lines), "  ")
 
 
 TERMINAL = ("model", "top-1", "T2I R@1", "I2T R@1", "MB fp32", "ms image/text", "parity")
