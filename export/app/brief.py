@@ -22,7 +22,7 @@ RUN = {
 RESIZE = {
     "crop": (
         "short = min(photo.size)\n"
-        "sides = [size if side == short else int(size * side / short) for side in photo.size]\n"
+        "sides = [SHORTER if side == short else int(SHORTER * side / short) for side in photo.size]\n"
         "photo = photo.resize(sides, FILTER)\n"
         "left, top = (round((side - size) / 2) for side in photo.size)\n"
         "photo = photo.crop((left, top, left + size, top + size))"
@@ -88,10 +88,14 @@ def _snippet(artifacts: Sequence[dict[str, Any]]) -> str:
         for folder, found in towers.items():
             target = next(iter(found.values()))["target"]
             kind = "onnx" if target == "ort" else target.partition("-")[0]
-            mode = next(iter(found.values()))["preprocess"].get("resize_mode")
-            if kind == wanted and {"image", "text"} <= set(found) and mode in RESIZE:
+            if kind == wanted and {"image", "text"} <= set(found) and _plain(found["image"]["preprocess"]):
                 return _lines(folder, kind, found["image"], found["text"])
     return ""
+
+
+def _plain(rules: dict[str, Any]) -> bool:
+    """Whether the few lines make the pixels that a file takes: floats, channels first, of a photo that is cut or squashed."""
+    return rules["resize_mode"] in RESIZE and (rules["layout"], rules["dtype"]) == ("NCHW", "float32")
 
 
 def _lines(folder: str, kind: str, image: dict[str, Any], text: dict[str, Any]) -> str:
@@ -99,6 +103,7 @@ def _lines(folder: str, kind: str, image: dict[str, Any], text: dict[str, Any]) 
     rules = image["preprocess"]
     (pixels,), (tokens,) = image["inputs"], text["inputs"]
     resize = RESIZE[rules["resize_mode"]].replace("FILTER", f"Image.Resampling.{rules['interpolation'].upper()}")
+    resize = resize.replace("SHORTER", str(rules.get("shorter_side")))
     ids = text["tokenizer"].get("dtype", "int32")
     return f"""import numpy as np
 {packages}
@@ -110,7 +115,7 @@ here, size = "export/{folder}", {rules["size"][0]}
 
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
 {resize}
-pixels = np.asarray(photo, np.float32).transpose(2, 0, 1)[None] / 255
+pixels = np.ascontiguousarray(np.asarray(photo, np.float32).transpose(2, 0, 1)[None] / 255)
 ids = Tokenizer.from_file(f"{{here}}/tokenizer.json").encode("a red circle").ids
 image = run("{image["file"]}", "{pixels}", pixels)
 text = run("{text["file"]}", "{tokens}", np.array([ids], "{ids}"))

@@ -86,7 +86,7 @@ def test_what_an_export_and_an_evaluation_print_fits(finished, monkeypatch, caps
         shown.show_figures(EvalResult("student", figures["retrieval"], figures["zero_shot"]))
         said = capsys.readouterr().out
         assert max(map(len, said.splitlines())) <= columns
-        for header in ("min cosine", "top-1 agreement", "R@1", "R@10"):
+        for header in ("min cosine", "same top-1", "R@1 points", "R@10"):
             assert all(word in said for word in header.split())
         assert f"{figures['retrieval']['t2i_r5']:.1f} (" in said
 

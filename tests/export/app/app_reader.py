@@ -54,8 +54,8 @@ def pixels_of(photo: Path, block: dict[str, Any]) -> np.ndarray:
     if mode == "squash":
         image = image.resize((width, height), kernel)
     elif mode == "crop":
-        shorter = min(image.size)
-        image = image.resize((int(width * image.width / shorter), int(width * image.height / shorter)), kernel)
+        side, shorter = block["shorter_side"], min(image.size)
+        image = image.resize((int(side * image.width / shorter), int(side * image.height / shorter)), kernel)
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
     else:
