@@ -123,17 +123,22 @@ def _packed(found: Found, columns: ColumnNames) -> list[Path]:
         for name in found.sizes
         if ending(name) == ".parquet" and PurePosixPath(name).with_suffix("") not in stems
     ]
-    kept = [file for file in parquet if _has_images(file, columns)]
+    kept = [file for file in parquet if _has_images(file, columns, paths=bool(found.images))]
     if kept or (parquet and not tars and not found.images):
         return kept or parquet
     return [] if found.images else [found.folder / name for name in tars]
 
 
-def _has_images(file: Path, columns: ColumnNames) -> bool:
+def _has_images(file: Path, columns: ColumnNames, *, paths: bool) -> bool:
+    """Whether the file has a column of images by its name, or by what it holds: their bytes or, where images lie there, `paths`."""
     with open_parquet(file) as parquet:
         names = {name.lower() for name in parquet.schema_arrow.names}
     known = {*IMAGE_NAMES, *PATH_NAMES, *([columns.image.lower()] if columns.image else [])}
-    return bool(names & known) or column_of_images(first_cells(file)) is not None
+    if names & known:
+        return True
+    cells = first_cells(file)
+    found = column_of_images(cells)
+    return found is not None and (paths or not any(isinstance(cell, str) for cell in cells[found]))
 
 
 def _part_of(file: Path, root: Path) -> str | None:

@@ -17,6 +17,7 @@ from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption
 from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
+    ADDRESSES,
     NO_CAPTION_COLUMN,
     Labels,
     captions_told,
@@ -200,7 +201,7 @@ class TableListing:
 
     def _place(self, cell: Any, base: Path) -> Any:
         """The path of an image relative to the base: the cell as it is where a file lies there, else what it may mean."""
-        if not isinstance(cell, str | int) or str(cell).startswith(("http://", "https://", "s3://", "gs://")):
+        if not isinstance(cell, str | int) or str(cell).startswith(ADDRESSES):
             return cell
         try:
             if base == self._base and isinstance(cell, str) and (base / cell).is_file():

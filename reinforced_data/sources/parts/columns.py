@@ -59,6 +59,7 @@ LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "fine_label
 MADE_FROM_CLASSES = "captions made from templates"
 NO_CAPTION_COLUMN = "no column has a name of captions"
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # how encoded images begin
+ADDRESSES = ("http://", "https://", "s3://", "gs://")  # of what is no file here
 MAX_IMAGE_BYTES = 512 << 20  # of an encoded image; `decode` refuses images of this size for their pixels anyway
 
 
@@ -231,7 +232,7 @@ def _looks_like_image(cell: Any) -> bool:
     value = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
     if isinstance(value, bytes):
         return value.startswith(_MAGIC) or value[8:12] == b"WEBP" or value[4:8] == b"ftyp"
-    return isinstance(value, str) and ending(value.strip()) in IMAGE_SUFFIXES
+    return isinstance(value, str) and ending(value.strip()) in IMAGE_SUFFIXES and not value.startswith(ADDRESSES)
 
 
 def image_bytes(value: Any, base: Path, key: str) -> bytes:
@@ -242,7 +243,7 @@ def image_bytes(value: Any, base: Path, key: str) -> bytes:
         return value
     if not isinstance(value, str) or not value:
         raise BadImageError(key, "the table has neither bytes nor a path for it")
-    if value.startswith(("http://", "https://", "s3://", "gs://")):
+    if value.startswith(ADDRESSES):
         raise BadImageError(key, f"it is an address ({value[:80]}), not a file; download the images first")
     return read_image_file(base / value, key, value)
 

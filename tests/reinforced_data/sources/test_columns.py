@@ -143,6 +143,19 @@ def test_no_column_is_taken_for_images_where_two_may_be_or_none_is(tmp_path):
     assert source[0].image == png(1)
 
 
+def test_a_list_of_addresses_or_names_beside_tars_is_not_the_data(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    make_tar(tmp_path / "00000.tar", [("a.png", png(0)), ("a.txt", "in the tar"), ("b.png", png(1)), ("b.txt", "too")])
+    for cells in (["https://x.org/a.jpg", "https://x.org/b.jpg"], ["a.jpg", "b.jpg"]):
+        pq.write_table(pa.table({"where": cells, "caption": ["x", "y"]}), tmp_path / "listing.parquet")
+        assert open_source(str(tmp_path), "given")[0].captions[0].text == "in the tar"
+    put(tmp_path / "links.csv", "where,caption\nhttps://x.org/a.jpg,x\n")
+    with pytest.raises(UsageError, match="--image-column"):
+        open_source(str(tmp_path / "links.csv"), "given")
+
+
 def test_a_job_reads_both_of_its_parts_by_them(places):
     recipe = load_recipe(None, {"reinforce.caption_columns": {"title": "llm"}},
                          {"data": str(places / "shop"), "image_column": "photo", "caption_column": ["product_name"]})  # fmt: skip
