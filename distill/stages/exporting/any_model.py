@@ -54,9 +54,12 @@ def load_any(name: str) -> "Teacher":
     from teachers.load import load_teacher, resolve_teacher
 
     path = Path(name)
-    heads = (path / HEADS, RunFolder(path).teacher / HEADS)
-    of_a_run = path.is_dir() and not is_clip_folder(path) and not any(file.exists() for file in heads)
-    return load_teacher(resolve_teacher(str(model_folder(path)) if of_a_run else name, noun="model"))
+    heads = next((folder for folder in (path, RunFolder(path).teacher) if (folder / HEADS).exists()), None)
+    if heads is not None:
+        name = str(heads)
+    elif path.is_dir() and not is_clip_folder(path):
+        name = str(model_folder(path))
+    return load_teacher(resolve_teacher(name, noun="model"))
 
 
 def default_out(model: str) -> Path:

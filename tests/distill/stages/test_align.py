@@ -23,3 +23,19 @@ def test_heads_are_trained_and_are_a_teacher_by_path(tmp_path, flickr8k):
     assert result.returncode == 0, result.stderr[-2000:]
     figures = json.loads(result.stdout)["retrieval"]
     assert figures["t2i_r1"] > 5  # of 40 photos: chance is 2.5; 96 photos of training give far more
+
+
+def test_a_run_that_trained_heads_is_a_model_by_its_own_folder(tmp_path, monkeypatch):
+    import teachers.load
+    from distill.run_folder import RunFolder
+    from distill.stages.exporting.any_model import load_any
+    from teachers.towers.heads import AlignmentHeads, save_heads_teacher
+
+    run = RunFolder(tmp_path / "sail")
+    run.path.mkdir()
+    save_heads_teacher(
+        run.teacher, AlignmentHeads(), {"name": "sail-lite0-minilm", "licence": "mine", "commercial": False}
+    )
+    monkeypatch.setattr(teachers.load, "load_teacher", lambda spec: spec)  # the towers are not here
+    assert load_any(str(run)) == load_any(str(run.teacher))
+    assert load_any(str(run)).loader == "towers"
