@@ -141,7 +141,7 @@ def _files(exports: list[dict[str, Any]]) -> str:
         return "No exported files are good, or none were asked for: distill export makes them."
     smallest = min(folders, key=lambda name: folders[name])
     both = f"{folders[smallest]:.1f} MB for both towers"
-    return f"{len(folders)} exports passed parity; the smallest is {smallest}, {both}."
+    return f"{len(folders)} export{'s' * (len(folders) > 1)} passed parity; the smallest is {smallest}, {both}."
 
 
 def _phone(predicted: list[dict[str, Any]]) -> str:
