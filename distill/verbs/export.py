@@ -8,8 +8,10 @@ from distill.run_folder import RunFolder
 from distill.verbs.endings import ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ExportResult
+from reinforced_data.source import opening_once
 
 
+@opening_once()
 def export(
     model: AnyPath,
     recipe: RecipeLike = None,
@@ -53,6 +55,7 @@ def export(
         UsageError: no such model, unknown target or precision, labels or templates that make no classifier.
         DistillError: parity below the bar, missing weights, or a target's packages are missing.
     """
+    from distill.stages.evaluate import open_evaluation
     from distill.stages.exporting.any_model import default_out, model_name, run_of, take_in
     from distill.stages.exporting.stage import classes_of, export_stage
     from export.artifact import read_artifacts
@@ -78,6 +81,8 @@ def export(
     for one in targets:  # before anything is loaded
         one.require_packages()
         one.configured(job.export)
+    if targets:
+        open_evaluation(job)
     if this_place().rank == 0:  # of a launcher's processes: exporting is one process's work
         with ending_well(folder.exports_kept, place=str(folder.export)):
             if run is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.strict import Settings
 from distill.recipe import Recipe
@@ -76,6 +77,10 @@ def _reinforce(job: Recipe, run: RunFolder, existing: Existing, console: Console
     from distill.stages.training_data import caption_stage, check_curation, check_texts, selection_stage, texts_stage
 
     place, extend = this_place(), existing is Existing.EXTEND
+    if extend and not (run.resolved.exists() or run.reinforced.exists()):
+        raise UsageError(
+            f"--extend adds to a finished set, and there is none in {str(run)!r}. Make it first, without --extend."
+        )
     console.plan(stages_of_set(job))
     check_curation(job)
     check_texts(job)

@@ -95,7 +95,8 @@ def _snippet(artifacts: Sequence[dict[str, Any]]) -> str:
 
 def _plain(rules: dict[str, Any]) -> bool:
     """Whether the few lines make the pixels that a file takes: floats, channels first, of a photo that is cut or squashed."""
-    return rules["resize_mode"] in RESIZE and (rules["layout"], rules["dtype"]) == ("NCHW", "float32")
+    form = (rules.get("layout", "NCHW"), rules.get("dtype", "float32"))  # older versions made no other
+    return rules.get("resize_mode") in RESIZE and form == ("NCHW", "float32")
 
 
 def _lines(folder: str, kind: str, image: dict[str, Any], text: dict[str, Any]) -> str:
@@ -103,7 +104,7 @@ def _lines(folder: str, kind: str, image: dict[str, Any], text: dict[str, Any]) 
     rules = image["preprocess"]
     (pixels,), (tokens,) = image["inputs"], text["inputs"]
     resize = RESIZE[rules["resize_mode"]].replace("FILTER", f"Image.Resampling.{rules['interpolation'].upper()}")
-    resize = resize.replace("SHORTER", str(rules.get("shorter_side")))
+    resize = resize.replace("SHORTER", str(rules.get("shorter_side", rules["size"][0])))
     ids = text["tokenizer"].get("dtype", "int32")
     return f"""import numpy as np
 {packages}

@@ -46,6 +46,7 @@ EARLY = {
     "an unknown captioner": (LABEL, ["--captioner", "cocca-vitl14"], "coca-vitl14"),
     "photos of which none is one": (LABEL, ["--data", "noise"], "can be used"),
     "Slurm without its partition": (LABEL, ["--executor", "slurm"], "--slurm-partition"),
+    "a set to extend that is not there": (LABEL, ["--extend"], "--extend adds to a finished set"),
     "a filter that keeps twice as many": (KEEP, ["--filter", "score:keep=2"], "keep"),
 }  # fmt: skip
 LATE = {
@@ -194,3 +195,10 @@ def test_a_home_of_nobody_is_an_error_for_people(tmp_path):
     assert failed.returncode == 2
     assert "~NAME" in failed.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_an_export_looks_for_its_data_before_it_takes_the_model_in(desk):
+    failed = distill("export", "teacher", "--target", "onnx", "--data", "nowhere", "--out", "exported", cwd=desk)
+    assert failed.returncode == 2
+    assert "nowhere" in failed.stderr
+    assert not (desk / "exported").exists()
