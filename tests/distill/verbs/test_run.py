@@ -105,7 +105,8 @@ def test_the_table_and_the_reports_say_what_the_files_say(finished):
     assert f"{facts['table'][1]['t2i_r1']:.1f}" in text
     assert "not measured" in text
     html = (out / "report.html").read_text()
-    assert html.count("<svg") == 7  # size, a phone's latency, training, losses, both predicted towers, this host's latency
+    # size, a phone's latency, training, losses, both predicted towers, this host's latency
+    assert html.count("<svg") == 7
     for outside in ("http://", "https://", "src="):
         assert outside not in html.replace('src="data:image/jpeg;base64,', "").replace("http://www.w3.org", "").replace(
             "http://purl.org", ""
