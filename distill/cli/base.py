@@ -32,6 +32,14 @@ class _Verbs(TyperGroup):
         with self._ending_well():
             return super().make_context(info_name, args, parent, **extra)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Every verb with its whole sentence: the parser's own list cuts what does not fit a line."""
+        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, str(verb.help).partition("\n\n")[0]) for name, verb in verbs if verb is not None]
+            )
+
     def invoke(self, ctx: Any) -> Any:
         """Read the words after the verb and call it. Here, since typer ends a program by Ctrl-C without a word of ours."""
         with self._ending_well():

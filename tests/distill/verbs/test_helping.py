@@ -110,3 +110,14 @@ def test_what_others_call_a_flag_is_one_of_ours():
     flags = {name for command in COMMANDS.values() for parameter in command.params for name in parameter.opts}
     keys = {key for key, _, _ in recipe_keys(Recipe())}
     assert {*ALSO_CALLED.values()} <= flags | keys
+
+
+def test_the_list_of_verbs_cuts_no_sentence(monkeypatch):
+    for columns in ("80", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        said = distill("--help").stdout
+        words = " ".join(said.split())
+        assert "..." not in said.partition("Commands:")[2]
+        assert max(map(len, said.splitlines())) <= int(columns)
+        for name, command in COMMANDS.items():
+            assert f"{name} {' '.join(str(command.help).split())}" in words
