@@ -83,13 +83,21 @@ def _refuse_twins(noun: str, names: tuple[str, ...]) -> None:
 
 
 def student_spec(recipe: StudentRecipe) -> StudentSpec:
-    """The architecture that a recipe names, with its overrides."""
+    """The architecture that a recipe names, with its overrides. Raises UsageError for an image size that cuts a patch."""
     spec = STUDENTS.get(recipe.name).resized(
         image_size=recipe.image_size,
         context_length=recipe.context_length,
         text_layers=recipe.text_layers,
         embed_dim=recipe.embed_dim,
     )
+    patch = spec.model_cfg["vision_cfg"].get("patch_size")
+    if recipe.image_size is not None and isinstance(patch, int) and recipe.image_size % patch:
+        near = recipe.image_size - recipe.image_size % patch
+        sizes = " or ".join(f"{size}" for size in (near, near + patch) if size)
+        raise UsageError(
+            f"student.image_size = {recipe.image_size} is no multiple of {recipe.name}'s patches of {patch} pixels, and would leave a "
+            f"border that is never seen. Take {sizes}."
+        )
     if recipe.tokenizer is not None:
         spec = spec.with_tokenizer(recipe.tokenizer)
     if recipe.vocabulary is not None and recipe.vocabulary.endswith(".gz"):
