@@ -95,8 +95,8 @@ def student_spec(recipe: StudentRecipe) -> StudentSpec:
         near = recipe.image_size - recipe.image_size % patch
         sizes = " or ".join(f"{size}" for size in (near, near + patch) if size)
         raise UsageError(
-            f"student.image_size = {recipe.image_size} is no multiple of {recipe.name}'s patches of {patch} pixels, and would leave a "
-            f"border that is never seen. Take {sizes}."
+            f"student.image_size = {recipe.image_size} is no multiple of {recipe.name}'s patches of {patch} pixels: a border "
+            f"would never be seen. Take {sizes}."
         )
     if recipe.tokenizer is not None:
         spec = spec.with_tokenizer(recipe.tokenizer)
