@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.reporting.terminal import print_lints, print_paragraph, print_rows, print_table
-from distill.run_folder import RunFolder
 
 
 def show_reinforced(done: Any) -> None:
     """What was labelled and how it was read, whether it was checked, its terms, what filters left; and the next command."""
-    run, facts = RunFolder(done.out).path.parent, done.facts
+    run, facts = Path(done.out).parent, done.facts
     if not done.finished:
         print_paragraph(f"Not finished: {facts['missing_shards']} shards of {done.out} are other processes' or tasks'.")
         print(f"Next: {shlex.join(['distill', 'reinforce', str(run), '--resume'])}")
