@@ -231,6 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     intro = (
         "Five jobs as a new user does them, with all that was printed (terminal of "
         f"{COLUMNS} columns; `TEACHER` is the folder of the sail teacher, see [photos](photos.md)), by `benchmarks/first_evening.py`. "
+        "The photos are of Flickr8k's training part, which that teacher has learned from, and of Caltech-101; trainings are short (1,280 samples). "
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}: {took}.\n"
     )
     page = document(evening, intro)
