@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from distill.stages.opening import git_commit
+
 QUICK = "--set train.samples=1280"  # they show the way; benchmarks.few_photos has the figures of 300 photos
 MAKING = ("run", "train", "reinforce")  # the verbs that take `Evening.short`
 COLUMNS = 100  # of the terminal that the document shows
@@ -232,7 +234,8 @@ def main(argv: list[str] | None = None) -> None:
         "Five jobs as a new user does them, with all that was printed (terminal of "
         f"{COLUMNS} columns; `TEACHER` is the folder of the sail teacher, see [photos](photos.md)), by `benchmarks/first_evening.py`. "
         "The photos are of Flickr8k's training part, which that teacher has learned from, and of Caltech-101; trainings are short (1,280 samples). "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}: {took}.\n"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, commit {git_commit()[:7]}, "
+        f"{datetime.date.today()}: {took}.\n"
     )
     page = document(evening, intro)
     (given.docs or given.out / "first_evening.md").write_text(page, encoding="utf-8")

@@ -243,7 +243,7 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         rank = zero_shot_ranks(image, class_embeddings(text), labels)
         figures = zero_shot_figures(rank, len(task.class_names))
         result["hits"]["zero_shot_top1"] = hits_as_text(rank < 1)
-        each = per_class(image, class_embeddings(text), labels, task.class_names)
+        each = per_class(rank, labels, task.class_names)
         result["zero_shot"] = {"task": task.name, **figures, "per_class": each}
     return result
 

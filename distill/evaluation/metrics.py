@@ -122,15 +122,16 @@ def zero_shot_figures(rank: NDArray[np.integer[Any]], classes: int) -> dict[str,
 
 
 def per_class(
-    image: Floats, class_text: Floats, labels: NDArray[np.integer[Any]], names: Sequence[str]
+    rank: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """What `zero_shot` counts, of each class that has images: name -> "images" and "top1" in percent.
+    """What `zero_shot_figures` counts, of each class that has images: name -> "images" and "top1" in percent.
 
     Args:
-        image, class_text, labels: as of `zero_shot`.
+        rank: [N], as `zero_shot_ranks` makes them.
+        labels: [N], the true class of each image.
         names: of the classes.
     """
-    hits = zero_shot_ranks(image, class_text, labels) == 0
+    hits = rank == 0
     return {
         names[label]: {
             "images": int((labels == label).sum()),

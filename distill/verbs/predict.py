@@ -5,7 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,7 @@ def _labels(job: "Recipe", captions: list[str], run: "RunFolder", *, own_templat
     """The captions, the labels of a file, or those that the run was judged by; raises UsageError where there are none."""
     from distill.stages.exporting.classes import own_classes
     from distill.stages.exporting.stage import classes_of
+    from export.app.classes import check_templates
 
     if captions:
         twice = next((text for text in captions if captions.count(text) > 1), None)
@@ -162,8 +163,10 @@ def _labels(job: "Recipe", captions: list[str], run: "RunFolder", *, own_templat
             "or a sentence that finds photos (--search)."
         )
     found = given or own.classes  # type: ignore[union-attr]
-    templates = found.templates if given is not None or own_templates else job.export.templates
-    return _Labels(found.labels, templates, found)
+    if given is None and not own_templates:
+        check_templates(job.export.templates)
+        found = replace(found, templates=job.export.templates)
+    return _Labels(found.labels, found.templates, found)
 
 
 @contextlib.contextmanager

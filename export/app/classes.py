@@ -6,6 +6,7 @@ Left out: their embeddings and the classifier itself (`export.towers.classifier`
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,15 @@ from distill.core.errors import UsageError
 
 LABELS_FILE = "labels.txt"
 PLACE = "{}"  # of the label in a template
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raise UsageError for a template without a place for the label: all labels would be the same sentence."""
+    for template in templates:
+        if PLACE not in template:
+            raise UsageError(
+                f"The template {template!r} has no {PLACE}, where the label belongs. For example: 'a photo of a {PLACE}.'"
+            )
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,7 @@ class Classes:
 
         Raises UsageError for a file that cannot be read, has no label or one label twice, and for a template without a place.
         """
-        for template in templates:
-            if PLACE not in template:
-                raise UsageError(
-                    f"The template {template!r} has no {PLACE}, where the label belongs. For example: 'a photo of a {PLACE}.'"
-                )
+        check_templates(templates)
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

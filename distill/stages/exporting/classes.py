@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EMBEDDINGS = "embeddings.safetensors"
 RECORD = "classes.json"
+SOFTMAX = "softmax"  # the kind of every student, see `Student.save`
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def classes_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
         labels, templates = task.class_names, task.templates
         rows = text_embeddings(student_embedder(student, "student"), labels, templates)
         with atomic.staged_dir(run.classes) as folder:
-            kind = "softmax"  # as it was trained; a sigmoid would order labels alike
-            Classes(labels, templates).write(folder, kind)
+            Classes(labels, templates).write(folder, SOFTMAX)
             save_file({"labels": rows.astype("float32")}, folder / EMBEDDINGS)
             about = {
                 "task": task.name,
@@ -87,5 +87,5 @@ def own_classes(run: RunFolder) -> OwnClasses | None:
     try:
         classes = Classes.read(run.classes / LABELS_FILE, tuple(record["templates"]))
     except DistillError as error:
-        raise DistillError(f"{error} Make it again: {run.command()}.") from None
+        raise DistillError(f"{error} Or remove {str(run.classes)!r} and have it made again: {run.command()}.") from None
     return OwnClasses(classes, bool(record["alone"]))

@@ -62,10 +62,12 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
 def exported_scorer(folder: Path, threads: int) -> "Iterator[Scorer]":
     """`exported_embedder` with the scale, bias and kind of its record: cosines become probabilities as in an app."""
     from distill.evaluation.predict import Scorer
+    from export.artifact import read_artifacts
 
     with exported_embedder(folder, threads) as model:
-        first = _whole(folder)[0]
-        yield Scorer(model, first.logit_scale or 1.0, first.logit_bias or 0.0, first.kind)
+        first = read_artifacts(folder)[0]
+        assert first.logit_scale is not None  # of a folder with a text tower
+        yield Scorer(model, first.logit_scale, first.logit_bias or 0.0, first.kind)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _whole(folder: Path) -> "list[ExportArtifact]":
 
     artifacts = read_artifacts(folder)
     if changed := changed_files(folder, artifacts):
-        raise UsageError(f"{str(folder)!r} is not judged: {changed[0]} is missing or not the file that was checked.")
+        raise UsageError(f"{str(folder)!r} is not used: {changed[0]} is missing or not the file that was checked.")
     return artifacts
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from distill.core.errors import UsageError
 from distill.evaluation.evalset import pixels
-from distill.evaluation.metrics import per_class, zero_shot
+from distill.evaluation.metrics import per_class, zero_shot, zero_shot_ranks
 from distill.evaluation.predict import (
     Scorer,
     best_labels,
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_left_out_and_said(photos):
 
 def test_the_figures_of_each_class_make_up_the_whole():
     image, text, labels = _unit(40, 6), _unit(5, 6), RANDOM.integers(0, 4, 40)
-    each = per_class(image, text, labels, list("vwxyz"))
+    each = per_class(zero_shot_ranks(image, text, labels), labels, list("vwxyz"))
     assert [*each] == list("vwxy")  # no picture shows the last
     nearest = (image @ text.T).argmax(1)
     for label, name in enumerate("vwxy"):

@@ -108,6 +108,8 @@ def test_a_classifier_of_class_folders(evening):
         probabilities = [{entry["label"]: entry["probability"] for entry in row["labels"]} for row in (one, other)]
         assert probabilities[1] == pytest.approx(probabilities[0], abs=1e-3)
     assert sum(probabilities[0].values()) == pytest.approx(1, abs=1e-4)
+    other = distill("predict", run, photos[0], "--template", "no place")
+    assert (other.returncode, "has no {}" in other.stderr) == (2, True)
     kept = np.array([row["probability"] for row in _by_kept_embeddings(run, photos[0], labels)])
     assert kept == pytest.approx([_of(by_student["photos"][0], label) for label in labels], abs=1e-3)
     assert distill("push", run, evening.place / "pushed", "--no-exports").returncode == 0
