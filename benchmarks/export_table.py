@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.lively_models import write
 from distill.core.errors import DistillError, UsageError
 from distill.reporting.terminal import cell
-from export.artifact import FAILED_PARITY, read_artifacts
+from export.artifacts.folder import FAILED_PARITY, read_artifacts
 from export.target import TARGETS, get_target
 
 MODELS = ("mci0", "mci2", "tinyclip-vit8m16", "ViT-B-16", "ViT-B-16-SigLIP", "bert")

@@ -19,7 +19,7 @@ import numpy as np
 
 from distill.evaluation import evalset, metrics
 from distill.reporting.terminal import cell
-from export.artifact import read_artifacts
+from export.artifacts.folder import read_artifacts
 from export.devices.host import cpu_model
 from export.towers.parity import compare
 

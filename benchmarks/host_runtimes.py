@@ -24,7 +24,8 @@ import numpy as np
 from benchmarks.lively_models import write
 from distill.core.errors import DistillError
 from distill.reporting.terminal import cell
-from export.artifact import TOWERS, ExportArtifact, read_artifacts
+from export.artifacts.folder import read_artifacts
+from export.artifacts.record import TOWERS, ExportArtifact
 from export.children.timing import Runtime
 from export.devices.host import cpu_model, usable_cores
 from export.latency.measure import EAGER, timing_inputs

@@ -14,7 +14,7 @@ from distill.core.atomic import PARTIAL
 from distill.core.errors import DamagedError
 from distill.core.folders.lock import LOCK_FILE
 from distill.recipe import Recipe
-from export.artifact import ARTIFACT_FILE, Examined, examine
+from export.artifacts.folder import ARTIFACT_FILE, Examined, examine
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE, SET_FOLDER, SHARD_GLOB
 
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats

@@ -10,7 +10,7 @@ from distill.core.progress import Progress
 from distill.core.registry import Registry
 
 if TYPE_CHECKING:
-    from export.artifact import ExportArtifact, LatencyProfile
+    from export.artifacts.record import ExportArtifact, LatencyProfile
     from export.settings import ProfileSettings
 
 

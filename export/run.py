@@ -23,14 +23,8 @@ from distill.core.progress import Progress, silent
 from export.app.classes import Classes
 from export.app.licence import Notice
 from export.app.samples import Samples
-from export.artifact import (
-    STUDENT_KEY,
-    ExportArtifact,
-    Tower,
-    read_if_whole,
-    student_digest,
-    write_artifacts,
-)
+from export.artifacts.folder import STUDENT_KEY, read_if_whole, student_digest, write_artifacts
+from export.artifacts.record import ExportArtifact, Tower
 from export.children.conversion import Conversion
 from export.children.job import ExportJob, accept
 from export.settings import ExportSettings

@@ -17,7 +17,8 @@ from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import Environment
 from distill.core.registry import Registry
 from export.app.form import Form, Layout
-from export.artifact import Operations, Tower, tower_file
+from export.artifacts.folder import tower_file
+from export.artifacts.record import Operations, Tower
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

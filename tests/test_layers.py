@@ -21,7 +21,7 @@ MAY_IMPORT = {
 FLOORS = {
     "distill": ["core", "processes learning evaluation", "console recipe", "models rehearsal run_folder", "reporting",
                 "stages", "verbs", "cli", "__main__"],
-    "export": ["app artifact settings", "device target", "mil", "devices", "targets towers", "children", "run", "latency", "predict_rows"],
+    "export": ["app artifacts settings", "device target", "mil", "devices", "targets towers", "children", "run", "latency", "predict_rows"],
     "students": ["spec tokenizer folding", "vocabularies", "student zoo reparameterize", "inherit checkpoints"],
     "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
@@ -42,7 +42,7 @@ LIGHT = ("distill/cli", "distill/recipe.py", "distill/verbs", "teachers/zoo", "t
          "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
          "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py",
          "reinforced_data/labelling/settings.py", "reinforced_data/store/names.py", "reinforced_data/store/dtypes.py",
-         "export/targets", "export/devices", "export/towers/lints/rules", "export/towers/lints/rule.py", "export/artifact.py", "export/settings.py", "distill/core")  # fmt: skip
+         "export/targets", "export/devices", "export/towers/lints/rules", "export/towers/lints/rule.py", "export/artifacts", "export/settings.py", "distill/core")  # fmt: skip
 
 # Of these, a class of torch's is the whole content; only what builds one imports them.
 CLASSES = ("distill.core.clip.mixed_text",)

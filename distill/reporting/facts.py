@@ -15,7 +15,7 @@ from distill.rehearsal import MARK
 from distill.reporting.arms import arms
 from distill.run_folder import BULKY, RunFolder
 from export.app.brief import brief
-from export.artifact import read_artifacts
+from export.artifacts.folder import read_artifacts
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
 

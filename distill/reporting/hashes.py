@@ -3,7 +3,7 @@
 from distill.core import atomic
 from distill.core.clip.folder import WEIGHTS_FILE
 from distill.run_folder import RunFolder
-from export.artifact import read_artifacts
+from export.artifacts.folder import read_artifacts
 
 
 def artifact_hashes(run: RunFolder) -> dict[str, str]:

@@ -58,7 +58,7 @@ def export(
     from distill.stages.evaluate import open_evaluation
     from distill.stages.exporting.any_model import default_out, model_name, run_of, take_in
     from distill.stages.exporting.stage import classes_of, export_stage
-    from export.artifact import read_artifacts
+    from export.artifacts.folder import read_artifacts
     from export.target import chosen_targets
 
     name, console = model_name(str(model)), console or Console()

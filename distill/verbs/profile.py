@@ -45,7 +45,7 @@ def profile(
         DistillError: a device that is named cannot be timed now; nothing was timed then.
     """
     from distill.stages.latency.phones import calibrated_here, predicted, split_devices
-    from export.artifact import read_artifacts, student_of
+    from export.artifacts.folder import read_artifacts, student_of
     from export.latency.measure import profile as measure
 
     job, console = recipe_of(recipe, settings, device=device, runner=runner, lan=lan, port=port), console or Console()
@@ -97,7 +97,7 @@ def _found(path: Path) -> tuple[list[Path], Path]:
 
     Raises UsageError where there is none, or the one that is named is not good.
     """
-    from export.artifact import ARTIFACT_FILE, examine_alone
+    from export.artifacts.folder import ARTIFACT_FILE, examine_alone
 
     if (path / ARTIFACT_FILE).exists():
         run = RunFolder(path.absolute().parent.parent)

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from distill.core import atomic
 from export.app.licence import Notice
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.children.process import failure, spawn
 from export.target import Target
 from export.towers.programs import CALIBRATION_FILE, REFERENCE_FILE

@@ -22,7 +22,8 @@ import numpy as np
 
 from distill.core.arrays import Array
 from export.app.licence import Notice
-from export.artifact import Tower, tower_file
+from export.artifacts.folder import tower_file
+from export.artifacts.record import Tower
 from export.target import INPUT_NAMES, Target, get_target
 from export.towers.parity import Reference, check_file
 

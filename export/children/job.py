@@ -14,18 +14,8 @@ from distill.core import atomic
 from distill.core.errors import DistillError
 from export.app.kit import AppKit, lay_out
 from export.app.licence import LICENSE_FILE, Notice, licence_text
-from export.artifact import (
-    FAILED_PARITY,
-    LOGS,
-    TOWERS,
-    ExportArtifact,
-    Operations,
-    ParityReport,
-    Tower,
-    hash_path,
-    size_of,
-    write_artifacts,
-)
+from export.artifacts.folder import FAILED_PARITY, LOGS, hash_path, size_of, write_artifacts
+from export.artifacts.record import TOWERS, ExportArtifact, Operations, ParityReport, Tower
 from export.children.conversion import Conversion
 from export.target import INPUT_NAMES, OUTPUT_NAMES, Target
 from export.towers.parity import Reference

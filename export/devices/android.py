@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DEVICES, DeviceInfo, DeviceKind
 from export.devices.parts.adb import SCRATCH_IN_SHELL, Phone
 from export.devices.parts.runners import RUNNERS, FoundRunner, runners_folder

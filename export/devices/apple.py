@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from distill.core.progress import Progress
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DEVICES, DeviceInfo, DeviceKind
 from export.settings import ProfileSettings
 

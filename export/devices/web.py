@@ -12,7 +12,7 @@ from typing_extensions import override
 from distill.core.errors import UsageError
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DEVICES, DeviceInfo, DeviceKind
 from export.settings import ProfileSettings
 

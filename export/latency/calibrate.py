@@ -15,7 +15,7 @@ from distill.core.clip.folder import is_clip_folder
 from distill.core.errors import DistillError, UsageError
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress, silent
-from export.artifact import LatencyProfile
+from export.artifacts.record import LatencyProfile
 from export.device import list_devices
 from export.latency.anchors import ANCHORS, Calibration, keep, learn_anchors
 from export.latency.measure import profile

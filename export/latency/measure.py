@@ -19,7 +19,8 @@ from distill.core import atomic
 from distill.core.errors import DistillError
 from distill.core.folders.lock import working_in
 from distill.core.progress import Progress, silent
-from export.artifact import TOWERS, ExportArtifact, LatencyProfile, profile_file, read_artifacts
+from export.artifacts.folder import profile_file, read_artifacts
+from export.artifacts.record import TOWERS, ExportArtifact, LatencyProfile
 from export.children.timing import Runtime
 from export.device import DEVICES, DeviceInfo, list_devices
 from export.settings import ProfileSettings

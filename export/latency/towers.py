@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from distill.core.errors import DistillError
-from export.artifact import LatencyProfile, LatencySource
+from export.artifacts.record import LatencyProfile, LatencySource
 from export.latency.anchors import Calibration
 from export.latency.devices import find_chip
 from export.latency.graph.build import clip_operations, operations

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from distill.core.packages.environment import Environment
 from export.app.form import batches
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing_extensions import Self, override
 
 from distill.core.errors import UsageError
 from export.app.form import Form
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.mil.coremltools import import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 from export.targets.parts.kept import Kept

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.target import TARGETS
 from export.targets.parts.npu import NeedsSdk
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.target import TARGETS, Runner
 from export.targets.parts.executorch import ExecuTorch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, PrecisionName, Runner, Target
 from export.targets.parts.kept import Kept
 

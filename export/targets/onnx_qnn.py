@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from distill.core.errors import DistillError
 from distill.core.packages.environment import Environment
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.target import INPUT_NAMES, TARGETS, NotCheckedError, Runner
 from export.targets.onnx import Onnx
 from export.targets.parts.kept import Kept

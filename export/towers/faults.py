@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.core.errors import DistillError
 from export.app.form import Layout, PixelType
-from export.artifact import Tower
+from export.artifacts.record import Tower
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

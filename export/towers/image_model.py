@@ -20,7 +20,8 @@ from distill.core.clip.folder import WEIGHTS_FILE, is_clip_folder, read_state
 from distill.core.errors import DistillError
 from distill.core.torch_compat import ensure_torchvision
 from export.app.samples import Samples
-from export.artifact import IMAGE_MODEL_FILE, Tower
+from export.artifacts.folder import IMAGE_MODEL_FILE
+from export.artifacts.record import Tower
 from export.towers.parity import Reference
 from export.towers.rewrite import fix_input_size, rewrite_for_export
 from export.towers.tower import ImageTower

@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.core.arrays import Array
 from export.app.form import Form, batches
-from export.artifact import ParityReport, Tower
+from export.artifacts.record import ParityReport, Tower
 from export.target import NotCheckedError, Precision, Runner, Target
 from export.towers.probabilities import compare_probabilities
 from export.towers.retrieval import retrieval_drop

@@ -3,7 +3,7 @@
 import numpy as np
 
 from distill.core.arrays import Array
-from export.artifact import ParityReport
+from export.artifacts.record import ParityReport
 
 TIE = 0.01  # of a probability
 

@@ -21,7 +21,7 @@ from export.app.form import Form, PixelType, batches
 from export.app.kit import AppKit
 from export.app.preprocess import preprocess_block
 from export.app.samples import Samples
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.towers.parity import Reference
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from distill.core.arrays import Array
 from distill.core.clip.folder import CONFIG_FILE
 from distill.core.errors import DistillError
 from export.app.form import Form, Layout
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.towers.faults import explain, explain_bytes
 from export.towers.rewrite import fix_input_size, rewrite_for_export, unit_length
 from export.towers.text import text_tower

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
-from export.artifact import hash_path, size_of
+from export.artifacts.folder import hash_path, size_of
 from export.mil.coremltools import import_coremltools
 from export.target import get_target
 from export.targets.coreml import _without_aliases

@@ -31,7 +31,7 @@ LITE = Environment("fakelite", requirements=("fakelite>=1,<2",), modules=("fakel
 PACKAGE = """
 import importlib.util, json, sys
 from distill.core.packages.environment import Environment
-from export.artifact import Operations
+from export.artifacts.record import Operations
 from export.target import TARGETS, Target
 
 class Fakelite(Target):

@@ -12,7 +12,7 @@ import distill
 from distill.core import atomic
 from distill.core.errors import DistillError, UsageError
 from distill.run_folder import RunFolder
-from export.artifact import ARTIFACT_FILE, FAILED_PARITY, examine
+from export.artifacts.folder import ARTIFACT_FILE, FAILED_PARITY, examine
 from export.run import export_student
 from export.settings import ExportSettings
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from distill.core.errors import DistillError
-from export.artifact import ExportArtifact, ParityReport, read_artifacts
+from export.artifacts.folder import read_artifacts
+from export.artifacts.record import ExportArtifact, ParityReport
 from export.children.job import ExportJob, accept
 from export.target import get_target
 from export.towers.parity import Reference, check_file

@@ -14,7 +14,7 @@ from torch import nn
 from distill.core.errors import DistillError, UsageError
 from export.app.classes import Classes
 from export.app.form import Form
-from export.artifact import ARTIFACT_FILE, examine, read_artifacts
+from export.artifacts.folder import ARTIFACT_FILE, examine, read_artifacts
 from export.towers.classifier import Classifier, check_classifier, label_embeddings, template_embeddings
 from export.towers.faults import check_program, explain_bytes
 from export.towers.programs import check_inputs

@@ -13,7 +13,8 @@ import torch
 from distill.core.errors import DistillError, UsageError
 from export.app.kit import AppKit
 from export.app.samples import Samples
-from export.artifact import ExportArtifact, hash_path, read_artifacts, size_of
+from export.artifacts.folder import hash_path, read_artifacts, size_of
+from export.artifacts.record import ExportArtifact
 from export.children.process import spawn
 from export.run import export_student
 from export.settings import ExportSettings

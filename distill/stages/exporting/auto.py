@@ -20,7 +20,8 @@ from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evalset
 from distill.stages.exporting.files import exported_embedder
 from distill.stages.exporting.sensitivity import BITS, LayerLoss, Measure, steps
-from export.artifact import FAILED_PARITY, LOGS, PAIR, read_artifacts, write_artifacts
+from export.artifacts.folder import FAILED_PARITY, LOGS, read_artifacts, write_artifacts
+from export.artifacts.record import PAIR
 from export.target import Target
 
 if TYPE_CHECKING:

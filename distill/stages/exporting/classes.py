@@ -42,7 +42,7 @@ def classes_stage(recipe: Recipe, run: RunFolder, console: Console) -> None:
     from distill.evaluation.predict import text_embeddings
     from distill.stages.evaluate import open_evalset
     from export.app.classes import LABELS_FILE, Classes
-    from export.artifact import student_digest
+    from export.artifacts.folder import student_digest
     from students.student import load_student
 
     figures = atomic.read_json(run.eval_of("student"))

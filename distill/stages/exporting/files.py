@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from distill.core.arrays import Array
     from distill.evaluation.evalset import Embedder
     from distill.evaluation.predict import Scorer
-    from export.artifact import ExportArtifact
+    from export.artifacts.record import ExportArtifact
     from export.children.timing import Runtime
 
 CLASSIFIER = "classifier"
@@ -21,7 +21,7 @@ CLASSIFIER = "classifier"
 
 def is_exported(path: Path) -> bool:
     """Whether a folder is one of exported files."""
-    from export.artifact import ARTIFACT_FILE
+    from export.artifacts.folder import ARTIFACT_FILE
 
     return (path / ARTIFACT_FILE).is_file()
 
@@ -40,7 +40,7 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
     """
     from distill.evaluation.evalset import Embedder
     from export.app.reader import tokenizer_of
-    from export.artifact import PAIR
+    from export.artifacts.record import PAIR
 
     artifacts = _whole(folder)
     first = artifacts[0]
@@ -62,7 +62,7 @@ def exported_embedder(folder: Path, threads: int) -> "Iterator[Embedder]":
 def exported_scorer(folder: Path, threads: int) -> "Iterator[Scorer]":
     """`exported_embedder` with the scale, bias and kind of its record: cosines become probabilities as in an app."""
     from distill.evaluation.predict import Scorer
-    from export.artifact import read_artifacts
+    from export.artifacts.folder import read_artifacts
 
     with exported_embedder(folder, threads) as model:
         first = read_artifacts(folder)[0]
@@ -91,7 +91,7 @@ class ExportedClassifier:
 def has_classifier(folder: Path) -> bool:
     """Whether an exported folder has a classifier whose labels are named."""
     from export.app.classes import LABELS_FILE
-    from export.artifact import read_artifacts
+    from export.artifacts.folder import read_artifacts
 
     return (folder / LABELS_FILE).is_file() and CLASSIFIER in read_artifacts(folder)[0].towers
 
@@ -111,7 +111,7 @@ def exported_classifier(folder: Path, threads: int) -> Iterator[ExportedClassifi
 
 def _whole(folder: Path) -> "list[ExportArtifact]":
     """The entries of a folder's record. Raises UsageError where a file is missing or another one."""
-    from export.artifact import changed_files, read_artifacts
+    from export.artifacts.folder import changed_files, read_artifacts
 
     artifacts = read_artifacts(folder)
     if changed := changed_files(folder, artifacts):

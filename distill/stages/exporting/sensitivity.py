@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distill.core.arrays import Array
-    from export.artifact import Tower
+    from export.artifacts.record import Tower
 
 SMALLEST = 2048  # numbers of a weight that all targets compress
 SAMPLES = 8  # inputs per tower; the ranking settles with few
@@ -127,7 +127,7 @@ def measure(
     """The losses of both towers' layers. `inputs`, `calibration`: pixels and tokens, as parity and calibration have them."""
     import torch
 
-    from export.artifact import PAIR
+    from export.artifacts.record import PAIR
     from export.towers.tower import deployable_towers
     from students.student import load_student
 

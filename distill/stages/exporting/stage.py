@@ -15,7 +15,7 @@ from export.settings import NO_CLASSES
 if TYPE_CHECKING:
     from distill.core.arrays import Array
     from export.app.classes import Classes
-    from export.artifact import Tower
+    from export.artifacts.record import Tower
     from export.settings import ExportSettings
     from export.target import Target
     from export.towers.image_model import ImageModel

@@ -15,7 +15,7 @@ from distill.core.clip.folder import CARD_FILE, WEIGHTS_FILE, read_card
 from distill.core.errors import DistillError, OutputExistsError, UsageError, nearest
 from distill.core.torch_compat import ensure_torchvision
 from distill.run_folder import RunFolder
-from export.artifact import IMAGE_MODEL_FILE
+from export.artifacts.folder import IMAGE_MODEL_FILE
 from export.towers.image_model import is_image_model, load_image_model
 
 PREFIX = "timm:"

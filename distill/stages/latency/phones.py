@@ -13,7 +13,7 @@ from distill.run_folder import RunFolder
 from distill.stages.exporting.any_model import model_name, run_of
 
 if TYPE_CHECKING:
-    from export.artifact import LatencyProfile
+    from export.artifacts.record import LatencyProfile
     from export.latency.towers import Towers
     from export.settings import ProfileSettings
 
@@ -69,7 +69,7 @@ def predicted(model: str, devices: Sequence[str]) -> "list[LatencyProfile]":
 
 
 def _meant(model: str) -> "tuple[Towers, list[str]]":
-    from export.artifact import ARTIFACT_FILE, read_artifacts
+    from export.artifacts.folder import ARTIFACT_FILE, read_artifacts
     from export.latency.towers import tower_of_key, towers_of_config
 
     path = Path(model)

@@ -19,7 +19,7 @@ def profile_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console:
     It is made anew when the files or the settings are others than it was made of, as after a resume with more targets.
     """
     from distill.evaluation.eager_latency import eager_latency
-    from export.artifact import read_artifacts
+    from export.artifacts.folder import read_artifacts
     from export.device import list_devices
     from export.latency.devices import REPORTED
     from export.latency.measure import profile

@@ -16,7 +16,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from distill.core.progress import Progress
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts.golden import golden_sample
 from export.devices.parts.measure import OUTPUT_COSINE, summed_up

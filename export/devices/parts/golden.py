@@ -7,7 +7,7 @@ import numpy as np
 from distill.core.arrays import Array
 from export.app.form import batches
 from export.app.golden import TENSORS_FILE
-from export.artifact import ExportArtifact
+from export.artifacts.record import ExportArtifact
 
 ANSWERS = {  # tower -> the golden tensor that it takes, and the one that it should give
     "image": ("pixels", "image_embeddings"),

@@ -23,7 +23,7 @@ from distill.core.errors import DistillError
 from distill.core.folders.lock import working_in
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
-from export.artifact import ExportArtifact, LatencyProfile
+from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts.adb import LostPhoneError, Phone
 from export.devices.parts.conditions import Conditions, read_conditions, unfit, wait_until_fit

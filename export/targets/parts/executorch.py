@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.target import Target
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import override
 
 from distill.core.errors import DistillError
-from export.artifact import Operations, Tower
+from export.artifacts.record import Operations, Tower
 from export.target import NotCheckedError, Runner
 from export.targets.parts.executorch import ExecuTorch
 

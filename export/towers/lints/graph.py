@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.towers.lints.kinds import CONVOLUTIONS, PRODUCTS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from export.artifact import Tower
+from export.artifacts.record import Tower
 from export.settings import ExportSettings
 from export.target import Target
 from export.towers.image_model import ImageModel, deployable_image_model

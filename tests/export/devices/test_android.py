@@ -13,7 +13,7 @@ import pytest
 
 import distill
 from distill.core.errors import DistillError, UsageError
-from export.artifact import ExportArtifact
+from export.artifacts.record import ExportArtifact
 from export.device import list_devices
 from export.devices.parts.measure import JOURNAL
 from export.latency.measure import profile

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from distill.core.errors import DistillError
-from export.artifact import ExportArtifact, read_artifacts
+from export.artifacts.folder import read_artifacts
+from export.artifacts.record import ExportArtifact
 from export.device import DEVICES, DeviceInfo
 from export.devices.apple import NO_DEVELOPER_MODE, NO_MAC, NO_TEAM, parse_devicectl
 from export.devices.parts.core_ml import UNITS, measure_core_ml

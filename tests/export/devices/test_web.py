@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from export.artifact import ExportArtifact
+from export.artifacts.record import ExportArtifact
 from export.device import list_devices
 from export.devices.parts.browser import browser_name, checked
 from export.devices.parts.page_server import PageServer, Refusal, qr_code

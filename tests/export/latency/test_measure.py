@@ -11,7 +11,8 @@ import pytest
 import distill
 from distill.core.errors import DistillError, UsageError
 from distill.core.strict import parse
-from export.artifact import ExportArtifact, read_artifacts
+from export.artifacts.folder import read_artifacts
+from export.artifacts.record import ExportArtifact
 from export.children.bench import time_runs
 from export.device import list_devices
 from export.latency.measure import INPUTS, profile, timing_inputs

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.artifact import hash_path
+from export.artifacts.folder import hash_path
 from export.children.job import ExportJob
 from export.mil.coremltools import import_coremltools
 from export.mil.program import MilProgram

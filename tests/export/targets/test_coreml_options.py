@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.app.licence import Notice
-from export.artifact import hash_path, size_of
+from export.artifacts.folder import hash_path, size_of
 from export.mil.coremltools import import_coremltools
 from export.settings import ExportSettings
 from export.target import get_target

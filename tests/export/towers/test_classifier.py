@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 import distill
 from distill.core.errors import UsageError
 from export.app.classes import Classes
-from export.artifact import ExportArtifact, examine_alone
+from export.artifacts.folder import examine_alone
+from export.artifacts.record import ExportArtifact
 from export.children.bench import load_runners, time_runs
 from export.latency.measure import _eager_job
 from export.run import export_student

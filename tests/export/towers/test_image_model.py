@@ -17,7 +17,7 @@ from distill.core.torch_compat import ensure_torchvision
 from distill.evaluation.evalset import pixels as prepared
 from distill.run_folder import RunFolder
 from distill.stages.exporting.any_model import default_out, run_of, take_in
-from export.artifact import examine, read_artifacts
+from export.artifacts.folder import examine, read_artifacts
 from export.target import get_target
 from export.towers.image_model import deployable_image_model, is_image_model, load_image_model
 from export.towers.parity import compare

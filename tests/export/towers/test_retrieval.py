@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill.evaluation.metrics import retrieval, zero_shot
-from export.artifact import ParityReport
+from export.artifacts.record import ParityReport
 from export.children.job import ExportJob
 from export.target import get_target
 from export.towers.parity import Reference, compare, with_retrieval

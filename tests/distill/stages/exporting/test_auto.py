@@ -15,7 +15,8 @@ from distill.run_folder import RunFolder
 from distill.stages.exporting import auto
 from distill.stages.exporting.auto import Tried, _mixtures, candidates, choose, within
 from distill.stages.exporting.sensitivity import LayerLoss, steps
-from export.artifact import FAILED_PARITY, ExportArtifact, ParityReport, read_artifacts, write_artifacts
+from export.artifacts.folder import FAILED_PARITY, read_artifacts, write_artifacts
+from export.artifacts.record import ExportArtifact, ParityReport
 from export.target import chosen_targets, get_target
 
 # precision -> megabytes of a tower, points that it loses; None fails parity.

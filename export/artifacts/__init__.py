@@ -1,0 +1,1 @@
+"""What is known of exported files, and the folder that holds them."""
