@@ -13,8 +13,7 @@ from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
-from export.devices.parts.golden import golden_sample
-from export.devices.parts.measure import OUTPUT_COSINE
+from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
 from export.devices.parts.page_server import PageServer, Refusal, qr_code
 from export.settings import ProfileSettings
 from export.target import PRECISIONS, get_target

@@ -18,9 +18,9 @@ from distill.core.errors import DistillError
 from distill.core.progress import Progress
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
-from export.devices.parts.golden import golden_sample
-from export.devices.parts.measure import OUTPUT_COSINE, summed_up
+from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
 from export.devices.parts.runners import Timing
+from export.devices.parts.steady_state import summed_up
 from export.mil.coremltools import import_coremltools
 from export.settings import ProfileSettings
 from export.target import INPUT_NAMES, PRECISIONS, get_target

@@ -15,6 +15,8 @@ ANSWERS = {  # tower -> the golden tensor that it takes, and the one that it sho
     "classifier": ("pixels", "label_probabilities"),
 }
 
+OUTPUT_COSINE = {"exact": 0.9999, "half": 0.999, "quantized": 0.98}  # of the phone's embedding to the golden one
+
 
 def golden_sample(folder: Path, item: ExportArtifact) -> tuple[Array | None, Array | None]:
     """What one call of the tower takes, of one golden input, and the answers that it should give, [b * D]; None, None where the

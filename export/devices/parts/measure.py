@@ -1,14 +1,12 @@
 """Times exported files on one Android phone: push, wait for a cool phone, run in rounds, compare the output, pull, clean up.
 
 The vendor's runner has a process of its own for each round. What a row needs to be compared later stands in it: the file's
-hash, the runner's, the phone's build, and the phone's state before and after. A finished row is a line of `JOURNAL`, so that a
-cable that was pulled costs the row at work and no other. Left out: which phones there are (export.devices.android).
+hash, the runner's, the phone's build, and the phone's state before and after. A finished row goes to a journal.
+Left out: which phones there are (export.devices.android).
 """
 
 import contextlib
 import functools
-import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -25,17 +23,16 @@ from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
+from export.devices.parts import journal
 from export.devices.parts.adb import LostPhoneError, Phone
 from export.devices.parts.conditions import Conditions, read_conditions, unfit, wait_until_fit
 from export.devices.parts.etdump import by_kind, read_etdump
-from export.devices.parts.golden import golden_sample
+from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
 from export.devices.parts.runners import Call, FoundRunner, PhoneRunner, Timing, runner_of
+from export.devices.parts.steady_state import summed_up
 from export.settings import ProfileSettings
 from export.target import PRECISIONS, TARGETS, get_target
 
-JOURNAL = "measured-on-phones.jsonl"
-OUTPUT_COSINE = {"exact": 0.9999, "half": 0.999, "quantized": 0.98}  # of the phone's embedding to the golden one
-SETTLED = 0.05  # a first call that is slower than the later ones by more than this share still warms up
 INPUT, OUTPUT, TRACE, LOG = "input.bin", "output", "trace.etdump", "log"
 
 
@@ -74,67 +71,16 @@ def measure_phone(
             rows[folder] = []
             for item in towers:
                 work = _Work(phone, info, found, folder, item, settings)
-                row = work.from_journal() if resume else None
+                row = journal.finished(folder.parent, work.key) if resume else None
                 if row is None:
                     if not started:
                         stack.enter_context(phone.working())
                         started = True
                     row = work.measure(functools.partial(progress, number, len(artifacts)))
-                    work.to_journal(row)
+                    journal.add(folder.parent, work.key, row)
                 rows[folder].append(row)
     progress(len(artifacts), len(artifacts), f"{info.name}: done")
     return rows
-
-
-def steady(times: tuple[float, ...], warmup_runs: int) -> tuple[list[float], bool]:
-    """The calls of the steady state, and whether it was reached.
-
-    At least `warmup_runs` calls are dropped, then those in front that are slower by more than `SETTLED` than the median of all
-    from there on. Where that would drop more than half, nothing more is dropped, and the answer is False.
-    """
-    kept = list(times[warmup_runs:])
-    for start in range(len(kept) // 2 + 1):
-        if kept[start] <= (1 + SETTLED) * float(np.median(kept[start:])):
-            return kept[start:], True
-    return kept, False
-
-
-def summed_up(rounds: list[Timing], settings: ProfileSettings) -> dict[str, Any]:
-    """p50, p90 and p99 over all rounds, each round's p50, and notes, of what a runner printed."""
-    notes: list[str] = []
-    if all(timing.percentiles for timing in rounds):
-        each = [timing.percentiles for timing in rounds if timing.percentiles]
-        p50, p90, p99 = (
-            None
-            if any(value is None for value in column)
-            else float(np.median([value for value in column if value is not None]))
-            for column in zip(*each, strict=True)
-        )
-        medians = [item[0] for item in each]
-        if p90 is None:
-            notes.append("this runner tells no p90 and p99")
-        runs = settings.runs
-    else:
-        kept = [steady(timing.times_ms, settings.warmup_runs) for timing in rounds]
-        calls = [time for times, _ in kept for time in times]
-        p50, p90, p99 = (float(value) for value in np.percentile(calls, [50, 90, 99]))
-        medians = [float(np.median(times)) for times, _ in kept]
-        runs = len(calls)
-        if not all(reached for _, reached in kept):
-            notes.append("no steady state: calls kept getting faster or slower")
-        if all(len(set(timing.times_ms)) == 1 for timing in rounds) and len(rounds[0].times_ms) > 1:
-            notes.append("this runner tells only the sum of its calls, warm-up included: figures are of rounds' means")
-    loads = [timing.load_ms for timing in rounds if timing.load_ms is not None]
-    spread = (max(medians) - min(medians)) / min(medians) if min(medians) > 0 else 0.0
-    return {
-        "p50_ms": round(float(p50 or 0), 4),
-        "p90_ms": None if p90 is None else round(p90, 4),
-        "p99_ms": None if p99 is None else round(p99, 4),
-        "rounds_p50_ms": tuple(round(median, 4) for median in medians),
-        "load_ms": round(float(np.median(loads)), 3) if loads else None,
-        "runs": runs,
-        "notes": [*notes, f"rounds differ by {100 * spread:.0f} %"],
-    }
 
 
 class _Work:
@@ -166,24 +112,6 @@ class _Work:
             "file_sha256": self.item.sha256,
             **protocol,
         }
-
-    def from_journal(self) -> LatencyProfile | None:
-        """The row, where it has been finished before."""
-        with contextlib.suppress(OSError):
-            for line in (self.folder.parent / JOURNAL).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that a power cut left half
-                    record = json.loads(line)
-                    if record["key"] == self.key:
-                        return LatencyProfile(**record["row"])
-        return None
-
-    def to_journal(self, row: LatencyProfile) -> None:
-        """Add a finished row."""
-        line = json.dumps({"key": self.key, "row": asdict(row)}) + "\n"
-        with open(self.folder.parent / JOURNAL, "a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
 
     def measure(self, say: Any) -> LatencyProfile:
         """The whole protocol for this file."""

@@ -15,7 +15,7 @@ import distill
 from distill.core.errors import DistillError, UsageError
 from export.artifacts.record import ExportArtifact
 from export.device import list_devices
-from export.devices.parts.measure import JOURNAL
+from export.devices.parts.journal import JOURNAL
 from export.latency.measure import profile
 from export.settings import ProfileSettings
 from tests.export.devices.conftest import StandIn

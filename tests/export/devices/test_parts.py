@@ -7,8 +7,8 @@ import pytest
 from distill.core.errors import DistillError
 from export.devices.parts.conditions import TITLE, Conditions, parse_conditions, wait_until_fit
 from export.devices.parts.etdump import by_kind, read_etdump
-from export.devices.parts.measure import steady, summed_up
 from export.devices.parts.runners import RUNNERS, Call, Timing, runner_of
+from export.devices.parts.steady_state import steady, summed_up
 from export.settings import ProfileSettings
 from export.target import TARGETS
 
