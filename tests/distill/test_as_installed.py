@@ -173,7 +173,9 @@ NOT_HERE = "dfn-", "siglip", "openai-", "coca-", "sail", "mci", "datacompdr", "p
 
 def runs_offline(words):
     """Whether a command needs nothing but the embedded models, a run and photos. mci0 is also a run's name in the pages."""
-    if {"--runner", "web", "profile.apple_team=TEAM"} & set(words):  # a phone, a browser
+    if {"--runner", "web", "profile.apple_team=TEAM", "onnx-qnn"} & set(
+        words
+    ):  # a phone, a browser, another environment
         return False
     if words[0] in OFFLINE or words[:2] == ["export", "runs/mci0"]:
         return True

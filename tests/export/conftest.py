@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -227,23 +228,34 @@ def exported(
     provenance: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[Any]]:
-    """Both towers in all three formats, made once: (out folder, artifacts)."""
+    """Both towers in all three formats, made once for all processes of the test run: (out folder, artifacts). Tests write into
+    copies."""
+    from filelock import FileLock
+
+    from export.artifacts.folder import read_artifacts
     from export.run import export_student
     from export.settings import ExportSettings
 
-    out = tmp_path_factory.mktemp("exported") / "export"
-    artifacts = export_student(
-        student_dir,
-        out,
-        ExportSettings(targets=("coreml", "executorch", "onnx"), min_cosine=0.99),
-        pixels=pixels,
-        tokens=tokens,
-        licence="Apache-2.0",
-        provenance=provenance,
-        resume=False,
-        captions=captions,
-        photos=photos,
-    )
+    here = tmp_path_factory.getbasetemp()
+    shared = (here if os.environ.get("PYTEST_XDIST_WORKER") is None else here.parent) / "exported"
+    shared.mkdir(exist_ok=True)
+    out, done = shared / "export", shared / "done"
+    with FileLock(shared / "lock"):
+        if done.exists():
+            return out, [artifact for folder in sorted(out.glob("*-*")) for artifact in read_artifacts(folder)]
+        artifacts = export_student(
+            student_dir,
+            out,
+            ExportSettings(targets=("coreml", "executorch", "onnx"), min_cosine=0.99),
+            pixels=pixels,
+            tokens=tokens,
+            licence="Apache-2.0",
+            provenance=provenance,
+            resume=False,
+            captions=captions,
+            photos=photos,
+        )
+        done.touch()
     return out, artifacts
 
 

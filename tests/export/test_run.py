@@ -78,8 +78,9 @@ def test_a_resume_keeps_whole_folders(
     pixels: np.ndarray,
     tokens: np.ndarray,
     samples: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    out, artifacts = exported
+    out, artifacts = shutil.copytree(exported[0], tmp_path / "export"), exported[1]
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     told: list[tuple[int, int, str]] = []
     again = _export(

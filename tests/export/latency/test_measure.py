@@ -19,6 +19,12 @@ from export.latency.measure import INPUTS, profile, timing_inputs
 from export.settings import ProfileSettings
 
 
+@pytest.fixture(scope="module")
+def exported(exported: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A copy for this file, whose tests write latencies beside the files."""
+    return shutil.copytree(exported[0], tmp_path_factory.mktemp("timed") / "export"), exported[1]
+
+
 def _profile(exported: tuple[Path, Any], student_dir: Path, **changes: Any) -> list[Any]:
     folders = [exported[0] / name for name in ("coreml-fp16", "executorch-xnnpack-fp32", "onnx-fp32")]
     given = {"devices": ("host",), "threads": 1, "runs": 10, "warmup_runs": 2, "rounds": 3, **changes}
