@@ -289,6 +289,7 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     from reinforced_data.source import absolute_place
     from teachers.load import absolute_teacher
     from teachers.load_captioner import absolute_captioner
+    from teachers.spec import absolute_path
 
     def moved(table: Strict, *names: str) -> dict[str, str]:
         known = {name: value for name in names if isinstance(value := getattr(table, name), str)}
@@ -315,6 +316,9 @@ def _with_absolute_places(recipe: Recipe) -> Recipe:
     if recipe.export.classes and recipe.export.classes != NO_CLASSES:
         labels = str(Path(recipe.export.classes).expanduser().absolute())
         changed["export"] = recipe.export.model_copy(update={"classes": labels})
+    if recipe.profile.runners:
+        runners = tuple(map(absolute_path, recipe.profile.runners))
+        changed["profile"] = recipe.profile.model_copy(update={"runners": runners})
     if recipe.student.inherit_from:
         origin = absolute_teacher(recipe.student.inherit_from)
         changed["student"] = changed.get("student", recipe.student).model_copy(update={"inherit_from": origin})

@@ -14,7 +14,7 @@ from distill.core.atomic import PARTIAL
 from distill.core.errors import DamagedError
 from distill.core.folders.lock import LOCK_FILE
 from distill.recipe import Recipe
-from export.artifacts.folder import ARTIFACT_FILE, Examined, examine
+from export.artifacts.folder import ARTIFACT_FILE, FAILED_PARITY, Examined, examine
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE, SET_FOLDER, SHARD_GLOB
 
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
@@ -64,6 +64,9 @@ class RunFolder:
         self.eval = self.path / "eval"
         self.classes = self.path / "classes"  # that it was judged by: labels, templates, embeddings
         self.export = self.path / "export"
+        # What `distill export` and `distill profile` were asked last: each goes on by it, see `distill.verbs.asked`.
+        self.asked_export = self.path / "asked-export.json"
+        self.asked_profile = self.path / "asked-profile.json"
         self.profile = self.path / "profile.json"
         self.hashes = self.path / "hashes.json"
         self.report_md = self.path / "report.md"
@@ -139,7 +142,10 @@ class RunFolder:
 
     def exports_kept(self) -> list[str]:
         """The folders of finished exports, by name; whether the files are still good is not looked at."""
-        return [f"export/{file.parent.name}" for file in sorted(self.export.glob(f"*/{ARTIFACT_FILE}"))]
+        folders = [file.parent.name for file in sorted(self.export.glob(f"*/{ARTIFACT_FILE}"))]
+        return [
+            f"export/{name}" for name in folders if not name.startswith(PARTIAL) and not name.endswith(FAILED_PARITY)
+        ]
 
     def begun_in_vain(self) -> bool:
         """Whether this is a run of ours in which nothing was finished, and nothing lies that is not ours or other processes'."""
@@ -153,7 +159,7 @@ class RunFolder:
         """The recipe that the run was made by; the default where none is kept."""
         if not self.resolved.exists():
             return Recipe()
-        return self._as_recipe(self.read_resolved()["recipe"])
+        return as_recipe(self.read_resolved()["recipe"], self.resolved)
 
     def said_recipe(self) -> Recipe:
         """`read_recipe` without the values that nobody set: those that were filled in when the run began."""
@@ -161,7 +167,7 @@ class RunFolder:
         for key in resolved.get("filled", {}):
             section, _, name = key.rpartition(".")
             (resolved["recipe"][section] if section else resolved["recipe"]).pop(name, None)
-        return self._as_recipe(resolved["recipe"])
+        return as_recipe(resolved["recipe"], self.resolved)
 
     def read_resolved(self) -> dict[str, Any]:
         """What resolved.json holds: recipe, versions, commit, and by which verb. Raises DamagedError where it holds no recipe."""
@@ -169,20 +175,6 @@ class RunFolder:
         if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
             raise DamagedError(f"{str(self.resolved)!r} holds no recipe. Copy the run again, or begin another one.")
         return found
-
-    def _as_recipe(self, values: dict[str, Any]) -> Recipe:
-        for key, value in BEFORE_THE_CHOICE.items():
-            section, _, name = key.partition(".")
-            if isinstance(values.setdefault(section, {}), dict):
-                values[section].setdefault(name, value)
-        try:
-            return Recipe.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-            raise DamagedError(
-                f"{str(self.resolved)!r} holds a recipe that this version of distill-edge cannot read, at {keys}. Use the version "
-                "that wrote it, or begin another run."
-            ) from error
 
     def verb(self) -> str:
         """The verb of the command line that goes on with this run, "" where it holds none or an older version made it."""
@@ -197,3 +189,19 @@ class RunFolder:
         """The command that goes on with this run, with these settings ("key=value") changed."""
         words = ["distill", self.verb() or "run", str(self), "--resume"]
         return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
+
+
+def as_recipe(values: dict[str, Any], file: Path) -> Recipe:
+    """The recipe that a record holds, also one of a version that lacks keys of today. Raises DamagedError, naming the file."""
+    for key, value in BEFORE_THE_CHOICE.items():
+        section, _, name = key.partition(".")
+        if isinstance(values.setdefault(section, {}), dict):
+            values[section].setdefault(name, value)
+    try:
+        return Recipe.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise DamagedError(
+            f"{str(file)!r} holds a recipe that this version of distill-edge cannot read, at {keys}. Use the version "
+            "that wrote it, or begin another run."
+        ) from error

@@ -72,7 +72,12 @@ def evaluate(
 
 @app.command(cls=Grouped, epilog="Example: distill export runs/mine --target coreml --precision auto --max-drop 0.5")
 def export(
-    model: Annotated[str, typer.Argument(help="A run, any CLIP (a folder, open_clip:MODEL/TAG, a teacher...), timm:NAME@WEIGHTS.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run, any CLIP (a folder, open_clip:MODEL/TAG, a teacher...), timm:NAME@WEIGHTS.", show_default=False
+        ),
+    ] = None,
     target: TargetFlag = None, precision: PrecisionFlag = None, data: DataFlag = None, out: OutFlag = None,
     max_drop: Annotated[float | None, typer.Option(help="With --precision auto: points that a file may lose.")] = None,
     max_mb: Annotated[float | None, typer.Option(help="With --precision auto: megabytes of both towers.")] = None,
@@ -81,6 +86,7 @@ def export(
         list[str] | None, typer.Option(help='With --classes: a sentence such as "a photo of a {}."; may repeat.')
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Inputs that every file takes at a call; 1 unless said.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the last export there was asked.")] = False,
     overwrite: OverwriteFlag = False, sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Deployable files of any CLIP, parity proven on them."""
@@ -97,6 +103,7 @@ def export(
         batch=batch,
         data=data,
         out=out,
+        resume=resume,
         overwrite=overwrite,
         settings=sets or (),
     )
@@ -111,7 +118,9 @@ def profile(
         list[Path] | None,
         typer.Option("--runner", help="A vendor's program that times files on phones; distill doctor names them. Repeatable."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what a phone has timed before.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what the last call there was asked; keep what phones have timed.")
+    ] = False,
     lan: LanFlag = False, port: PortFlag = None,
     sets: SetFlag = None, as_json: JsonFlag = False,
 ) -> None:  # fmt: skip

@@ -95,6 +95,22 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
 
 
+def refuse_other_settings(place: Path, before: dict[str, Any], keys: list[str], otherwise: str) -> None:
+    """Raise UsageError for a call that would go on with the work in `place` by other words than it was started with.
+
+    Args:
+        before: the words (a recipe) that it was started with.
+        keys: that differ, dotted.
+        otherwise: what else the caller may do, a sentence's end.
+    """
+    own = _flat(before)
+    was = ", ".join(f"{key} = {json.dumps(own.get(key), ensure_ascii=False)}" for key in keys)
+    raise UsageError(
+        f"{str(place)!r} was started with other settings: {', '.join(keys)}. Resume with its own ({was}), which a call "
+        f"that leaves them out does, or {otherwise}"
+    )
+
+
 def begun_training(run: RunFolder) -> bool:
     """Whether any student of the run (or its heads) is trained, or has begun to be."""
     return any(
@@ -149,6 +165,30 @@ def refuse_existing(run: RunFolder, existing: Existing) -> None:
         )
 
 
+def taken_for(run: RunFolder, existing: Existing, recipe: Recipe) -> Existing:
+    """The answer that a call means, seen what lies in its folder.
+
+    One that would go on by other settings, where nothing was finished, is a new call: nothing is kept that it could contradict,
+    the values that were filled in for the old settings among it.
+
+    Args:
+        recipe: of the call, before anything is filled in.
+    """
+    if existing is not Existing.RESUME or not run.resolved.exists() or not _may_begin_anew(run):
+        return existing
+    refused, _ = _other_keys(run, run.said_recipe().model_dump(mode="json"), recipe)
+    return Existing.REFUSE if refused else existing
+
+
+def _other_keys(run: RunFolder, before: dict[str, Any], recipe: Recipe) -> tuple[list[str], list[str]]:
+    """The keys by which a call differs from what the run was started with: those that a resume refuses, and those it takes."""
+    keys = differing_keys(before, recipe.model_dump(mode="json"))
+    mended = [key for key in keys if key in MENDING] if unfinished_stops(run) else []
+    if not begun_training(run):  # filters may have left fewer samples than a batch takes
+        mended += [key for key in keys if key in BATCHES and not _made_the_set(key, recipe)]
+    return [key for key in keys if key not in mended], mended
+
+
 def _may_begin_anew(run: RunFolder) -> bool:
     """Whether a call that is not the one of before may have the folder: that one failed before anything was finished.
 
@@ -187,19 +227,15 @@ def open_run(
         _empty(run)
     elif run.resolved.exists() and existing is not Existing.EXTEND:
         before = run.read_resolved()["recipe"]
-        keys = differing_keys(before, recipe.model_dump(mode="json"))
-        mended = [key for key in keys if key in MENDING] if unfinished_stops(run) else []
-        if not begun_training(run):  # filters may have left fewer samples than a batch takes
-            mended += [key for key in keys if key in BATCHES and not _made_the_set(key, recipe)]
-        if keys := [key for key in keys if key not in mended]:
-            was = ", ".join(f"{key} = {json.dumps(_flat(before).get(key), ensure_ascii=False)}" for key in keys)
-            raise UsageError(
-                f"{str(run)!r} was started with other settings: {', '.join(keys)}. Resume with its own ({was}), which a call "
-                f"that leaves them out does, or give another --out.{_extend_hint(keys)}"
-            )
-        _keep_places(run, recipe)
-        if mended:
-            prepare_to_go_on(run)
+        refused, mended = _other_keys(run, before, recipe)
+        if refused and not _may_begin_anew(run):
+            refuse_other_settings(run.path, before, refused, f"give another --out.{_extend_hint(refused)}")
+        if refused:
+            _empty(run)
+        else:
+            _keep_places(run, recipe)
+            if mended:
+                prepare_to_go_on(run)
     run.path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run.path).free
     if free < MINIMUM_FREE_BYTES:

@@ -1,14 +1,17 @@
 """`distill profile`: latency of exported files here and on attached phones, and of any model on phones that are not here."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 from distill.console import Console
 from distill.core.errors import DistillError, UsageError
+from distill.core.folders.lock import refuse_busy
 from distill.core.strict import Settings
 from distill.run_folder import RunFolder
+from distill.verbs.asked import keep_asked, read_asked, recipe_by, refuse_others
 from distill.verbs.endings import ending_well
-from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
+from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike
 from distill.verbs.results import ProfileResult
 from export.settings import ProfileSettings
 
@@ -35,7 +38,8 @@ def profile(
         device: one or several; none = every kind, the absent ones with the reason. A phone's or chip's name ("iphone-15",
             "galaxy-s24") of `distill list devices` gives predictions from published figures, each with interval and source.
         runner: paths of vendors' programs that time files on phones; the names of `distill doctor`.
-        resume: do not time again what a phone has timed before, of the same files by the same protocol.
+        resume: go on with what the last call there was asked, over which the others are laid; what a phone has timed before, of the
+            same files by the same protocol, is not timed again.
         lan: with the device "web", other devices of this network may open the page; else this computer alone.
         port: of that page; None = any free one.
         settings: as of `distill.run`.
@@ -48,7 +52,11 @@ def profile(
     from export.artifacts.folder import read_artifacts, student_of
     from export.latency.measure import profile as measure
 
-    job, console = recipe_of(recipe, settings, device=device, runner=runner, lan=lan, port=port), console or Console()
+    console, place = console or Console(), RunFolder(folder)
+    before = read_asked(place.asked_profile) if resume else None
+    words = {"device": device, "runner": runner, "lan": lan, "port": port}
+    job = recipe_by(before, recipe, None, settings, words)
+    refuse_others(place.path, before, job, finished=True)
     here, phones = split_devices(job.profile)
     rows = [asdict(row) for row in predicted(str(folder), phones)] if phones else []
     if phones and not here:
@@ -65,7 +73,11 @@ def profile(
         console.say(
             f"Eager rows are left out: the student that the files were made from is not there ({str(student)!r})."
         )
-    with ending_well(place=str(folder)), console.stage("profile"):
+    for beside in {found.absolute().parent for found in folders}:
+        refuse_busy(beside)
+    keep_asked(place.asked_profile, job)
+    command = f"Go on by: {shlex.join(['distill', 'profile', str(folder), '--resume'])}"
+    with ending_well(go_on=lambda: command, place=str(folder)), console.stage("profile"):
         found = measure(
             folders,
             student if there else None,

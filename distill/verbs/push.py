@@ -81,7 +81,9 @@ def _gather(run: RunFolder, facts: dict[str, Any], out: Path, place: str, *, exp
     if exports:
         for folder in run.exported():
             shutil.copytree(
-                folder, out / "export" / folder.name, ignore=shutil.ignore_patterns("profile-*.json", ".lock")
+                folder,
+                out / "export" / folder.name,
+                ignore=shutil.ignore_patterns("profile-*.json", "asked-*.json", ".lock"),
             )
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 

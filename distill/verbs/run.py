@@ -12,7 +12,7 @@ from distill.core.strict import Settings
 from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
-from distill.stages.opening import begun_training, refuse_existing, share_run
+from distill.stages.opening import begun_training, refuse_existing, share_run, taken_for
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
@@ -109,6 +109,7 @@ def run(
             job = recipe_to_go_on("run", folder, existing, recipe, settings, may_begin=out is None, **flags)
             if not job.teachers:
                 raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
+            existing = taken_for(folder, existing, job)
             if job.rehearse:
                 job = rehearsal_of(job)
             job, chosen, choice = settle_choice(job, folder, existing, console)

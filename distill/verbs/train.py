@@ -12,7 +12,7 @@ from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
-from distill.stages.opening import begun_training, share_run
+from distill.stages.opening import begun_training, share_run, taken_for
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
@@ -66,6 +66,7 @@ def train(
             batch_size=batch_size, lr=lr, workers=workers, image_size=image_size, seed=seed, image_column=image_column,
             caption_column=caption_column,
         )  # fmt: skip
+        existing = taken_for(run, existing, job)
         if job.choose.asked and job.choose.train > 1:
             raise UsageError(
                 "choose.train trains several students and judges them, which distill run does. Leave it out here."

@@ -17,7 +17,8 @@ from distill.run_folder import RunFolder
 from distill.stages.exporting.timm_model import PREFIX, is_timm, take_in_timm
 from export.towers.image_model import is_image_model
 from students.spec import StudentSpec
-from teachers.load import LOCAL_DIR
+from teachers.load import LOCAL_DIR, absolute_teacher
+from teachers.spec import absolute_path
 
 if TYPE_CHECKING:
     from teachers.open_clip.teacher import OpenClipTeacher
@@ -36,12 +37,27 @@ def run_of(model: str) -> RunFolder | None:
     """The run whose student is meant by its folder, or by the student/ inside it; None for every other model."""
     path = Path(model)
 
-    def holds(folder: Path) -> bool:
-        return is_clip_folder(folder) or is_image_model(folder)
-
-    if holds(path) and path.name == RunFolder(path.parent).student.name:
+    if holds_model(path) and path.name == RunFolder(path.parent).student.name:
         return RunFolder(path.parent)
-    return RunFolder(path) if holds(RunFolder(path).student) else None
+    return RunFolder(path) if holds_model(RunFolder(path).student) else None
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model that can be exported."""
+    return is_clip_folder(folder) or is_image_model(folder)
+
+
+def card_origin(folder: Path) -> str | None:
+    """What the model in a folder was taken in from; None where there is no model, or one that was trained there."""
+    return read_card(folder).get("origin") if holds_model(folder) else None
+
+
+def absolute_model(name: str) -> str:
+    """The same model by a name that means it from every working folder."""
+    if not name.startswith(PREFIX):
+        return absolute_teacher(name)
+    called, at, weights = name.removeprefix(PREFIX).partition("@")
+    return f"{PREFIX}{called}@{absolute_path(weights)}" if at else f"{PREFIX}{absolute_path(called)}"
 
 
 def load_any(name: str) -> "Teacher":
@@ -71,12 +87,13 @@ def default_out(model: str) -> Path:
     return Path("exports") / (re.sub(r"[^\w.+-]+", "-", told).strip("-.") or "model")
 
 
-def take_in(model: str, run: RunFolder, *, overwrite: bool) -> None:
+def take_in(model: str, run: RunFolder, *, overwrite: bool, origin: str | None = None) -> None:
     """Write a model from elsewhere as the student of `run`; nothing is done where it lies there already.
 
     Args:
         model: as of `teachers.load`, or of `take_in_timm`.
         overwrite: put it in the place of another model that lies there.
+        origin: what the card says that it is, where the model was named otherwise before.
 
     Raises:
         UsageError: nothing is called so, or it is not one open_clip model.
@@ -84,7 +101,7 @@ def take_in(model: str, run: RunFolder, *, overwrite: bool) -> None:
         DistillError: its weights or tokenizer are missing or do not fit.
     """
     if is_timm(model):
-        take_in_timm(model, run, overwrite=overwrite)
+        take_in_timm(model, run, overwrite=overwrite, origin=origin)
         return
     import torch
 
@@ -92,7 +109,7 @@ def take_in(model: str, run: RunFolder, *, overwrite: bool) -> None:
     from teachers.load import load_teacher, resolve_teacher
 
     teacher = load_teacher(resolve_teacher(model, noun="model"))
-    card = _card(model, teacher)
+    card = _card(origin or model, teacher)
     if is_clip_folder(run.student):
         if read_card(run.student) == card:
             return

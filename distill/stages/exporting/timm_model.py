@@ -26,12 +26,13 @@ def is_timm(model: str) -> bool:
     return model.startswith(PREFIX) or is_image_model(Path(model))
 
 
-def take_in_timm(model: str, run: RunFolder, *, overwrite: bool) -> None:
+def take_in_timm(model: str, run: RunFolder, *, overwrite: bool, origin: str | None = None) -> None:
     """Write a timm model as the student of `run`; nothing is done where it lies there already.
 
     Args:
         model: "timm:NAME@WEIGHTS", "timm:FOLDER" or a folder.
         overwrite: put it in the place of another model that lies there.
+        origin: as of `take_in`.
 
     Raises:
         UsageError: nothing is called so.
@@ -48,7 +49,7 @@ def take_in_timm(model: str, run: RunFolder, *, overwrite: bool) -> None:
     if not file.is_file():
         raise DistillError(f"The weights of {model!r} are missing: there is no {str(file)!r}.")
     called = name if at else Path(name).expanduser().resolve().name
-    card = {"name": called, "origin": model, "weights_sha256": atomic.sha256_file(file)}
+    card = {"name": called, "origin": origin or model, "weights_sha256": atomic.sha256_file(file)}
     if (run.student / CARD_FILE).is_file():
         there = read_card(run.student)
         if {key: there.get(key) for key in card} == card:

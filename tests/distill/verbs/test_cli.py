@@ -197,6 +197,8 @@ def test_resume_with_other_settings_names_them(tmp_path):
 
     open_run(RunFolder(tmp_path / "o"), load_recipe(None, []), Existing.REFUSE)
     open_run(RunFolder(tmp_path / "o"), load_recipe(None, ["profile.threads=2", "train.workers=1"]), Existing.RESUME)
+    (tmp_path / "o" / "checkpoints" / "step-00000002").mkdir(parents=True)
+    (tmp_path / "o" / "checkpoints" / "step-00000002" / "state.json").write_text("{}")
     with pytest.raises(UsageError, match=r"train\.lr"):
         open_run(RunFolder(tmp_path / "o"), load_recipe(None, ["train.lr=1e-5"]), Existing.RESUME)
 

@@ -13,6 +13,10 @@ import pytest
 
 from distill.core import atomic
 from distill.core.errors import Interrupted
+from distill.core.existing import Existing
+from distill.recipe import load_recipe
+from distill.run_folder import RunFolder
+from distill.stages.opening import open_run
 from distill.verbs.endings import ending_well
 from tests import forks
 from tests.command_line import distill
@@ -42,8 +46,6 @@ def test_the_advice_after_a_loss_that_is_not_finite_works_as_printed(runs):
     assert bad.returncode == 1
     assert json.loads(bad.stdout)["error"]["kind"] == "loss"
     assert "not finite at step" in bad.stderr
-    refused = distill("train", "wild", "--resume", "--set", "train.lr=1e-3", "--set", "seed=7", cwd=runs)
-    assert "other settings: seed." in refused.stderr  # another learning rate is one thing, another job is not
     good = distill(*printed_command(bad.stderr), cwd=runs)
     assert good.returncode == 0, good.stderr
     card = atomic.read_json(runs / "wild" / "student" / "card.json")
@@ -52,6 +54,19 @@ def test_the_advice_after_a_loss_that_is_not_finite_works_as_printed(runs):
     assert recipe["train"]["lr"] == 1e-3
     done = distill("train", "wild", "--resume", "--set", "train.lr=0.5", cwd=runs)
     assert "other settings: train.lr" in done.stderr  # of a finished student nothing is to be mended
+
+
+def test_after_a_stop_that_a_checkpoint_survives_another_rate_is_taken_and_another_job_refused(tmp_path):
+    from distill.core.errors import UsageError
+
+    run, job = RunFolder(tmp_path / "run"), load_recipe(None, {"data": "rendered:train=9", "train.lr": 1e30})
+    open_run(run, job, Existing.REFUSE)
+    (run.checkpoints / "step-00000002").mkdir(parents=True)
+    (run.checkpoints / "step-00000002" / "state.json").write_text("{}")
+    atomic.write_json(run.stopped, [{"step": 3, "why": "", "settings": {"lr": 1e30}, "checkpoint": 0}])
+    with pytest.raises(UsageError, match=r"other settings: seed\."):
+        open_run(run, load_recipe(job, {"train.lr": 1e-3, "seed": 7}), Existing.RESUME)
+    assert run.stopped.exists()
 
 
 @pytest.mark.parametrize(
@@ -98,8 +113,8 @@ STOPPED = {
         "the same command with --resume",
     ),
     "eval": (["eval", "student"], "distill.evaluation.evalset.evaluate_model", "call again"),
-    "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "Call again"),
-    "profile": (["profile", "student"], "export.latency.measure.profile", "Call again"),
+    "export": (["export", "student"], "distill.stages.exporting.stage.export_stage", "distill export student --resume"),
+    "profile": (["profile", "student"], "export.latency.measure.profile", "distill profile student --resume"),
     "calibrate": (["calibrate"], "export.latency.calibrate.calibrate", "Call again"),
     "choose": (
         ["choose", "--max-size", "40MB"],
@@ -223,5 +238,6 @@ def test_ctrl_c_in_an_export_ends_the_converting_processes(runs, tmp_path):
     assert children
     assert process.exitcode == 130, said
     assert "Traceback" not in said
-    assert "Interrupted. Nothing was finished yet. Call again to do it." in said
+    assert "Interrupted. Nothing was finished yet." in said
+    assert printed_command(said) == ["export", str(runs / "student"), "--resume"]
     assert not list((runs / "student" / "export").glob(".partial-*"))

@@ -103,6 +103,39 @@ def test_what_only_the_work_shows_leaves_the_way_free_too(desk, name, monkeypatc
     corrected(desk, name, right)
 
 
+def test_a_call_that_resumes_by_other_settings_where_nothing_was_finished_is_a_new_one(desk):
+    from distill.run_folder import RunFolder
+
+    failed = distill(*TRAIN, "--set", "train.lr=1e30", "--set", "train.steps=3", "--out", "again", cwd=desk)
+    assert failed.returncode == 1
+    done = distill("train", "again", "--resume", "--set", "seed=5", "--set", "train.lr=1e-3", cwd=desk)
+    assert done.returncode == 0, done.stderr
+    recipe = RunFolder(desk / "again").read_recipe()
+    assert (recipe.seed, recipe.train.steps) == (5, 3)
+    refused = distill("train", "again", "--resume", "--set", "seed=6", cwd=desk)
+    assert refused.returncode == 2
+    assert "other settings: seed" in refused.stderr
+
+
+def test_what_was_filled_in_for_a_call_in_vain_is_filled_in_anew_for_another(tmp_path):
+    from distill.core.existing import Existing
+    from distill.recipe import load_recipe
+    from distill.run_folder import RunFolder
+    from distill.stages.opening import open_run, taken_for
+
+    run, said = RunFolder(tmp_path / "run"), load_recipe(None, {"data": "rendered:train=9"})
+    open_run(run, load_recipe(said, {"train.steps": 7}), Existing.REFUSE, {"train.steps": "of 9 images"})
+    assert taken_for(run, Existing.RESUME, said) is Existing.RESUME
+    assert taken_for(run, Existing.RESUME, load_recipe(said, {"export.targets": ("onnx",)})) is Existing.RESUME
+    other = load_recipe(said, {"data": "rendered:train=99"})
+    assert taken_for(run, Existing.RESUME, other) is Existing.REFUSE
+    open_run(run, load_recipe(other, {"train.steps": 77}), Existing.RESUME)
+    assert run.read_recipe().train.steps == 77
+    (run.checkpoints / "step-00000002").mkdir(parents=True)
+    (run.checkpoints / "step-00000002" / "state.json").write_text("{}")
+    assert taken_for(run, Existing.RESUME, said) is Existing.RESUME
+
+
 def test_what_holds_something_finished_or_of_ones_own_is_still_refused(desk):
     from distill.run_folder import RunFolder
 

@@ -35,6 +35,8 @@ def test_a_run_goes_on_when_its_data_was_moved_and_not_with_other_data(tmp_path)
         put(tmp_path / name / "a.jpg", png(1))
     run = RunFolder(tmp_path / "run")
     open_run(run, Recipe(data=str(tmp_path / "old")), Existing.REFUSE)
+    (run.checkpoints / "step-00000002").mkdir(parents=True)  # where nothing is finished, other data is another call
+    (run.checkpoints / "step-00000002" / "state.json").write_text("{}")
     with pytest.raises(UsageError, match="other settings: data"):
         open_run(run, Recipe(data=str(tmp_path / "other")), Existing.RESUME)
     (tmp_path / "old").rename(tmp_path / "new")

@@ -124,8 +124,124 @@ def test_what_was_killed_goes_on_by_its_folder_alone_to_the_same_files(runs, tin
     # All three are processes of their own: sums depend on the threads of a process, and earlier tests may have set this one's.
     forks.finish(forks.start(verb, *words, "--out", whole, log=tmp_path / "whole.log"), tmp_path / "whole.log")
     forks.kill_when(forks.start(verb, *words, "--out", out, log=tmp_path / "log"), lambda: any(out.glob(reached)))
-    expected = {file.name: atomic.sha256_file(file) for file in whole.glob(made)}
-    assert {file.name for file in out.glob(made)} < set(expected)
+    expected = {file.relative_to(whole): atomic.sha256_file(file) for file in whole.glob(made)}
+    assert {file.relative_to(out) for file in out.glob(made)} < set(expected)
     monkeypatch.chdir(tmp_path)
     forks.finish(forks.start(verb, out, "--resume", log=tmp_path / "again"), tmp_path / "again")
-    assert {file.name: atomic.sha256_file(file) for file in out.glob(made)} == expected
+    assert {file.relative_to(out): atomic.sha256_file(file) for file in out.glob(made)} == expected
+
+
+@pytest.fixture
+def stopped(runs, tmp_path, monkeypatch):
+    """A copy of the run student/ beside a file of labels, and what an export is told to do, which Ctrl-C ends at once."""
+    shutil.copytree(runs / "student", tmp_path / "mine")
+    (tmp_path / "labels.txt").write_text("disc\nstar\n")
+    told = []
+
+    def stop(job, run, console, *, again):
+        told.append((job, run.path.absolute(), again))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distill.stages.exporting.stage.export_stage", stop)
+    return tmp_path, told
+
+
+EXPORT = ["--target", "onnx", "--precision", "fp16", "--max-drop", 0.3, "--max-mb", 9, "--classes", "labels.txt", "--template",
+          "a {}", "--batch", 2, "--data", "rendered:train=9,eval=4", "--set", "export.min_cosine=0.9"]  # fmt: skip
+
+
+def test_an_export_goes_on_by_all_that_it_was_asked(stopped, monkeypatch):
+    place, told = stopped
+    first = distill("export", "mine", *EXPORT, cwd=place)
+    assert first.returncode == 130
+    advised = first.stderr.rstrip().rpartition("Go on by: distill ")[2]
+    assert advised == "export mine --resume"
+    assert distill(*advised.split(), cwd=place).returncode == 130
+    assert distill("export", "--out", place / "mine", "--resume", cwd=place.parent).returncode == 130
+    assert told[0] == told[1] == told[2]
+    job = told[0][0]
+    assert job.export.targets == ("onnx",)
+    assert (job.export.max_drop, job.export.max_mb, job.export.batch, job.export.min_cosine) == (0.3, 9, 2, 0.9)
+    assert (job.export.classes, job.export.templates) == (str(place / "labels.txt"), ("a {}",))
+    assert job.eval.data == "rendered:train=9,eval=4"
+    assert distill("export", "mine", cwd=place).returncode == 130  # without --resume: the run's own recipe anew
+    assert told[3][0].export.targets == Recipe().export.targets
+
+
+def test_other_words_of_an_export_are_checked_once_something_of_it_is_finished(stopped):
+    place, told = stopped
+    assert distill("export", "mine", *EXPORT, cwd=place).returncode == 130
+    assert distill("export", "mine", "--resume", "--set", "eval.limit=5", cwd=place).returncode == 130
+    assert told[-1][0].eval.limit == 5
+    (place / "mine" / "export" / "onnx-fp16").mkdir(parents=True)
+    (place / "mine" / "export" / "onnx-fp16" / "artifact.json").write_text("{}")
+    said = distill("export", "mine", "--resume", "--set", "eval.limit=6", cwd=place)
+    assert said.returncode == 2
+    assert "'mine' was started with other settings: eval.limit. Resume with its own (eval.limit = 5)" in said.stderr
+    assert distill("export", "mine", "--resume", "--target", "onnx-w8", cwd=place).returncode == 130  # free to change
+    assert (told[-1][0].eval.limit, told[-1][0].export.targets) == (5, ("onnx-w8",))
+    assert distill("export", "mine", "--resume", "--overwrite", cwd=place).returncode == 2
+
+
+def test_an_export_of_a_model_from_elsewhere_goes_on_with_that_model(stopped, tiny_teacher):
+    place, told = stopped
+    shutil.copytree(tiny_teacher, place / "other")
+    assert distill("export", "other", "--out", "files", "--target", "onnx", cwd=place).returncode == 130
+    shutil.rmtree(place / "files" / "student")  # as after a kill while it was taken in
+    assert distill("export", place / "files", "--resume", cwd=place.parent).returncode == 130
+    assert told[0] == told[1]
+    assert atomic.read_json(place / "files" / "student" / "card.json")["origin"] == "other"
+    (place / "files" / "export" / "onnx-fp32").mkdir(parents=True)
+    (place / "files" / "export" / "onnx-fp32" / "artifact.json").write_text("{}")
+    said = distill("export", "rendered", "--out", "files", "--resume", cwd=place)
+    assert said.returncode == 2
+    assert 'other settings: model. Resume with its own (model = "other")' in said.stderr
+
+
+def test_a_model_that_could_not_be_taken_in_leaves_nothing_in_the_way(stopped, tiny_teacher):
+    place, _ = stopped
+    failed = distill("export", "nothing-so-called", "--out", "files", "--target", "onnx", cwd=place)
+    assert failed.returncode == 2
+    assert not (place / "files").exists()
+    assert "Which model?" in distill("export", "--target", "onnx", cwd=place).stderr
+    shutil.copytree(tiny_teacher, place / "other")
+    assert distill("export", "other", "--out", "files", "--target", "onnx", cwd=place).returncode == 130
+    again = distill(
+        "export", "rendered", "--out", "files", "--target", "onnx", cwd=place
+    )  # nothing was made of the first
+    assert again.returncode == 130, again.stderr
+    assert atomic.read_json(place / "files" / "student" / "card.json")["origin"] == "rendered"
+
+
+def test_a_profile_goes_on_by_all_that_it_was_asked(stopped, monkeypatch):
+    place, told = stopped
+    (place / "onnxruntime_perf_test").touch()
+    monkeypatch.setattr("distill.verbs.profile._found", lambda path: ([], path / "student"))
+
+    def stop(folders, student, settings, *, resume, progress):
+        told.append((settings, resume))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.latency.measure.profile", stop)
+    words = [
+        "--device",
+        "host",
+        "--runner",
+        "onnxruntime_perf_test",
+        "--lan",
+        "--port",
+        8123,
+        "--set",
+        "profile.runs=9",
+    ]
+    first = distill("profile", "mine", *words, cwd=place)
+    assert first.returncode == 130
+    advised = first.stderr.rstrip().rpartition("Go on by: distill ")[2]
+    assert advised == "profile mine --resume"
+    assert distill(*advised.split(), cwd=place).returncode == 130
+    assert distill("profile", place / "mine", "--resume", "--port", 8124, cwd=place.parent).returncode == 130
+    settings = told[0][0]
+    assert (settings.devices, settings.runners, settings.lan, settings.port, settings.runs) == (
+        ("host",), (str(place / "onnxruntime_perf_test"),), True, 8123, 9,
+    )  # fmt: skip
+    assert told == [(settings, False), (settings, True), (settings.model_copy(update={"port": 8124}), True)]

@@ -1,6 +1,7 @@
 """A model from elsewhere becomes a student folder that computes what open_clip computes with the same weights."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from distill.core.atomic import PARTIAL
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import OutputExistsError, UsageError
 from distill.run_folder import RunFolder
 from distill.stages.exporting.any_model import default_out, model_name, run_of, take_in
 from students.student import load_student
+from tests import forks
 from tests.command_line import distill
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
@@ -136,6 +139,17 @@ def test_any_folder_is_exported_and_judged(elsewhere: Path, tmp_path: Path) -> N
         towers["image"]["provenance"]["samples"]
         == "photos: Photos' own terms; rendered: Apache-2.0 (made by this package)"
     )
+    # Killed in the middle and continued by its folder alone, from where its words mean nothing: the same files.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        words = (os.path.relpath(clip), "--target", "onnx", "--data", "photos", "--out", "killed")
+        process = forks.start("export", *words, log=tmp_path / "log")
+    forks.kill_when(process, lambda: any((tmp_path / "killed" / "export").glob(f"{PARTIAL}work/*")))
+    assert not list(tmp_path.glob("killed/export/*/artifact.json"))
+    resumed = distill("export", tmp_path / "killed", "--resume", "--json", cwd=elsewhere)
+    assert resumed.returncode == 0, resumed.stderr
+    hashes = [{row["file"]: row["sha256"] for row in json.loads(done.stdout)["artifacts"]} for done in (made, resumed)]
+    assert hashes[0] == hashes[1]
     again = distill("export", "exports/from-the-hub", "--target", "onnx", "--data", photos, cwd=tmp_path)
     assert "onnx-fp32: there already, unchanged" in again.stderr, again.stderr
     judged = [
