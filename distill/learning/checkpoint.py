@@ -76,8 +76,8 @@ def read_moments(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
 def save(
     folder: Path,
     step: int,
-    task: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, torch.Tensor],
+    optimizer_state: Mapping[str, Any],
     keep: int,
     scaler: Any = None,
     losses: Mapping[str, float] = MappingProxyType({}),
@@ -87,6 +87,7 @@ def save(
     """Write step-XXXXXXXX/ atomically, then drop all but the `keep` newest and the `keep_best` of the lowest mean loss.
 
     Args:
+        state, optimizer_state: the state_dict of what is trained, and of its optimizer, whose groups have "names".
         scaler: the GradScaler of fp16 training, whose scale has found its height over many steps; None = there is none.
         losses: see `Checkpoint.losses`.
         average: the average of what is trained, where there is one.
@@ -94,10 +95,10 @@ def save(
     from safetensors.torch import save_file
 
     with atomic.staged_dir(folder / f"step-{step:08d}") as path:
-        for name, state in ((TASK_FILE, task.state_dict()), (AVERAGE_FILE, average)):
-            if state is not None:
-                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, str(path / name))
-        _save_optimizer(optimizer, path / "optimizer.pt")
+        for name, tensors in ((TASK_FILE, state), (AVERAGE_FILE, average)):
+            if tensors is not None:
+                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(path / name))
+        _save_optimizer(optimizer_state, path / "optimizer.pt")
         grad_scaler = None if scaler is None else scaler.state_dict()
         atomic.write_json(path / STATE_FILE, {"step": step, "losses": dict(losses), "grad_scaler": grad_scaler})
     older = sorted(folder.glob("step-*"))[:-keep]
@@ -114,11 +115,11 @@ def _mean_loss(path: Path) -> float:
     return Checkpoint(path, 0).losses.get("mean", math.inf)
 
 
-def _save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+def _save_optimizer(state: Mapping[str, Any], path: Path) -> None:
     with open(path, "wb") as file:
         writing = Writing(file)
         try:
-            torch.save(optimizer.state_dict(), writing)  # type: ignore[arg-type]
+            torch.save(state, writing)  # type: ignore[arg-type]
         except RuntimeError:
             if writing.failed is not None:
                 raise writing.failed from None

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,37 +21,14 @@ from distill.learning.loop.average import WeightAverage
 from distill.learning.loop.clock import CheckpointClock
 from distill.learning.loop.feed import DeviceFeed
 from distill.learning.loop.log import MetricsLog, Pace, memory_gib
+from distill.learning.loop.replicas import Replicas
 from distill.learning.loop.schedule import learning_rate, parameter_groups
-from distill.learning.loop.stopping import Saved, Stopping, Together
+from distill.learning.loop.shards import Shards, asked_to_shard
+from distill.learning.loop.step import take_step
+from distill.learning.loop.stopping import Saved, Stopping, Together, another_cannot, naming_the_dead
+from distill.learning.loop.trainable import BatchLike, Trainable
 from distill.learning.loop.unread import Unread
 from distill.learning.settings import CheckpointSettings, OptimSettings
-
-
-class BatchLike(Protocol):
-    """What the loop itself reads of a batch: the keys of this rank's b samples."""
-
-    @property
-    def keys(self) -> list[str]:
-        """One per sample."""
-        ...
-
-
-class Trainable(nn.Module):
-    """What `fit` trains."""
-
-    def before_step(self, step: int) -> None:
-        """Called before the forward pass of the 0-based `step`."""
-
-    def drop_gradients(self) -> None:
-        """Called when gradients are there, before they are used: set those to None whose parameters are to stay."""
-
-    def parts(self, inputs: tuple[Any, ...], count: int) -> list[tuple[Any, ...]]:
-        """The arguments of a batch as those of `count` equal parts of it. Raises UsageError where it does not divide so."""
-        raise UsageError("train.accumulate does not go with what trains here: leave it out.")
-
-    def after_step(self) -> None:
-        """Called after each optimizer step, for parameters that have bounds."""
-
 
 B = TypeVar("B", bound=BatchLike)
 Batches = Callable[[int, int], Iterator[B]]  # batches(first_step, last_step) yields this rank's batch of each step
@@ -104,47 +81,69 @@ def fit(
     # Without a device accelerate takes several processes for strangers to each other, unless it is told that they are on CPUs.
     on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)
-    _refuse_sharding(accelerator)
-    speed.lay_out(task, optim, accelerator.device)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task, optim.weight_decay, factor), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=1e-6,
-        **speed.fused(accelerator.device),
-    )  # fmt: skip
+    shards = asked_to_shard(optim.sharding, str(accelerator.distributed_type)) and accelerator.num_processes > 1
+    if shards and optim.precision == "fp16":
+        raise UsageError(
+            "train.precision=fp16 does not go with train.sharding, whose gradients no scaler sees: say bf16."
+        )
+    speed.lay_out(task, optim, accelerator.device, sharded=shards)
+
+    def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+        betas, more = (optim.beta1, optim.beta2), speed.fused(accelerator.device)
+        return torch.optim.AdamW(groups, lr=optim.lr, betas=betas, eps=1e-6, **more)
+
+    optimizer = adamw(parameter_groups(task, optim.weight_decay, factor))
     leg = leg or Leg(0, optim.steps)
     first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler, leg)
-    wrapped, prepared = accelerator.prepare(task, optimizer)
+    held = (
+        Shards(accelerator, task, optimizer, adamw, optim.compile) if shards else Replicas(accelerator, task, optimizer)
+    )
     log = MetricsLog(metrics_file, first_step, optim if accelerator.is_main_process else None)
-    task.train()
-    feed = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device)
-    loop = _Loop(accelerator, task, wrapped, prepared, optim, checkpointing, checkpoint_folder, log, known, progress)
+    held.task.train()
+    feed = DeviceFeed(batches(first_step, leg.last), arguments, accelerator.device, ahead=accelerator.num_processes > 1)
+    loop = _Loop(accelerator, held, optim, checkpointing, checkpoint_folder, log, known, progress)
     if optim.ema is not None:
-        loop.average = _average(task, optim.ema, checkpoint_folder)
-    due = CheckpointClock(checkpointing, leg.last)
+        loop.average = _average(held.task, optim.ema, checkpoint_folder)
+    with contextlib.closing(log), naming_the_dead():
+        _take_steps(loop, feed, leg.first, first_step, leg.last, seed)
+        held.settle()
+    task.eval()
+
+
+def _take_steps(loop: "_Loop", feed: DeviceFeed[B], first: int, begin: int, last: int, seed: int) -> None:
+    """The 0-based steps [begin, last) of a training (or leg) that began at `first`, or fewer and then Saved, see `fit`."""
+    due = CheckpointClock(loop.checkpointing, last)
+    accelerator = loop.accelerator
     together = Together(accelerator.num_processes)
-    with Stopping() as stop, contextlib.closing(log):
-        for step in range(first_step, leg.last):
-            try:
-                batch, inputs = feed.take()
-            except DistillError:  # the signal may have ended a worker too
-                if stop.asked and step > first_step:
-                    loop.save(step)
-                    raise Saved from None
-                raise
-            torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
-            loop.take(step, batch.keys, inputs, leg.first)
-            feed.look_ahead()
-            done = step + 1
-            logged = done % optim.log_every == 0 or done == leg.last
-            stops = together.end(stop.asked)
-            if logged:
-                loop.log(done, feed.waited_s)
-            if due(done) or stops:
-                loop.save(done)
-            if stops and done < leg.last:
+    with Stopping() as stop:
+        feed.look_ahead()
+        together.say(stop.asked, feed.failed)
+        for step in range(begin, last):
+            asked, failed = together.hear()
+            ends = asked and step > begin
+            if not ends:
+                if failed and not feed.failed:
+                    raise another_cannot()
+                try:
+                    batch, inputs = feed.take()
+                except DistillError:  # the signal may have ended a worker too
+                    ends = together.alone and stop.asked and step > begin
+                    if not ends:
+                        raise
+            if ends:
+                loop.save(step)
                 together.close()
                 raise Saved
+            torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
+            loop.take(step, batch.keys, inputs, first)
+            feed.look_ahead()
+            together.say(stop.asked, feed.failed)
+            done = step + 1
+            if done % loop.optim.log_every == 0 or done == last:
+                loop.log(done, feed.waited_s)
+            if due(done):
+                loop.save(done)
         together.close()
-    task.eval()
 
 
 @dataclass
@@ -152,9 +151,7 @@ class _Loop:
     """What the steps of a training share."""
 
     accelerator: Any
-    task: Trainable
-    wrapped: nn.Module
-    optimizer: Any
+    held: Replicas | Shards
     optim: OptimSettings
     checkpointing: CheckpointSettings
     folder: Path
@@ -169,15 +166,16 @@ class _Loop:
         self.losses: dict[str, Tensor] = {}
         self.rate = 0.0
         self.average: WeightAverage | None = None
+        self.saved = -1
 
     def take(self, step: int, keys: list[str], inputs: tuple[Any, ...], first: int) -> None:
         """One optimizer step, of a training (or leg) whose 0-based first one is `first`."""
         self.rate = learning_rate(step, self.optim)
-        for group in self.optimizer.param_groups:
+        for group in self.held.optimizer.param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
-        self.task.before_step(step)
-        self.losses, norm = _take_step(self.accelerator, self.wrapped, self.optimizer, inputs, self.optim, self.task)
-        self.task.after_step()
+        self.held.task.before_step(step)
+        self.losses, norm = take_step(self.accelerator, self.held, inputs, self.optim)
+        self.held.task.after_step()
         self.unread.note(step, keys, self.losses["loss"], norm)
         if self.average is not None:
             self.average.update(step + 1 - first)
@@ -197,27 +195,23 @@ class _Loop:
             self.progress(done, self.optim.steps, _note(row))
 
     def save(self, done: int) -> None:
-        """Write a checkpoint, in the first process alone. Raises LossError where a step since the last reading was wrong."""
-        if not self.accelerator.is_main_process:
+        """Write a checkpoint, in the first process. Called by every one; raises LossError where a step since the last reading was
+        wrong."""
+        if self.saved == done:
             return
+        self.saved = done
         if self.unread.waiting:
             self.unread.read()
+        state, optimizer = self.held.whole(self.held.task.state_dict()), self.held.optimizer_state()
+        average = None if self.average is None else self.held.whole(self.average.state)
+        if not self.accelerator.is_main_process:
+            return
         seen = self.known if self.first_loss is None else {"first": self.first_loss.item()}
         losses = {**seen, "last": self.losses["loss"].item(), "mean": self.unread.mean_loss()}
         checkpoints.save(
-            self.folder, done, self.task, self.optimizer, self.checkpointing.keep_checkpoints, self.accelerator.scaler,
-            losses, self.checkpointing.keep_best, None if self.average is None else self.average.state,
+            self.folder, done, state, optimizer, self.checkpointing.keep_checkpoints, self.accelerator.scaler, losses,
+            self.checkpointing.keep_best, average,
         )  # fmt: skip
-
-
-def _refuse_sharding(accelerator: Any) -> None:
-    """Raise UsageError where a launcher asks for more than data parallelism: checkpoints are written by one process."""
-    kind = str(accelerator.distributed_type).rpartition(".")[2]
-    if kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
-        raise UsageError(
-            f"distill trains by DistributedDataParallel, not by {kind}: students fit a device. Launch it with --multi_gpu; for a "
-            "batch that does not fit, say train.chunk, train.recompute or train.accumulate."
-        )
 
 
 def _average(task: nn.Module, decay: float, folder: Path) -> WeightAverage:
@@ -248,35 +242,3 @@ def _restored(
 
 def _note(row: dict[str, float]) -> str:
     return f"loss {row['loss']:.3f}, {row['samples_per_s']:.0f} samples/s, data wait {row['data_wait_share']:.0%}"
-
-
-def _take_step(
-    accelerator: Any, task: nn.Module, optimizer: Any, inputs: tuple[Any, ...], optim: OptimSettings, trained: Trainable
-) -> tuple[dict[str, Tensor], Tensor]:
-    """One optimizer step of `task`, which wraps `trained`: the named losses and the gradient's norm before clipping.
-
-    Nothing here makes the host wait for the device, so that nothing here may look at a value.
-    """
-    optimizer.zero_grad()
-    if optim.accumulate == 1:
-        losses = _gradient(accelerator, task, inputs, 1)
-    else:
-        *before, last = trained.parts(inputs, optim.accumulate)
-        found = []
-        for part in before:
-            with accelerator.no_sync(task):  # gradients are summed over the processes once a step
-                found.append(_gradient(accelerator, task, part, optim.accumulate))
-        found.append(_gradient(accelerator, task, last, optim.accumulate))
-        losses = {name: torch.stack([each[name].detach() for each in found]).mean(0) for name in found[0]}
-    trained.drop_gradients()
-    norm = accelerator.clip_grad_norm_(task.parameters(), optim.clip_norm)
-    optimizer.step()
-    return losses, norm
-
-
-def _gradient(accelerator: Any, task: nn.Module, inputs: tuple[Any, ...], parts: int) -> dict[str, Tensor]:
-    """Add the gradient of one of so many parts of a batch, divided by their number. Returns its named losses."""
-    with accelerator.autocast():
-        losses: dict[str, Tensor] = task(*inputs)
-    accelerator.backward(losses["loss"] if parts == 1 else losses["loss"] / parts)
-    return losses

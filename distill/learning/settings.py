@@ -40,6 +40,9 @@ class OptimSettings(Strict):
         1, ge=1, description="parts of a batch, each a batch of its own to the losses, whose gradients make a step"
     )
     recompute: bool = Field(False, description="keep no activations inside towers, compute them again for the gradient")
+    sharding: Literal["none", "full"] = Field(
+        "none", description="of several processes, each holds all that trains (none), or a share of it (full: FSDP2)"
+    )
     compile: bool = Field(False, description="torch.compile the towers")
     tf32: bool = Field(True, description="on CUDA, matrix products of the towers in TF32; the losses' never are")
     chunk: int | None = Field(

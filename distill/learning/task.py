@@ -17,9 +17,9 @@ from distill.core.errors import UsageError
 from distill.learning.blocks import in_chunks
 from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, Matches, embeddings, gather, gather_ids, row_ids
-from distill.learning.fit import Trainable
 from distill.learning.freezing import TextFreeze, text_parameters
 from distill.learning.loop.feed import to_device
+from distill.learning.loop.trainable import Trainable
 from distill.learning.objective import Objective
 from distill.learning.scale import clamp_scale
 from teachers.spec import TeacherFacts
@@ -273,9 +273,8 @@ class DistillTask(Trainable):
             for own, theirs in zip(student[paired:], teacher_embeds[paired:], strict=True):
                 named["texts"] = self.objective(own, theirs, paired=False)["loss"]
                 named["loss"] = named["loss"] + self.texts_weight * named["texts"]
-        if (
-            self._frozen and torch.distributed.is_initialized()
-        ):  # DistributedDataParallel wants a gradient of every parameter
+        # DistributedDataParallel wants a gradient of every parameter.
+        if self._frozen and not self.sharded and torch.distributed.is_initialized():
             named["loss"] = named["loss"] + 0.0 * sum(p.sum() for p in text_parameters(self.model))
         return named
 

@@ -36,6 +36,7 @@ FREE_TO_CHANGE = (
     "lint",
     "train.workers",
     "train.log_every",
+    "train.sharding",
     "train.trackers",
     "train.keep_",
     "train.checkpoint_minutes",

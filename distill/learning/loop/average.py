@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from distill.learning.loop.shards import local, take_in
+
 
 class WeightAverage:
     """The average of a module's parameters and buffers.
@@ -25,14 +27,15 @@ class WeightAverage:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from another's `state`."""
         for name, value in self.state.items():
-            value.copy_(state[name])
+            take_in(value, state[name])
 
     @torch.no_grad()
     def update(self, taken: int) -> None:
         """Take in the module as it is after `taken` steps, 1 for the first. The host does not wait for the device."""
-        now = self._module.state_dict()
-        floats = [name for name, value in self.state.items() if value.is_floating_point()]
+        now = {name: local(value) for name, value in self._module.state_dict().items()}
+        own = {name: local(value) for name, value in self.state.items()}
+        floats = [name for name, value in own.items() if value.is_floating_point()]
         share = 1 - min(self._decay, (1 + taken) / (10 + taken))
-        torch._foreach_lerp_([self.state[name] for name in floats], [now[name] for name in floats], share)
-        for name in self.state.keys() - set(floats):
-            self.state[name].copy_(now[name])
+        torch._foreach_lerp_([own[name] for name in floats], [now[name] for name in floats], share)
+        for name in own.keys() - set(floats):
+            own[name].copy_(now[name])

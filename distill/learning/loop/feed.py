@@ -1,7 +1,7 @@
 """From batches in host memory to a step's arguments on the device, the next ones under way while the device works.
 
 On CUDA the copies run in a stream of their own, from pinned memory, without the host waiting for them. On every other
-device the arguments are made when they are asked for.
+device the arguments are made when they are asked for, unless others must know beforehand that they are there.
 """
 
 import contextlib
@@ -46,6 +46,7 @@ class DeviceFeed(Generic[B]):
     Args:
         arguments: a batch -> the arguments, their tensors by `to_device`.
         side: None = that of the device, where it has one.
+        ahead: make the next batch when `look_ahead` says so on every device.
 
     Attributes:
         waited_s: seconds for which the host has waited for batches.
@@ -57,14 +58,24 @@ class DeviceFeed(Generic[B]):
         arguments: Callable[[B, torch.device], tuple[Any, ...]],
         device: torch.device,
         side: SideStream | None = None,
+        ahead: bool = False,
     ) -> None:
         self._source, self._arguments, self._device = source, arguments, device
         self._side = SideStream(device) if side is None and device.type == "cuda" else side
+        self._ahead = ahead or self._side is not None
         self._coming: tuple[B, tuple[Any, ...]] | None = None
+        self._error: Exception | None = None
         self.waited_s = 0.0
 
+    @property
+    def failed(self) -> bool:
+        """Whether the next batch could not be made, so that `take` will raise."""
+        return self._error is not None
+
     def take(self) -> tuple[B, tuple[Any, ...]]:
-        """The next batch and its arguments. Raises StopIteration where the source has no more."""
+        """The next batch and its arguments. Raises StopIteration where the source has no more, and what making the batch raised."""
+        if self._error is not None:
+            raise self._error
         batch, inputs = self._coming or self._made()
         self._coming = None
         if self._side is not None:
@@ -72,10 +83,17 @@ class DeviceFeed(Generic[B]):
         return batch, inputs
 
     def look_ahead(self) -> None:
-        """Set the next batch on its way. To be called when the step on the one before is launched, not done."""
-        if self._side is not None and self._coming is None:
-            with contextlib.suppress(StopIteration):
+        """Set the next batch on its way. To be called when the step on the one before is launched, not done.
+
+        What goes wrong is kept for `take`, so that `failed` can be told to other processes before they begin the step.
+        """
+        if self._ahead and self._coming is None and self._error is None:
+            try:
                 self._coming = self._made()
+            except StopIteration:
+                pass
+            except Exception as error:
+                self._error = error
 
     def _made(self) -> tuple[B, tuple[Any, ...]]:
         before = time.perf_counter()

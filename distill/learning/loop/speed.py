@@ -14,8 +14,10 @@ from distill.core.errors import UsageError
 from distill.learning.settings import OptimSettings
 
 
-def lay_out(task: nn.Module, optim: OptimSettings, device: torch.device) -> None:
+def lay_out(task: nn.Module, optim: OptimSettings, device: torch.device, sharded: bool = False) -> None:
     """Apply `recompute`, `compile`, `tf32` and the synchronised BatchNorms of the settings to a task, in place.
+
+    The towers of a task that will be sharded are not compiled here: their blocks are, when they are made (`Shards`).
 
     Raises UsageError where the task or the device cannot follow.
     """
@@ -27,7 +29,8 @@ def lay_out(task: nn.Module, optim: OptimSettings, device: torch.device) -> None
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = optim.tf32
     if optim.compile:
         for tower in towers(task, "train.compile"):
-            tower.compile()
+            if not sharded:
+                tower.compile()
 
 
 def towers(task: nn.Module, setting: str) -> list[nn.Module]:

@@ -1,17 +1,29 @@
 """Ctrl-C and SIGTERM while a model trains: the step at hand is finished and kept, then training ends.
 
 A cluster sends SIGTERM some seconds before it takes a machine away; nothing that was computed until then needs to be lost. Several
-processes end after the same step, whichever of them got the signal.
+processes end after the same step, whichever of them got the signal, and where one of them cannot go on all end with an error.
 """
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import torch
 
+from distill.core.errors import DistillError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OTHERS = "Another of the processes that train together"
+_ADVICE = "Call again with --resume: training goes on from the newest checkpoint."
+_GONE = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "Connection refused",
+)  # in what gloo says of a process that ended
 
 
 class Saved(KeyboardInterrupt):
@@ -47,38 +59,63 @@ class Stopping:
 
 
 class Together:
-    """Whether any of the processes that train together was asked to end: the same answer for all of them at the same step.
+    """What any of the processes that train together has to say before a step, known to all of them before that step is taken.
 
-    Each step begins a sum over the processes, on the host and in a group of its own, and is answered by the sum of the step
-    before, which is there by then. So the device is not waited for, and what comes in a step ends the training a step later.
+    Were one of them to stay away from a step, the others would wait for it inside a collective until a timeout. So each says, when
+    its part of a step is launched, whether it was asked to end and whether it has no batch for the next one. The sum runs on the
+    host, in a group of its own, beside the device's work and what is logged and saved; it is there by the time of the next step.
 
     Args:
-        processes: how many there are. One has its answer at once.
+        processes: how many there are.
     """
 
     def __init__(self, processes: int) -> None:
         self._group: Any = torch.distributed.new_group(backend="gloo") if processes > 1 else None
+        self._own = False, False
         self._begun: tuple[Any, torch.Tensor] | None = None
 
-    def end(self, asked: bool) -> bool:
-        """Called by every process after each step, with whether it was asked to end itself."""
-        if self._group is None:
-            return asked
-        before = self._answer()
-        flag = torch.tensor([float(asked)])
-        self._begun = torch.distributed.all_reduce(flag, group=self._group, async_op=True), flag
-        return before
+    @property
+    def alone(self) -> bool:
+        """Whether there is one process."""
+        return self._group is None
+
+    def say(self, asked: bool, failed: bool) -> None:
+        """Called by every process before each step, with whether it was asked to end and whether it cannot take the step."""
+        self._own = asked, failed
+        if self._group is not None:
+            flags = torch.tensor([float(asked), float(failed)])
+            with naming_the_dead():
+                self._begun = torch.distributed.all_reduce(flags, group=self._group, async_op=True), flags
+
+    def hear(self) -> tuple[bool, bool]:
+        """(whether any process was asked to end, whether any cannot take the step), as all said last."""
+        if self._begun is None:
+            return self._own
+        (work, flags), self._begun = self._begun, None
+        with naming_the_dead():
+            work.wait()
+        asked, failed = flags.tolist()
+        return asked > 0, failed > 0
 
     def close(self) -> None:
         """Wait until all processes are here. Called by every one after its last step and checkpoint, and not where one failed."""
         if self._group is not None:
-            self._answer()
-            torch.distributed.barrier(self._group)
+            with naming_the_dead():
+                torch.distributed.barrier(self._group)
             torch.distributed.destroy_process_group(self._group)
 
-    def _answer(self) -> bool:
-        if self._begun is None:
-            return False
-        (work, flag), self._begun = self._begun, None
-        work.wait()
-        return bool(flag.item())
+
+@contextlib.contextmanager
+def naming_the_dead() -> Iterator[None]:
+    """Raise DistillError for what torch raises inside when another process has gone, whose closed connections gloo notices."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and not any(words in str(error) for words in _GONE):
+            raise
+        raise DistillError(f"{OTHERS} has ended in the middle of a step. {_ADVICE}") from error
+
+
+def another_cannot() -> DistillError:
+    """The error of a process whose step another one cannot take."""
+    return DistillError(f"{OTHERS} cannot go on, and says why. {_ADVICE}")

@@ -57,7 +57,7 @@ def training(path):
     task = Weights()
     optimizer = torch.optim.AdamW([task.x])
     optimizer.state[task.x] = {"exp_avg": BIG}
-    checkpoint.save(path, 5, task, optimizer, 1)
+    checkpoint.save(path, 5, task.state_dict(), optimizer.state_dict(), 1)
 
 
 WRITERS = {
@@ -82,12 +82,12 @@ def test_every_writer_fails_by_one_error_with_its_path(small_disk, tmp_path, nam
 def test_a_finished_checkpoint_outlives_one_that_does_not_fit(tmp_path):
     module = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(module.parameters())
-    checkpoint.save(tmp_path, 1, module, optimizer, 1)
+    checkpoint.save(tmp_path, 1, module.state_dict(), optimizer.state_dict(), 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
     try:
         with pytest.raises(OSError, match="too large"):
-            checkpoint.save(tmp_path, 2, module, optimizer, 1)
+            checkpoint.save(tmp_path, 2, module.state_dict(), optimizer.state_dict(), 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoint.latest(tmp_path).step == 1
@@ -122,7 +122,7 @@ def test_ctrl_c_while_the_optimizer_is_written_is_ctrl_c(tmp_path, monkeypatch):
     opened = lambda path, mode: Interrupted(open(path, mode))  # noqa: E731, SIM115 - closed by its __exit__
     monkeypatch.setattr(checkpoint, "open", opened, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path, 1, module, optimizer, 1)
+        checkpoint.save(tmp_path, 1, module.state_dict(), optimizer.state_dict(), 1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
-from distill.learning.fit import Trainable, fit
+from distill.learning.fit import fit
 from distill.learning.loop.schedule import learning_rate, parameter_groups
+from distill.learning.loop.trainable import Trainable
 from distill.learning.settings import CheckpointSettings, OptimSettings
 
 
@@ -144,7 +145,7 @@ def test_a_checkpoint_holds_the_scaler_of_fp16(tmp_path):
     optimizer = torch.optim.AdamW(task.parameters())
     scaler, fresh = (torch.amp.GradScaler("cpu", init_scale=1024.0) for _ in range(2))
     scaler.load_state_dict({**scaler.state_dict(), "scale": 64.0, "_growth_tracker": 17})
-    checkpoint.save(tmp_path, 3, task, optimizer, 1, scaler)
+    checkpoint.save(tmp_path, 3, task.state_dict(), optimizer.state_dict(), 1, scaler)
     checkpoint.restore(checkpoint.latest(tmp_path), task, optimizer, fresh)
     assert fresh.state_dict() == scaler.state_dict()
     assert fresh.state_dict()["scale"] == 64.0

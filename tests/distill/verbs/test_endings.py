@@ -88,7 +88,9 @@ def test_training_goes_on_from_a_checkpoint_that_is_better_than_the_start(tmp_pa
     from distill.stages.training.stops import goes_on_from, prepare_to_go_on
 
     run, model = RunFolder(tmp_path), torch.nn.Linear(1, 1)
-    checkpoint.save(run.checkpoints, 6, model, torch.optim.AdamW(model.parameters()), 1, None, losses)
+    checkpoint.save(
+        run.checkpoints, 6, model.state_dict(), torch.optim.AdamW(model.parameters()).state_dict(), 1, None, losses
+    )
     stop = {"step": 8, "why": "", "checkpoint": 6}
     atomic.write_json(run.stopped, [{**stop, "settings": {"lr": rate}} for rate in settings])
     assert goes_on_from(run)[0] == begins_at

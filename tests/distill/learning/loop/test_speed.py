@@ -1,7 +1,5 @@
 """What changes time and memory changes nothing else: gradients, statistics and names stay, or the call is refused."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -9,8 +7,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.core.errors import UsageError
 from distill.learning import embeddings
-from distill.learning.fit import _refuse_sharding
 from distill.learning.loop import speed
+from distill.learning.loop.replicas import Replicas
+from distill.learning.loop.step import take_step
 from distill.learning.loss import LOSSES
 from distill.learning.objective import Objective
 from distill.learning.settings import OptimSettings
@@ -141,13 +140,14 @@ def test_accumulated_parts_are_batches_of_their_own(unpaired):
 
 
 def test_a_step_on_parts_has_the_mean_of_their_gradients():
-    from distill.learning.fit import _take_step
-
     class Accelerator:
         scaler = None
 
         def __init__(self):
             self.quiet = 0
+
+        def prepare(self, *given):
+            return given
 
         def autocast(self):
             return torch.autocast("cpu", enabled=False)
@@ -169,7 +169,7 @@ def test_a_step_on_parts_has_the_mean_of_their_gradients():
     trained, accelerator = task(), Accelerator()
     kept = torch.optim.SGD(trained.parameters(), lr=0.0)
     settings = OptimSettings(accumulate=4, clip_norm=1e9)
-    losses, norm = _take_step(accelerator, trained, kept, (images, texts, {}, {}), settings, trained)
+    losses, norm = take_step(accelerator, Replicas(accelerator, trained, kept), (images, texts, {}, {}), settings)
     assert accelerator.quiet == 3  # gradients go over the network with the last part alone
     expected, values = [], []
     for i in range(4):
@@ -211,10 +211,3 @@ def test_similarities_beside_tf32_towers_are_in_full_precision(monkeypatch):
 def test_adamw_is_fused_on_cuda_alone():
     assert speed.fused(torch.device("cuda")) == {"fused": True}
     assert speed.fused(CPU) == {}
-
-
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
-def test_sharded_trainings_are_refused(kind):
-    with pytest.raises(UsageError, match=f"not by {kind}"):
-        _refuse_sharding(SimpleNamespace(distributed_type=f"DistributedType.{kind}"))
-    _refuse_sharding(SimpleNamespace(distributed_type="DistributedType.MULTI_GPU"))

@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.core.errors import LossError
 from distill.learning import checkpoint
-from distill.learning.fit import _take_step
 from distill.learning.loop.feed import DeviceFeed
+from distill.learning.loop.replicas import Replicas
+from distill.learning.loop.step import take_step
 from distill.learning.loop.unread import Unread
 from distill.learning.loss import LOSSES
 from distill.learning.objective import Objective
@@ -101,7 +102,9 @@ def test_a_whole_step_of_every_loss_runs_where_values_cannot_be_read(kind, monke
         autocast=contextlib.nullcontext,
         backward=torch.Tensor.backward,
         clip_grad_norm_=torch.nn.utils.clip_grad_norm_,
+        prepare=lambda *given: given,
     )
+    held = Replicas(accelerator, task, optimizer)
     batch = SimpleNamespace(
         images=torch.zeros(8, 3, dtype=torch.uint8), texts=torch.zeros(16, 4), weights=torch.ones(8),
         teacher_image={"t": torch.zeros(8, 6)}, teacher_text={"t": torch.zeros(16, 6)}, image_ids=torch.arange(8), unpaired=0,
@@ -112,7 +115,7 @@ def test_a_whole_step_of_every_loss_runs_where_values_cannot_be_read(kind, monke
         with Meta() as seen:
             inputs = pair_arguments(lambda texts: texts)(batch, meta)
             handed = len(seen.copied)
-            losses, norm = _take_step(accelerator, task, optimizer, inputs, OptimSettings(), task)
+            losses, norm = take_step(accelerator, held, inputs, OptimSettings())
             task.after_step()
     assert losses["loss"].device == norm.device == meta
     assert handed == 6

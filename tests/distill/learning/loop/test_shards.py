@@ -1,0 +1,249 @@
+"""Processes that hold a share each (FSDP2) train what one process trains that holds everything: weights, moments, norms, averages.
+
+Gloo on CPUs, worlds of two and four. Files of checkpoints are compared, which have one format whoever wrote them.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from distill.core.errors import UsageError
+from distill.learning import checkpoint
+from distill.learning import fit as fits
+from distill.learning.fit import fit
+from distill.learning.freezing import TextFreeze
+from distill.learning.loop import shards
+from distill.learning.objective import Objective
+from distill.learning.settings import CheckpointSettings, OptimSettings
+from distill.learning.task import DistillTask
+from tests.distill.learning.test_losses import TwoLinear, facts
+
+STEPS, BATCH = 3, 8
+# What of the settings and of the task differs in each case; each is trained in float64.
+CASES = {
+    "plain": ({}, {}),
+    "float32": ({}, {}),
+    "recompute": ({"recompute": True}, {}),
+    "chunk": ({}, {"chunk": 1}),
+    "frozen": ({}, {"freeze": TextFreeze(2, "own")}),
+    "stored": ({}, {"freeze": TextFreeze(2, "stored")}),
+    "accumulate": ({"accumulate": 2}, {}),
+}
+
+
+class Small(TwoLinear):
+    """Two towers of the kinds that students have, small: timm's convolutions with BatchNorms, open_clip's text transformer."""
+
+    def __init__(self):
+        from distill.core.torch_compat import ensure_torchvision
+
+        ensure_torchvision()
+        import timm
+        from open_clip.transformer import TextTransformer
+
+        super().__init__()
+        self.a = self.b = None
+        self.clip = nn.Module()
+        self.clip.visual = nn.Module()
+        self.clip.visual.trunk = timm.create_model(
+            "vit_tiny_patch16_224", num_classes=6, img_size=32, embed_dim=24, depth=3, num_heads=2
+        )
+        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=3, output_dim=6)
+
+    def encode_image(self, images):
+        return nn.functional.normalize(self.clip.visual.trunk(images), dim=-1)
+
+    def encode_text(self, tokens):
+        return nn.functional.normalize(self.clip.text(tokens), dim=-1)
+
+
+def task_of(case):
+    torch.manual_seed(0)
+    objective = Objective(dict.fromkeys(("affinity", "feature", "interactive", "contrastive"), 1.0), 6, facts())
+    task = DistillTask(Small(), objective, facts(), **CASES[case][1])
+    return task if case == "float32" else task.double()
+
+
+def batches_of(rank, world, dtype):
+    def source(first, last):
+        rows = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+        for step in range(first, last):
+            g = torch.Generator().manual_seed(step)
+            images, texts = torch.rand(BATCH, 3, 32, 32, generator=g), torch.randint(1, 32, (BATCH, 8), generator=g)
+            u, v = (nn.functional.normalize(torch.randn(BATCH, 6, generator=g), dim=-1) for _ in range(2))
+            given = images.to(dtype)[rows], texts[rows], {"t": u.to(dtype)[rows]}, {"t": v.to(dtype)[rows]}
+            yield SimpleNamespace(given=given, keys=[str(step)])
+
+    return source
+
+
+def train(out, case, rank=0, world=1, steps=STEPS, **more):
+    task = task_of(case)
+    out.mkdir(exist_ok=True, parents=True)
+    settings = {"lr": 1e-2, "warmup_steps": 1, "clip_norm": 0.5, "device": "cpu", "log_every": 1, "ema": 0.9}
+    fit(
+        task, batches_of(rank, world, torch.float32 if case == "float32" else torch.float64), lambda batch, _: batch.given,
+        out / "checkpoints", out / "metrics.jsonl", optim=OptimSettings(**{**settings, "steps": STEPS, **CASES[case][0], **more}),
+        checkpointing=CheckpointSettings(checkpoint_every=1 if case in ("plain", "float32") else STEPS, keep_checkpoints=9), seed=0,
+    )  # fmt: skip
+    return task
+
+
+def worker(rank, world, port, folder, cases):
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    made, folder = [], Path(folder)
+    real = fits.Shards
+    fits.Shards = lambda *given: made.append(real(*given)) or made[-1]
+    for case in cases:
+        task = train(folder / case, case, rank, world, sharding="full")
+        if case == "plain":
+            held = [
+                *made[0].task.parameters(),
+                *(m for state in made[0].optimizer.state.values() for m in state.values()),
+            ]
+            kept = sum(shards.local(value).nbytes for value in held)
+            (folder / f"bytes{rank}.json").write_text(json.dumps(kept))
+            torch.save(task.state_dict(), folder / f"settled{rank}.pt")
+    if world == 2:
+        assert len(made) == len(cases)
+        train(folder / "from one", "plain", rank, world, sharding="full")
+        train(folder / "replicas", "accumulate", rank, world)
+        if rank == 0:
+            begin_from(folder / "plain", folder / "from shards")
+        torch.distributed.barrier()
+        train(folder / "from shards", "plain", rank, world)
+        assert len(made) == len(cases) + 1
+    torch.distributed.destroy_process_group()
+
+
+def begin_from(run, other):
+    """Another run that goes on from the first step of one."""
+    shutil.copytree(run / "checkpoints" / "step-00000001", other / "checkpoints" / "step-00000001")
+
+
+def start(world, folder, cases):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.forks_preload"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [context.Process(target=worker, args=(rank, world, port, str(folder), cases)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of all that was trained: by one process that holds everything, by two and by four that hold a share."""
+    out = tmp_path_factory.mktemp("shards")
+    train(out / "1" / "plain", "plain")
+    begin_from(out / "1" / "plain", out / "2" / "from one")
+    processes = [*start(4, out / "4", ["plain"]), *start(2, out / "2", list(CASES))]
+    for case in CASES:
+        if case not in ("plain", "chunk", "recompute", "accumulate"):  # which change nothing, or what each process does
+            train(out / "1" / case, case)
+    for process in processes:
+        process.join(120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * 6
+    begin_from(out / "2" / "plain", out / "1" / "from shards")
+    train(out / "1" / "from shards", "plain")
+    return out
+
+
+def state_of(run, step=STEPS):
+    """Everything in a checkpoint, by name."""
+    found = checkpoint.Checkpoint(run / "checkpoints" / f"step-{step:08d}", step)
+    moments = {f"{name} {key}": m for name, state in checkpoint.read_moments(found).items() for key, m in state.items()}
+    return checkpoint.read_task(found), checkpoint.read_average(found), moments
+
+
+def assert_close(one, other, near):
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert mine
+        for name, value in mine.items():
+            assert value.dtype == theirs[name].dtype
+            assert value.shape == theirs[name].shape
+            bound = near * value.abs().max() + near / 1000
+            assert (value - theirs[name]).abs().max() <= bound, name
+
+
+SAME = {case: f"1/{case}" for case in ("plain", "frozen", "stored")} | {"chunk": "1/plain", "recompute": "1/plain"}
+PAIRS = [(f"2/{case}", same) for case, same in SAME.items()] + [
+    ("4/plain", "1/plain"), ("2/accumulate", "2/replicas"),
+    ("2/from one", "1/plain"), ("2/from shards", "1/plain"), ("1/from shards", "1/plain"),
+]  # fmt: skip
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("sharded", "whole"), PAIRS)
+def test_shards_train_what_one_process_trains(trained, sharded, whole):
+    """Weights, average, moments; a checkpoint of one, of two and of two with all of it each is gone on from by the others."""
+    assert_close(state_of(trained / sharded), state_of(trained / whole), 1e-10)
+    rows = [
+        [json.loads(line) for line in (trained / run / "metrics.jsonl").read_text().splitlines()]
+        for run in (sharded, whole)
+    ]
+    for mine, theirs in zip(rows[0], rows[1][-len(rows[0]) :], strict=True):
+        for key in ("step", "loss", "grad_norm", "affinity", "lr"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-6), key  # a row is in float32
+    assert rows[0][-1]["grad_norm"] > 0.5  # the gradient was scaled down
+
+
+@pytest.mark.process
+def test_gradients_in_float32(trained):
+    """AdamW's first moments are its gradients."""
+    one, two = ({k: m for k, m in state_of(trained / n / "float32", 1)[2].items() if "exp_avg" in k} for n in "12")
+    assert_close([one], [two], 1e-5)
+
+
+@pytest.mark.process
+def test_the_task_that_was_given_ends_as_the_checkpoint_in_every_process(trained):
+    want = state_of(trained / "2" / "plain")[0]
+    for rank in range(2):
+        got = torch.load(trained / "2" / f"settled{rank}.pt", weights_only=True)
+        assert got.keys() == want.keys()
+        assert all(type(got[name]) is torch.Tensor and torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.process
+def test_a_process_holds_its_share_of_weights_and_moments(trained):
+    state, _, moments = state_of(trained / "1" / "plain")
+    whole = sum(value.nbytes for value in [*state.values(), *moments.values()])
+    for world in (2, 4):
+        held = [json.loads((trained / str(world) / f"bytes{rank}.json").read_text()) for rank in range(world)]
+        assert max(held) < whole / world * 1.15  # rows do not always divide
+
+
+def test_blocks_are_those_of_the_towers():
+    found = shards.blocks(task_of("plain"))
+    assert {type(block).__name__ for block in found} == {"Block", "ResidualAttentionBlock"}
+    assert len(found) == 6
+
+
+def test_launchers_are_understood_or_refused():
+    environment = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    assert not shards.asked_to_shard("none", "DistributedType.MULTI_GPU", {})
+    assert shards.asked_to_shard("full", "DistributedType.MULTI_CPU", {})
+    assert shards.asked_to_shard("none", "DistributedType.FSDP", environment)
+    assert shards.asked_to_shard("none", "DistributedType.MULTI_CPU", environment)
+    for kind, more, words in (
+        ("FSDP", {"ACCELERATE_USE_FSDP": "true"}, "--fsdp_version 2"),
+        ("DEEPSPEED", {}, "not by DEEPSPEED"),
+        ("FSDP", {**environment, "FSDP_OFFLOAD_PARAMS": "true"}, "FSDP_OFFLOAD_PARAMS"),
+        ("FSDP", {**environment, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"train\.recompute"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            shards.asked_to_shard("none", f"DistributedType.{kind}", more)
