@@ -172,13 +172,13 @@ def write_tars(folder: Path, rows: int, tars: int) -> None:
 
 _OPENED = """
 import os, sys, time
-from reinforced_data.sources.parts import tar_index
+from reinforced_data.sources.parts.kept import shelf
 import reinforced_data.source, reinforced_data.sources.webdataset
 
 def own():  # of this process alone: mapped pages can be dropped and are shared by all who map them
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
 
-tar_index.KEPT_FROM_BYTES = int(sys.argv[2])
+shelf.KEPT_FROM_BYTES = shelf.KEPT_FROM_ROWS = int(sys.argv[2])
 reinforced_data.source.open_source(sys.argv[3], "train")[0]  # so that what is imported is not counted
 before, started = own(), time.perf_counter()
 source = reinforced_data.source.open_source(sys.argv[1], "train")
@@ -201,7 +201,7 @@ def listing_cost(rows: int, folder: Path) -> dict[str, float]:
         done = subprocess.run(call, capture_output=True, text=True, check=True, env=environ)
         return [float(word) for word in done.stdout.split()]
 
-    in_memory, listed, again = opened(1 << 60), opened(0), opened(0)
+    in_memory, listed, again = opened(1 << 60), opened(1), opened(1)
     kept = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file())
     found = {"rows": rows, "kept_bytes_per_row": kept / rows}
     for name, (seconds, used, after) in {"in_memory": in_memory, "listed": listed, "again": again}.items():

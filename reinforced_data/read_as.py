@@ -31,6 +31,11 @@ class ReadAs:
         """A copy with `changes`, and `notes` added."""
         return replace(self, **changes, notes=(*self.notes, *(note for note in notes if note)))
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "ReadAs":
+        """What `dataclasses.asdict` says of one, also when it has been JSON since."""
+        return cls(**{**said, "notes": tuple(said["notes"])})
+
     def line(self) -> str:
         """The whole in one line: `read as: class folders (2 classes), captions made from templates; not read: 9 .heic`."""
         kind = f"{self.kind} ({counted(self.classes, 'class', 'classes')})" if self.classes else self.kind

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.read_as import listed
 from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.hub import is_saved, open_saved
 from reinforced_data.sources.parts.columns import IMAGE_NAMES, LABEL_NAMES, PATH_NAMES, column_of_images
-from reinforced_data.sources.parts.files import Found, ending, walk
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending, walk
 from reinforced_data.sources.parts.images import ImageListing
+from reinforced_data.sources.parts.kept.compact import Marks
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import first_cells, open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
@@ -51,22 +53,37 @@ def open_folder(location: str, split: Split, limit: int | None = None, columns: 
     if is_saved(root):
         return open_saved(root, split, limit, columns)
     found, licence = walk(root), _licence(root)
-    files = _packed(found, columns)
+    read: list[Read] = []
+    asked = sha256_json([columns.to_json(), columns.lenient, IMAGE_SUFFIXES])[:16]
+    names = found.remember(f"data-{asked}", lambda: _data_files(found, columns, where, read))
+    files = [root / name for name in names["packed"]]
     if files:
-        used = {file.relative_to(root).as_posix() for file in files}
+        used = {*names["packed"]}
         choice = choose([part for file in files if (part := _part_of(file, root))], split, where)
         files = [file for file in files if not choice.parts or _part_of(file, root) in choice.parts]
         kind = TarListing if ending(files[0].name) == TAR else TableListing
         packed = kind(files, root.name, str(root), licence, columns)
-        used |= {name for name in found.sizes if PurePosixPath(name).name in BESIDE_TARS}
+        used |= {name for name in found.names if PurePosixPath(name).name in BESIDE_TARS}
         packed.read_as = packed.read_as.but(unread={**packed.read_as.unread, **found.unread(used)})
         return serve(packed, choice, split, limit, where)
-    paths = Paths(found.folder, found.images)
-    tables = _tables(found, paths, columns, where)
-    if tables:
-        listing = TableListing([*tables], root.name, str(root), licence, columns, found, Read(paths, tables))
+    if names["tables"]:
+        tables = [root / name for name in names["tables"]]
+        listing = TableListing(tables, root.name, str(root), licence, columns, found, read[0] if read else None)
         return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, where)
     return _open_images(found, split, limit, columns, licence, where, None)
+
+
+def _data_files(found: Found, columns: ColumnNames, where: str, read: list[Read]) -> dict[str, list[str]]:
+    """The names of the files that are the data of a place, `packed` ones or `tables`; none where it is its images.
+
+    What tables were found to hold is added to `read`, so that they are read once.
+    """
+    packed = [file.relative_to(found.folder).as_posix() for file in _packed(found, columns)]
+    tables = None if packed else _tables(found, columns, where)
+    if tables is None:
+        return {"packed": packed, "tables": []}
+    read.append(tables)
+    return {"packed": [], "tables": [file.relative_to(found.folder).as_posix() for file in tables.rows]}
 
 
 @SOURCES.register("images")
@@ -101,9 +118,10 @@ def _open_images(
 ) -> Source:
     """Image files, in sub-folders named like splits or in one place."""
     root, choice = found.folder, Choice((), hold_out=split in ("train", "eval"))
-    tops = {part: name for name in reversed(_tops(found)) if (part := part_of(name))}
+    folders = found.remember(f"tops-{len(IMAGE_SUFFIXES)}", lambda: _tops(found))
+    tops = {part: name for name in reversed(folders) if (part := part_of(name))}
     # A folder "train" beside "car" and "bus" is a class, and so may a lone "test" be.
-    if {*TRAIN_NAMES} & {*tops} and (len(tops) > 1 or len(_tops(found)) == 1):
+    if {*TRAIN_NAMES} & {*tops} and (len(tops) > 1 or len(folders) == 1):
         choice = choose(list(tops), split, where)
         found = walk(root / tops[choice.parts[0]])
     return serve(ImageListing(found, root, licence, columns, classes), choice, split, limit, where)
@@ -116,11 +134,11 @@ def _tops(found: Found) -> list[str]:
 
 def _packed(found: Found, columns: ColumnNames) -> list[Path]:
     """The Parquet files with images, or else the tars, that are the data of a place."""
-    tars = [name for name in found.sizes if ending(name) == TAR]
+    tars = [name for name in found.names if ending(name) == TAR]
     stems = {PurePosixPath(name).with_suffix("") for name in tars}
     parquet = [
         found.folder / name
-        for name in found.sizes
+        for name in found.names
         if ending(name) == ".parquet" and PurePosixPath(name).with_suffix("") not in stems
     ]
     kept = [file for file in parquet if _has_images(file, columns, paths=bool(found.images))]
@@ -147,24 +165,23 @@ def _part_of(file: Path, root: Path) -> str | None:
     return part_of_file(file.stem) or next((part for name in folders if (part := part_of(name))), None)
 
 
-def _tables(found: Found, paths: Paths, columns: ColumnNames, where: str) -> dict[Path, tuple[Rows, list[str]]]:
+def _tables(found: Found, columns: ColumnNames, where: str) -> Read | None:
     """The tables that hold captions, else labels, of the images in a place; of those of the same images the first.
-
-    Each comes with its rows and notes, so that it is read once.
 
     Raises UsageError where several might be meant and none is named like a table of captions, or none has a column asked for.
     """
-    stems = {str(PurePosixPath(name).with_suffix("")).lower() for name in found.images}
-    images = {name.lower() for name in found.images}
+    stems = Marks(str(PurePosixPath(name).with_suffix("")).lower() for name in found.images)
+    images = Marks(name.lower() for name in found.images)
     candidates = [
         name
-        for name in found.sizes
+        for name in found.names
         if ending(name) in TEXT_SUFFIXES
-        and not {str(PurePosixPath(name).with_suffix("")).lower(), name.rpartition(".")[0].lower()} & {*stems, *images}
+        and not any(of in stems or of in images for of in _images_beside(name))
         and not PurePosixPath(name).name.startswith(_NO_CAPTIONS)
     ]
     if not found.images or len(candidates) > _MOST_TABLES:
         candidates = [name for name in candidates if _named_as_table(name)][:_MOST_TABLES]
+    paths = Paths(found.folder, found.images if candidates else ())
     fitting = {
         name: fit for name in candidates if (fit := _fit(found.folder / name, paths, bool(found.images), columns))
     }
@@ -174,7 +191,7 @@ def _tables(found: Found, paths: Paths, columns: ColumnNames, where: str) -> dic
     chosen = with_captions or {name: fit.images for name, fit in fitting.items()}
     named = [name for name in chosen if _named_as_table(name)]
     if not named and not with_captions and len(chosen) > 1:
-        return {}  # of labels alone; which of them? they are named as unread
+        return None  # of labels alone; which of them? they are named as unread
     if not named and _overlap(chosen):
         raise UsageError(
             f"{where} has several tables of its images: {listed(sorted(chosen))}. Say which: --data {found.folder / min(chosen)} "
@@ -184,7 +201,12 @@ def _tables(found: Found, paths: Paths, columns: ColumnNames, where: str) -> dic
     for name in sorted(named or chosen, key=lambda name: (name.count("/"), name)):
         if not any(chosen[name] & chosen[other] for other in kept):
             kept.append(name)
-    return {found.folder / name: fitting[name].read for name in sorted(kept)}
+    return Read(paths, {found.folder / name: fitting[name].read for name in sorted(kept)}) if kept else None
+
+
+def _images_beside(name: str) -> tuple[str, str]:
+    """What the image would be called whose caption's file this could be, without its ending or with it."""
+    return str(PurePosixPath(name).with_suffix("")).lower(), name.rpartition(".")[0].lower()
 
 
 class _Fit(NamedTuple):

@@ -27,8 +27,8 @@ from reinforced_data.sources.parts.columns import (
     image_bytes,
     row_captions,
 )
-from reinforced_data.sources.parts.compact import Names
 from reinforced_data.sources.parts.files import Found, walk
+from reinforced_data.sources.parts.kept.compact import Names
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import RowGroups, first_cells, footer_sha256, open_parquet, read_columns
 from reinforced_data.sources.parts.same import same_images, told
@@ -193,7 +193,7 @@ class TableListing:
         if found is None:
             return {}
         tables = [file.relative_to(found.folder).as_posix() for file in files]
-        unread = found.unread([*tables, *found.images])
+        unread = found.unread(tables, used_rows=[found.image_rows])
         known = {*map(str, self._paths or ())} & {*found.images}
         if self._paths is not None and len(known) < len(found.images):
             unread["images that no table names"] = len(found.images) - len(known)

@@ -27,8 +27,8 @@ from reinforced_data.sources.parts.columns import (
     Labels,
     json_captions,
 )
-from reinforced_data.sources.parts.compact import Picked, repeated
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
+from reinforced_data.sources.parts.kept.compact import Picked, repeated
 from reinforced_data.sources.parts.listing import (
     check_tags_occur,
     serve,
@@ -36,7 +36,7 @@ from reinforced_data.sources.parts.listing import (
 from reinforced_data.sources.parts.same import Groups, digest_of
 from reinforced_data.sources.parts.same import told as merged
 from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
-from reinforced_data.sources.parts.tar_index import read_index
+from reinforced_data.sources.parts.tars.index import read_index
 from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 
 TAR = ".tar"

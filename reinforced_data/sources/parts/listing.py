@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
+import numpy as np
+
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError, storable_text
@@ -17,7 +19,7 @@ from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import NAMED, Split
 from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES
-from reinforced_data.sources.parts.compact import AllBut, Picked
+from reinforced_data.sources.parts.kept.compact import AllBut, Coded, Numbers, Picked
 from reinforced_data.sources.parts.splits import Choice, choose, forget, held_out_rows, part_of
 from reinforced_data.sources.parts.words import label_words
 
@@ -99,18 +101,24 @@ def serve(listing: Listing, choice: Choice, split: Split, limit: int | None, whe
         choice: what of the place was chosen by names of its files; rows may name parts too, which divide what is left.
     """
     rows: Sequence[int] = range(len(listing.keys))
+    remember, name = getattr(listing, "remember", forget), ""
     if not choice.divided:
-        named = [part_of(name or "") for name in listing.parts or ()]
-        found = list(dict.fromkeys(name for name in named if name))
+        parts = listing.parts if isinstance(listing.parts, Coded) else Coded.of(listing.parts or ())
+        named = [part_of(value or "") for value in parts.values]
+        found = list(dict.fromkeys(part for part in named if part))
         if found or split.startswith(NAMED):
             choice = choose(found, split, where, divide=True)
-            rows = [row for row in rows if named[row] in choice.parts]
+            codes = [code for code, part in enumerate(named) if part in choice.parts]
+            name = "-".join(["", *choice.parts])
+            rows = Numbers(remember(f"rows-of{name}", lambda: np.flatnonzero(np.isin(parts.codes, codes))))
     if choice.hold_out:
-        if isinstance(rows, range):  # all of them
-            rows = held_out_rows(listing.keys, split, where, getattr(listing, "remember", forget))
-        else:
-            rows = [rows[place] for place in held_out_rows(Picked(listing.keys, rows), split, where)]
-    return ListedSource(listing, rows, split, limit, choice.told(split))
+        keys = Picked(listing.keys, rows) if name else listing.keys
+        held = held_out_rows(keys, split, where, lambda _, find: remember(f"held-out{name}", find))
+        if name:
+            of, name = rows, f"{name}-{split}"
+            held = Numbers(remember(f"rows-of{name}", lambda: np.fromiter((of[place] for place in held), np.int64)))
+        rows = held
+    return ListedSource(listing, rows, split, limit, choice.told(split), name)
 
 
 class ListedSource:
@@ -121,13 +129,18 @@ class ListedSource:
         rows: indices of the split's rows.
         limit: keep at most this many, spread evenly over the rows (places are often sorted by class).
         told: which part of the place these rows are, for people.
+        name: the same for what is remembered of these rows; "" where that follows from their number.
     """
 
-    def __init__(self, listing: Listing, rows: Sequence[int], split: Split, limit: int | None, told: str = "") -> None:
+    def __init__(
+        self, listing: Listing, rows: Sequence[int], split: Split, limit: int | None, told: str = "", name: str = ""
+    ) -> None:
         if limit is not None and limit < 1:
             raise UsageError(f"A limit of {limit} samples leaves nothing. Give at least 1, or no limit.")
+        kept = getattr(listing, "remember", forget) if isinstance(rows, AllBut | range | Numbers) else forget
         if limit is not None and limit < len(rows):
-            rows = [rows[place * len(rows) // limit] for place in range(limit)]
+            chosen = (rows[place * len(rows) // limit] for place in range(limit))
+            rows, kept = Numbers(np.fromiter(chosen, np.int64, limit)), forget
         if not rows:
             raise UsageError(
                 f"{listing.location!r} has no samples for split {split!r}. Give a place that holds images."
@@ -146,9 +159,7 @@ class ListedSource:
             note = f"labels are not used: {listed(nameless)} are no words"
             self.read_as = self.read_as.but(note, captions=told, classes=0)
         self._rows = rows
-        many = isinstance(rows, AllBut | range)  # then they follow from their number
-        remember = getattr(listing, "remember", forget) if many else forget
-        digest = remember(f"rows-{len(rows)}", lambda: _rows_digest(rows))
+        digest = kept(f"rows-{len(rows)}{name}", lambda: _rows_digest(rows))
         self.fingerprint = sha256_json([listing.fingerprint, split, len(rows), digest])
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
-from reinforced_data.sources.parts.compact import AllBut
+from reinforced_data.sources.parts.kept.compact import AllBut
 
 MOST_HASHED_BYTES = 16 << 30  # a place of more is hashed whole only if its first rows repeat images
 PROBED_ROWS = 5000

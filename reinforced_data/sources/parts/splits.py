@@ -9,7 +9,7 @@ from typing import Any
 
 from distill.core.errors import UsageError, nearest
 from reinforced_data.source import NAMED, Split
-from reinforced_data.sources.parts.compact import AllBut
+from reinforced_data.sources.parts.kept.compact import AllBut
 
 Remember = Callable[[str, Callable[[], Any]], Any]  # (name, how it is found out) -> what was found out
 

@@ -1,5 +1,7 @@
 """Bytes of captions and tables as text: UTF-8, UTF-16 by its mark, else the way Windows wrote western text, which is counted."""
 
+from pathlib import Path
+
 READ_AT_MOST = 1 << 20  # bytes of a caption file
 
 
@@ -13,3 +15,12 @@ def decoded(data: bytes) -> tuple[str, str]:
         if len(data) >= READ_AT_MOST and error.reason == "unexpected end of data":  # cut in the middle of a letter
             return data[: error.start].decode("utf-8-sig"), "utf-8"
         return data.decode("cp1252", "replace"), "cp1252"
+
+
+def decoded_file(file: Path) -> tuple[str, str]:
+    """The same of a file's first `READ_AT_MOST` bytes; ("", "utf-8") of one that cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return decoded(stream.read(READ_AT_MOST))
+    except OSError:
+        return "", "utf-8"

@@ -192,7 +192,7 @@ def _karpathy(image: dict[str, Any]) -> dict[str, Any]:
 def part_lists(found: Found) -> dict[str, str]:
     """Name of an image -> its part, by the lists that Flickr8k has: "Flickr_8k.trainImages.txt", a name a line."""
     parts: dict[str, str] = {}
-    for name in found.sizes:
+    for name in found.names:
         if match := _PART_LIST.fullmatch(name.lower()):
             lines = decoded((found.folder / name).read_bytes())[0].splitlines()
             parts |= {line.strip(): match[1] for line in lines if line.strip()}

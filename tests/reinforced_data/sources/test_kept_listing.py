@@ -12,11 +12,12 @@ import pytest
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import open_source
-from reinforced_data.sources.parts import compact, tar_index
-from reinforced_data.sources.parts.compact import AllBut, Column, Names, Picked, mapped
+from reinforced_data.sources.parts.kept import compact, shelf
+from reinforced_data.sources.parts.kept.compact import AllBut, Column, Names, Picked, mapped
 from reinforced_data.sources.parts.listing import _rows_digest
 from reinforced_data.sources.parts.same import Groups, groups_of
 from reinforced_data.sources.parts.splits import held_out_rows
+from reinforced_data.sources.parts.tars import index as tar_index
 from tests.reinforced_data.sources.tar_tools import make_tar
 from tests.reinforced_data.stubs import encoded, picture
 
@@ -48,7 +49,7 @@ def tars(tmp_path):
 def kept(tmp_path, monkeypatch):
     """Every listing is kept, in a folder of this test, and nothing is known of other tests'."""
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tar_index, "KEPT_FROM_BYTES", 0)
+    monkeypatch.setattr(shelf, "KEPT_FROM_BYTES", 1)
     monkeypatch.setattr(tar_index, "_read_by_processes", lambda files: map(tar_index.read_tar, files))
     monkeypatch.setattr(compact, "_FLUSHED_BYTES", 100)
     tar_index._index.cache_clear()
@@ -81,7 +82,7 @@ def test_order_and_fingerprint_are_those_of_before(tars):
 
 def test_what_is_kept_is_what_is_listed(tars, kept, monkeypatch):
     in_memory = pytest.MonkeyPatch()
-    in_memory.setattr(tar_index, "KEPT_FROM_BYTES", 1 << 60)
+    in_memory.setattr(shelf, "KEPT_FROM_BYTES", 1 << 60)
     before = {split: open_source(str(tars), split) for split in FINGERPRINTS}
     said = {split: (source.fingerprint, source.read_as, all_of(source)) for split, source in before.items()}
     in_memory.undo()

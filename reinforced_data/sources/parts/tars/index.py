@@ -1,14 +1,10 @@
 """`TarIndex`: what lies where in many tars. Headers are read once, members with one read each.
 
-The index of much data is kept in the cache folder, so that a place is listed once and every process maps the same files; a tar
-that has changed since makes it another place. What was found out about the samples besides can be kept with it.
+The index of much data is kept, see `shelf`.
 """
 
-import contextlib
 import multiprocessing
 import os
-import shutil
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -20,17 +16,13 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
-from distill.core.atomic import read_json, sha256_json, staged_dir, write_json
+from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError
-from distill.core.packages.environment import cache_folder
 from reinforced_data.pixels.decode import BadImageError
-from reinforced_data.sources.parts.compact import mapped, names_in
-from reinforced_data.sources.parts.tars import COLUMNS, Layout, LayoutWriter, OneTar, read_tar
+from reinforced_data.sources.parts.kept.compact import mapped, names_in
+from reinforced_data.sources.parts.kept.shelf import FACTS, is_much, remember, shelved
+from reinforced_data.sources.parts.tars.members import COLUMNS, Layout, LayoutWriter, OneTar, read_tar
 
-KEPT_FROM_BYTES = 8 << 30  # of tars; less is listed in seconds, and its index is small
-FORGOTTEN_AFTER_S = 60 * 24 * 3600.0
-_FORMAT = 1  # of the kept files; another number makes them anew
-_FACTS = "index.json"  # written last
 _OPEN_FILES = 64
 
 
@@ -53,7 +45,7 @@ class TarIndex:
         self._take(files, writer.done(files), None)
         if folder is not None:
             facts = {"kinds": self.kinds, "problems": [[row, why] for row, why in self.problems.items()]}
-            write_json(folder / _FACTS, facts)
+            write_json(folder / FACTS, facts)
 
     def _take(self, files: Sequence[Path], layout: Layout, folder: Path | None) -> None:
         self.files: list[Path] = list(files)
@@ -64,7 +56,7 @@ class TarIndex:
     @classmethod
     def kept(cls, files: Sequence[Path], folder: Path) -> "TarIndex":
         """The index of `files` that lies in `folder`."""
-        facts = read_json(folder / _FACTS)
+        facts = read_json(folder / FACTS)
         arrays = {name: mapped(folder / name, kind) for name, kind in COLUMNS.items()}
         index = cls.__new__(cls)
         index._take(
@@ -85,26 +77,8 @@ class TarIndex:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def remember(self, name: str, find: Callable[[], Any]) -> Any:
-        """What `find` finds out about these samples: plain JSON or an array of int64, kept with an index that is kept."""
-        found = None
-        if self.folder is None:
-            return find()
-        try:
-            with _alone(self.folder):
-                plain, numbers = self.folder / f"{name}.json", self.folder / f"{name}.i8"
-                if plain.is_file():
-                    return read_json(plain)
-                if not numbers.is_file():
-                    found = find()
-                    if not isinstance(found, np.ndarray):
-                        write_json(plain, found)
-                        return found
-                    partial = numbers.with_suffix(".partial")
-                    found.astype("<i8", copy=False).tofile(partial)
-                    os.replace(partial, numbers)
-                return mapped(numbers, "i8")
-        except OSError:  # nothing can be kept there now
-            return find() if found is None else found
+        """What `find` finds out about these samples, kept with an index that is kept; see `shelf.remember`."""
+        return remember(self.folder, name, find)
 
     def members(self, row: int) -> dict[str, tuple[int, int]]:
         """Kind -> (offset, size in bytes) of a sample's members."""
@@ -236,35 +210,6 @@ def read_index(files: Sequence[Path]) -> TarIndex:
 @lru_cache(maxsize=8)
 def _index(files: tuple[tuple[Path, int, int], ...]) -> TarIndex:
     paths = [file for file, _, _ in files]
-    if sum(size for _, size, _ in files) < KEPT_FROM_BYTES:
-        return TarIndex(paths)
-    place = (
-        cache_folder() / "listings" / sha256_json([_FORMAT, *([str(f.absolute()), *told] for f, *told in files)])[:32]
-    )
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(place):
-            if not (place / _FACTS).is_file():
-                _forget(place.parent)
-                with staged_dir(place) as folder:
-                    TarIndex(paths, folder)
-    except OSError:  # no cache folder, or none with room: as before there was one
-        return TarIndex(paths)
-    with contextlib.suppress(OSError):  # of another user
-        os.utime(place)
-    return TarIndex.kept(paths, place)
-
-
-def _alone(place: Path) -> Any:
-    """While it lasts, no other process of this machine makes what lies in `place`; those that come wait."""
-    from filelock import FileLock
-
-    return FileLock(place.with_name(f".{place.name}.lock"))
-
-
-def _forget(folder: Path) -> None:
-    """Remove the indexes that nobody has used for two months."""
-    for kept in folder.iterdir():
-        if kept.is_dir() and time.time() - kept.stat().st_mtime > FORGOTTEN_AFTER_S:
-            shutil.rmtree(kept, ignore_errors=True)
-            kept.with_name(f".{kept.name}.lock").unlink(missing_ok=True)
+    identity = [[str(file.absolute()), *told] for file, *told in files]
+    much = is_much(sum(size for _, size, _ in files))
+    return shelved(identity, much, lambda folder: TarIndex(paths, folder), lambda folder: TarIndex.kept(paths, folder))

@@ -19,7 +19,7 @@ import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
-from reinforced_data.sources.parts.compact import Column, Names, NamesWriter, names_in, repeated
+from reinforced_data.sources.parts.kept.compact import Column, Names, NamesWriter, names_in, repeated
 
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a pax header; a longer one is an attack or damage
 MAX_KEY_CHARS = 1024

@@ -161,10 +161,21 @@ def names_in(folder: Path) -> Names:
     return Names(mapped(folder / "keys", "u1"), mapped(folder / "ends", "i8"))
 
 
+class Marks:
+    """Which strings were among many, by a number of 8 bytes each; another string passes for one of them once in 2 ** 64 of them."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        self._sorted = np.sort(np.fromiter(map(hash, strings), np.int64))
+
+    def __contains__(self, string: str) -> bool:
+        place = int(np.searchsorted(self._sorted, mark := hash(string)))
+        return place < len(self._sorted) and int(self._sorted[place]) == mark
+
+
 class Picked(Sequence[str]):
     """The names of some rows, without a copy of them."""
 
-    def __init__(self, names: Sequence[str], rows: Sequence[int]) -> None:
+    def __init__(self, names: Sequence[str], rows: Sequence[int] | Array) -> None:
         self._names, self._of = names, rows
 
     def __len__(self) -> int:
@@ -176,6 +187,49 @@ class Picked(Sequence[str]):
             if isinstance(place, slice)
             else self._names[int(self._of[place])]
         )
+
+
+class Coded(Sequence[Any]):
+    """Values that repeat: the different ones once, and per row the number of its own.
+
+    Args:
+        values: in order of their first row. codes: per row, [n].
+    """
+
+    def __init__(self, values: Sequence[Any], codes: Array) -> None:
+        self.values, self.codes = list(values), codes
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> "Coded":
+        """Those of any iterable of hashable values."""
+        numbers: dict[Any, int] = {}
+        codes = Column("i4")
+        for value in values:
+            codes.append(numbers.setdefault(value, len(numbers)))
+        return cls([*numbers], codes.done())
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: Any) -> Any:
+        return [self[one] for one in range(len(self))[row]] if isinstance(row, slice) else self.values[self.codes[row]]
+
+
+class Numbers(Sequence[int]):
+    """An array as a sequence of Python's own numbers, which `if` may be asked of."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.array[place].tolist() if isinstance(place, slice) else int(self.array[place])
+
+    def __iter__(self) -> Iterator[int]:
+        for start in range(0, len(self.array), 1 << 16):
+            yield from self.array[start : start + (1 << 16)].tolist()
 
 
 class AllBut(Sequence[int]):
