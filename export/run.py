@@ -91,22 +91,11 @@ def export_student(
         targets = [target.keeping(kept) for target in targets]
     for target in targets:
         target.require_packages()
-    check_inputs(pixels, tokens)
-    if calibration is not None:
-        check_inputs(*calibration)
-    for target in targets if calibration is None else ():
-        if target.precision.calibrated:
-            raise UsageError(
-                f"{target.folder} learns its scales from real inputs, and none were given to calibrate on."
-            )
+    _check(targets, pixels, tokens, calibration, captions, photos, fits)
     tokens = NO_TOKENS if tokens is None else tokens
     learned_from = (
         None if calibration is None else (calibration[0], NO_TOKENS if calibration[1] is None else calibration[1])
     )
-    if (captions and len(captions) != len(tokens)) or (photos and len(photos) != len(pixels)):
-        raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
-    if fits and (len(fits) != len(pixels) or not all(-1 <= row < len(tokens) for row in fits)):
-        raise UsageError("fits, where given, names a row of tokens (or -1) for each row of pixels.")
     if settings.input == "uint8":
         pixels = np.round(pixels * 255) / np.float32(255)  # what the files are given
     inputs = {
@@ -129,6 +118,31 @@ def export_student(
     with working_in(out, "distill export"):
         done = _keep_or_make(jobs, student_dir, given, settings.jobs, resume, progress)
     return [artifact for job in jobs for artifact in done[job.target.folder]]
+
+
+def _check(
+    targets: Sequence[Target],
+    pixels: Array,
+    tokens: Array | None,
+    calibration: tuple[Array, Array | None] | None,
+    captions: Sequence[str],
+    photos: Sequence[bytes],
+    fits: Sequence[int],
+) -> None:
+    """Raise UsageError where an argument of `export_student` is not what it says, or does not go with the others."""
+    check_inputs(pixels, tokens)
+    if calibration is not None:
+        check_inputs(*calibration)
+    for target in targets if calibration is None else ():
+        if target.precision.calibrated:
+            raise UsageError(
+                f"{target.folder} learns its scales from real inputs, and none were given to calibrate on."
+            )
+    rows = 0 if tokens is None else len(tokens)
+    if (captions and len(captions) != rows) or (photos and len(photos) != len(pixels)):
+        raise UsageError("captions and photos, where given, are one per row of tokens and of pixels.")
+    if fits and (len(fits) != len(pixels) or not all(-1 <= row < rows for row in fits)):
+        raise UsageError("fits, where given, names a row of tokens (or -1) for each row of pixels.")
 
 
 def _keep_or_make(
