@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath
@@ -50,13 +51,19 @@ def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: b
         rows = [{**row, **dict.fromkeys(LATENCIES)} for row in rows]
     if any(item["rehearsal"] for item in facts):
         warnings.append("At least one run is a rehearsal, which says nothing of accuracy.")
-    gaps = apart(rows) if len(judged) == 1 else []
+    gaps = apart(facts, [_judged(RunFolder(item["out"])) for item in facts])
     result = CompareResult(rows, warnings, [front.to_json() for front in found], _references(found), folder, gaps)
     if folder is not None:
         from distill.reporting.pareto.page import write_comparison
 
         write_comparison(folder, facts, found, result.to_json())
     return result
+
+
+def _judged(run: RunFolder) -> dict[str, Any]:
+    """The record of the run's student, with what was found of each query; {} where it is not there."""
+    file = run.eval_of("student")
+    return dict(atomic.read_json(file)) if file.exists() else {}
 
 
 def _free(folder: Path, overwrite: bool) -> Path:

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from distill.reporting.pareto.intervals import difference_interval, differences
+from distill.evaluation.metrics import difference_interval, interval
+from distill.evaluation.verdict import hits_as_text
+from distill.reporting.pareto.intervals import differences
 
 
 def test_of_two_symmetric_intervals_it_is_the_root_of_the_sum_of_squares():
@@ -28,16 +30,50 @@ def test_it_holds_the_true_difference_of_two_shares_about_95_times_of_100():
     assert 0.935 < held / 2000 < 0.965
 
 
-def test_students_alone_are_compared_with_the_first_and_what_cannot_be_told_is_called_so():
-    def row(run, role, top1, ends):
-        return {"run": f"runs/{run}", "role": role, "zero_shot_top1": top1, "t2i_r1": None, "i2t_r1": 1.0,
-                "intervals": {"zero_shot_top1": ends}}  # fmt: skip
+def judged(name, hits, *, fingerprint="f", task="shapes", zero_shot=None, keep=True):
+    """Facts and the student's record of a run whose images were classified rightly (1) or not (0)."""
+    low, high = interval(hits)
+    figures = {"task": task, "images": len(hits), "classes": 4, "top1": 100 * hits.mean(), "top1_ci95": [low, high]}
+    record = {"zero_shot": figures, "retrieval": None, "data": {"name": name, "fingerprint": fingerprint},
+              "hits": {"zero_shot_top1": hits_as_text(hits)} if keep else {}}  # fmt: skip
+    return {"out": f"runs/{name}", "recipe": {"eval": {"zero_shot": zero_shot}}}, record
 
-    rows = [
-        row("a", "student", 50.0, [48.0, 52.0]), row("a", "plain student", 10.0, [9.0, 11.0]),
-        row("b", "student", 51.0, [49.0, 53.0]), row("c", "student", 60.0, [58.0, 62.0]),
-    ]  # fmt: skip
-    found = differences(rows)
-    assert [(entry["run"], entry["points"]) for entry in found] == [("runs/b", 1.0), ("runs/c", 10.0)]
-    assert found[0]["says"].startswith("b against a: zero-shot top-1 +1.0 points (-1.8 to +3.8)")
-    assert ["not distinguishable" in entry["says"] for entry in found] == [True, False]
+
+def test_runs_that_were_judged_on_the_same_samples_are_compared_sample_by_sample():
+    rng = np.random.default_rng(1)
+    first = (rng.random(400) < 0.5).astype(float)
+    other = first.copy()
+    other[np.flatnonzero(first == 0)[:12]] = 1  # all that the first finds, and twelve more
+    pairs = [judged("a", first), judged("b", other), judged("c", first)]
+    found = differences(*map(list, zip(*pairs, strict=True)))
+    assert [(entry["run"], entry["points"], entry["paired"]) for entry in found] == [
+        ("runs/b", 3.0, True),
+        ("runs/c", 0.0, True),
+    ]
+    # The standard error of a mean of differences, in percent.
+    half = 1.96 * 100 * (other - first).std() / math.sqrt(400)
+    assert (found[0]["low"], found[0]["high"]) == pytest.approx((3 - half, 3 + half), abs=0.35)
+    assert found[0]["says"].startswith("b against a: zero-shot top-1 +3.0 points (+")
+    assert found[0]["says"].endswith(", paired)")
+    assert found[1]["says"].endswith("(+0.0 to +0.0, paired); not distinguishable")
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"fingerprint": "g"}, "different data"),
+        ({"task": "letters"}, "different classes"),
+        ({"zero_shot": "elsewhere"}, "different classes"),
+        ({"keep": False}, "an older version"),
+    ],
+)
+def test_others_are_compared_by_both_intervals_and_that_is_said(other, why):
+    rng = np.random.default_rng(1)
+    hits = (rng.random(400) < 0.5).astype(float)
+    better = np.maximum(hits, rng.random(400) < 0.05)
+    pairs = [judged("a", hits), judged("b", better, **other)]
+    (found,) = differences(*map(list, zip(*pairs, strict=True)))
+    figures = [(100 * values.mean(), *interval(values)) for values in (hits, better)]
+    assert not found["paired"]
+    assert (found["low"], found["high"]) == pytest.approx(difference_interval(*figures), abs=1e-3)
+    assert f"unpaired: {'a run of ' if 'older' in why else 'they were judged on '}{why}" in found["says"]
