@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from distill.core import atomic
-from export.latency.graph.trace import LIGHT_ACTIVATIONS, Op
+from export.latency.graph.kinds import LIGHT_ACTIVATIONS
+from export.latency.graph.trace import Op
 
 Operations = Mapping[Op, int]
 PRODUCTS = ("conv", "conv1", "dw", "grp", "lin", "bmm")
