@@ -14,16 +14,21 @@ import numpy as np
 from distill.console import Console
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
+from distill.core.progress import Progress
 from distill.learning.loop.trackers import refuse_absent
-from distill.processes import this_place, wait_until
+from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.label import open_data
 from distill.stages.opening import share_run
 from distill.stages.training.stops import noting_stops
+from reinforced_data.source import Source
 
 if TYPE_CHECKING:
     import torch
+
+    from teachers.towers.features import FeatureCache
+    from teachers.towers.heads import AlignmentHeads
 
 CLASS_NOISE = 0.5  # standard deviations per feature, see teachers.towers.features.class_name_pairs
 CLASS_SHARE = 3  # one row in three of a batch is a class-name pair
@@ -51,9 +56,25 @@ class FeaturePairs:
     Args:
         cache: features of the data's images and captions.
         classes: (image-like [1000, F_i], text [1000, F_t]) extra pairs.
+        batch_size: rows over all ranks; rank r takes the r-th of `world` equal parts.
+
+    Raises UsageError where the batch does not divide among the ranks, or takes more images than there are.
     """
 
-    def __init__(self, cache: Any, classes: "tuple[torch.Tensor, torch.Tensor]", batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        cache: Any,
+        classes: "tuple[torch.Tensor, torch.Tensor]",
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size % world:
+            raise UsageError(
+                f"A global batch of {batch_size} does not divide among {world} processes. Give another train.batch_size."
+            )
+        self.part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         first, count = cache.first_and_count()
         self.usable = np.flatnonzero(count.numpy() > 0)
         self.first, self.count = first.numpy(), count.numpy()
@@ -64,7 +85,7 @@ class FeaturePairs:
         _refuse_few(len(self.usable), batch_size)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[FeatureBatch]:
-        """One batch per step."""
+        """One batch per step, this rank's part of it."""
         import torch
 
         per_epoch = len(self.usable) // self.pair_rows
@@ -74,13 +95,15 @@ class FeaturePairs:
             images = order[place * self.pair_rows : (place + 1) * self.pair_rows]
             rng = np.random.default_rng([self.seed, 1, step])
             captions = self.first[images] + rng.integers(0, self.count[images])
-            picked = torch.from_numpy(rng.choice(len(self.classes[0]), self.class_rows, replace=False))
+            chosen = rng.choice(len(self.classes[0]), self.class_rows, replace=False)
+            picked = torch.from_numpy(chosen)
             shape = (self.class_rows, self.classes[0].shape[1])
             noise = torch.from_numpy(rng.standard_normal(shape, np.float32)) * self.noise_scale
+            keys = [f"image {index}" for index in images] + [f"class {index}" for index in chosen]
             yield FeatureBatch(
-                image=torch.cat([self.cache.image[images].float(), self.classes[0][picked] + noise]),
-                text=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]]),
-                keys=[f"image {index}" for index in images],
+                image=torch.cat([self.cache.image[images].float(), self.classes[0][picked] + noise])[self.part],
+                text=torch.cat([self.cache.text[captions].float(), self.classes[1][picked]])[self.part],
+                keys=keys[self.part],
             )
 
 
@@ -113,13 +136,9 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     Raises:
         UsageError: unknown towers, or too little data. DistillError: the towers' packages are missing.
     """
-    import torch
-
-    from distill.learning.objective import Objective
-    from distill.learning.task import DistillTask
-    from teachers.spec import TEACHERS, TeacherFacts
+    from teachers.spec import TEACHERS
     from teachers.teacher import TEACHER_LOADERS
-    from teachers.towers.features import cache_features, class_name_pairs
+    from teachers.towers.features import class_name_pairs
     from teachers.towers.heads import AlignmentHeads, save_heads_teacher
 
     spec = TEACHERS.get(recipe.towers or "")
@@ -142,35 +161,12 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
     if run.teacher.exists():
         return counts
     with console.stage("features of the frozen towers") as advance:
-        cache = cache_features(
-            towers,
-            source,
-            run.features,
-            decode=partial(_square, size=spec.image_size),
-            progress=advance,
-        )
+        cache = _features(towers, source, spec.image_size, run, advance)
         classes = class_name_pairs(towers, cache)
-    torch.manual_seed(recipe.seed)
-    heads = AlignmentHeads()  # random anew, from the seed
-    heads.set_statistics(cache.image, cache.text)
-    pairs = FeaturePairs(cache, classes, recipe.train.batch_size, recipe.seed)
-    none: dict[str, TeacherFacts] = {}
-    task = DistillTask(heads, Objective(recipe.objective, spec.width, none), none, chunk=recipe.train.chunk)
+    place = this_place()
+    pairs = FeaturePairs(cache, classes, recipe.train.batch_size, recipe.seed, place.rank, place.world)
     with console.stage("train heads") as advance:
-        from distill.learning.fit import fit
-
-        with noting_stops(run, recipe.train):
-            fit(
-                task,
-                pairs.batches,
-                feature_arguments,
-                run.checkpoints,
-                run.metrics,
-                optim=recipe.train,
-                checkpointing=recipe.train,
-                seed=recipe.seed,
-                progress=advance,
-            )
+        heads = _train_heads(pairs, recipe, spec.width, run, advance)
     info = {
         "name": spec.name,
         "licence": f"towers {spec.name}: {spec.licence}; heads trained on {source.name} ({source.licence})",
@@ -179,8 +175,44 @@ def align_towers(recipe: Recipe, run: RunFolder, existing: Existing, console: Co
         "seed": recipe.seed,
         "samples": recipe.train.steps * recipe.train.batch_size,
     }
-    task.settle_scale()
     if this_place().rank == 0:
-        save_heads_teacher(run.teacher, heads.eval(), info)
+        save_heads_teacher(run.teacher, heads, info)
     wait_until(run.teacher.exists, f"the first process to write {str(run.teacher)!r}")
     return counts
+
+
+def _features(towers: Any, source: Source, size: int, run: RunFolder, progress: Progress) -> "FeatureCache":
+    """Of the data, kept in the run: the first process computes them, the others wait for the file and read it."""
+    from teachers.towers.features import cache_features, cached_features
+
+    if this_place().rank:
+        wait_until(
+            lambda: cached_features(towers, source, run.features) is not None,
+            f"the first process to write {str(run.features)!r}",
+            WEEK_S,
+        )
+    return cache_features(towers, source, run.features, decode=partial(_square, size=size), progress=progress)
+
+
+def _train_heads(
+    pairs: FeaturePairs, recipe: Recipe, width: int, run: RunFolder, progress: Progress
+) -> "AlignmentHeads":
+    """Heads that begin at random, by the seed, after the recipe's steps on `pairs`."""
+    import torch
+
+    from distill.learning.fit import fit
+    from distill.learning.objective import Objective
+    from distill.learning.task import DistillTask
+    from teachers.towers.heads import AlignmentHeads
+
+    torch.manual_seed(recipe.seed)
+    heads = AlignmentHeads()
+    heads.set_statistics(pairs.cache.image, pairs.cache.text)
+    task = DistillTask(heads, Objective(recipe.objective, width, {}), {}, chunk=recipe.train.chunk)
+    with noting_stops(run, recipe.train):
+        fit(
+            task, pairs.batches, feature_arguments, run.checkpoints, run.metrics, optim=recipe.train,
+            checkpointing=recipe.train, seed=recipe.seed, progress=progress,
+        )  # fmt: skip
+    task.settle_scale()
+    return heads.eval()

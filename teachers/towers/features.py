@@ -117,12 +117,7 @@ def cache_features(
     Raises:
         DistillError: the source is empty or has no captions; whatever `decode` raises for a broken image.
     """
-    identity = {
-        "format": FORMAT,
-        "source": source.fingerprint,
-        "image_tower": towers.weights_sha256["image"],
-        "text_tower": towers.weights_sha256["text"],
-    }
+    identity = _identity(towers, source)
     cached = _read(out, identity)
     if cached is not None:
         return cached
@@ -130,6 +125,20 @@ def cache_features(
     with staged_file(out) as temporary:
         save_file({"image": cache.image, "text": cache.text, "owner": cache.owner}, str(temporary), metadata=identity)
     return cache
+
+
+def cached_features(towers: FrozenTowers, source: SourceLike, out: Path) -> FeatureCache | None:
+    """What `cache_features` would read from `out`; None where it would compute."""
+    return _read(out, _identity(towers, source))
+
+
+def _identity(towers: FrozenTowers, source: SourceLike) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "source": source.fingerprint,
+        "image_tower": towers.weights_sha256["image"],
+        "text_tower": towers.weights_sha256["text"],
+    }
 
 
 def _read(out: Path, identity: dict[str, str]) -> FeatureCache | None:

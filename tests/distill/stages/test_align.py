@@ -39,3 +39,23 @@ def test_a_run_that_trained_heads_is_a_model_by_its_own_folder(tmp_path, monkeyp
     monkeypatch.setattr(teachers.load, "load_teacher", lambda spec: spec)  # the towers are not here
     assert load_any(str(run)) == load_any(str(run.teacher))
     assert load_any(str(run)).loader == "towers"
+
+
+def test_processes_take_the_parts_of_one_batch():
+    import torch
+
+    from distill.core.errors import UsageError
+    from distill.stages.align import FeaturePairs
+    from teachers.towers.features import FeatureCache
+
+    cache = FeatureCache(torch.rand(20, 5), torch.rand(40, 3), torch.arange(40) // 2)
+    classes = torch.rand(30, 5), torch.rand(30, 3)
+    (whole,) = FeaturePairs(cache, classes, 12, seed=1).batches(3, 4)
+    parts = [next(FeaturePairs(cache, classes, 12, 1, rank, 3).batches(3, 4)) for rank in range(3)]
+    assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+    assert torch.equal(torch.cat([part.text for part in parts]), whole.text)
+    assert [key for part in parts for key in part.keys] == whole.keys
+    assert [len(part.keys) for part in parts] == [4, 4, 4]
+    assert [key.split()[0] for key in whole.keys] == ["image"] * 8 + ["class"] * 4
+    with pytest.raises(UsageError, match="12 does not divide among 5 processes"):
+        FeaturePairs(cache, classes, 12, 1, 0, 5)
