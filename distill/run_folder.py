@@ -20,7 +20,7 @@ from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
 _ARMS = ("the student", "the plain student", "the student from a random start", "the student without a teacher")
 # What runs did that are older than a key, where that is not its default.
-BEFORE_THE_CHOICE = {"reinforce.rendering": "pillow"}
+BEFORE_THE_CHOICE = {"reinforce.rendering": "pillow", "train.compile": False}
 VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 

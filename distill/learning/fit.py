@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import DistillError, UsageError
+from distill.core.errors import DistillError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
 from distill.learning.loop import speed
@@ -81,11 +81,7 @@ def fit(
     # Without a device accelerate takes several processes for strangers to each other, unless it is told that they are on CPUs.
     on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)
-    shards = asked_to_shard(optim.sharding, str(accelerator.distributed_type)) and accelerator.num_processes > 1
-    if shards and optim.precision == "fp16":
-        raise UsageError(
-            "train.precision=fp16 does not go with train.sharding, whose gradients no scaler sees: say bf16."
-        )
+    shards = asked_to_shard(optim, str(accelerator.distributed_type)) and accelerator.num_processes > 1
     speed.lay_out(task, optim, accelerator.device, sharded=shards)
 
     def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
@@ -96,7 +92,9 @@ def fit(
     leg = leg or Leg(0, optim.steps)
     first_step, known = _restored(checkpoint_folder, task, optimizer, accelerator.scaler, leg)
     held = (
-        Shards(accelerator, task, optimizer, adamw, optim.compile) if shards else Replicas(accelerator, task, optimizer)
+        Shards(accelerator, task, optimizer, adamw, optim.compile is True)
+        if shards
+        else Replicas(accelerator, task, optimizer)
     )
     log = MetricsLog(metrics_file, first_step, optim if accelerator.is_main_process else None)
     held.task.train()

@@ -43,7 +43,9 @@ class OptimSettings(Strict):
     sharding: Literal["none", "full"] = Field(
         "none", description="of several processes, each holds all that trains (none), or a share of it (full: FSDP2)"
     )
-    compile: bool = Field(False, description="torch.compile the towers")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile the towers; auto = on a GPU, where a long training wins back its start"
+    )
     tf32: bool = Field(True, description="on CUDA, matrix products of the towers in TF32; the losses' never are")
     chunk: int | None = Field(
         None,

@@ -17,7 +17,7 @@ from distill.core.strict import apply_settings, parse
 from distill.models import student_spec
 from distill.processes import Place
 from distill.recipe import LENGTHS, Recipe
-from distill.run_folder import RunFolder
+from distill.run_folder import BEFORE_THE_CHOICE, RunFolder
 from distill.stages.evaluate import FEW
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
@@ -58,6 +58,9 @@ def settle(
     kept = _kept(run) if existing is Existing.RESUME else None
     if kept is not None:
         recipe, filled = kept_values(recipe, kept)
+        if recipe.train.compile == "auto":  # whose runs before this choice said that it is off
+            before = kept["recipe"]["train"].get("compile", BEFORE_THE_CHOICE["train.compile"])
+            recipe = put(recipe, {"train.compile": before})
         if recipe.train.samples or recipe.train.epochs:
             recipe, length = _with_steps(recipe, training_images(recipe))
             filled |= length

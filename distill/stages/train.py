@@ -18,7 +18,7 @@ from distill.recipe import Recipe
 from distill.rehearsal import MARK
 from distill.run_folder import BULKY, RunFolder
 from distill.stages.evaluate import smaller_batch
-from distill.stages.training.arm import Arm, fit_student, loader_workers
+from distill.stages.training.arm import Arm, compiling, fit_student, loader_workers
 from distill.stages.training.begin import begin
 from distill.stages.training.progressive import Beginning
 from distill.stages.training.start import start_lines
@@ -63,6 +63,9 @@ def train_model(
         if first and recipe.train.workers == "auto":
             workers, why = loader_workers(recipe, data)
             tell(f"train.workers = {workers} ({why})")
+        if first and recipe.train.compile == "auto":
+            compiled, why = compiling(recipe, start)
+            tell(f"train.compile = {str(compiled).lower()} ({why})")
         task = fit_student(recipe, arm, data, run, start, progress)
     keep(run, start, task)
     for number in range(len(recipe.student.stages)) if first else ():

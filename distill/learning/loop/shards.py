@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import UsageError
+from distill.learning.settings import OptimSettings
 
 if TYPE_CHECKING:
     from distill.learning.loop.trainable import Trainable
@@ -29,11 +30,11 @@ _HANDLED = {  # what `accelerate launch --use_fsdp` can ask for besides, and how
 }
 
 
-def asked_to_shard(setting: str, kind: str, environment: Mapping[str, str] = os.environ) -> bool:
+def asked_to_shard(optim: OptimSettings, kind: str = "NO", environment: Mapping[str, str] = os.environ) -> bool:
     """Whether processes hold a share each: train.sharding = full, or a launcher that says FSDP2.
 
     Args:
-        setting: train.sharding.
+        optim: its sharding and precision.
         kind: accelerate's distributed type; on CPUs it never is FSDP, and the environment alone says it.
 
     Raises UsageError for what launchers know and this loop does not do.
@@ -53,7 +54,12 @@ def asked_to_shard(setting: str, kind: str, environment: Mapping[str, str] = os.
             f"distill trains by DistributedDataParallel or FSDP2, not by {kind}. Launch it with --multi_gpu; for a student that "
             "does not fit a device, say --set train.sharding=full."
         )
-    return by_launcher or setting == "full"
+    sharded = by_launcher or optim.sharding == "full"
+    if sharded and optim.precision == "fp16":
+        raise UsageError(
+            "train.precision=fp16 does not go with train.sharding, whose gradients no scaler sees: say bf16."
+        )
+    return sharded
 
 
 def blocks(task: nn.Module) -> list[nn.Module]:

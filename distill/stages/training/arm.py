@@ -8,7 +8,7 @@ from distill.core.clip.channels_last import channels_last
 from distill.core.folders.disk import free_shared_bytes
 from distill.core.progress import Progress
 from distill.models import TeacherSet
-from distill.processes import processes_here, this_place, usable_cores, wait_until
+from distill.processes import processes_here, stage_device, this_place, usable_cores, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.training.progressive import Beginning
@@ -91,6 +91,20 @@ def loader_workers(recipe: Recipe, data: Any) -> tuple[int, str]:
     return enough_workers(data, usable_cores(), processes_here(), gpu, batch, free_shared_bytes())
 
 
+def compiling(recipe: Recipe, begin: Beginning) -> tuple[bool, str]:
+    """(whether the towers of a student that begins to train are compiled, why), from train.compile."""
+    import torch
+
+    from distill.learning.loop.shards import asked_to_shard
+    from distill.learning.loop.speed import worth_compiling
+
+    place = this_place()
+    steps = recipe.train.steps if begin.leg is None else begin.leg.last - begin.leg.first
+    device = torch.device(stage_device(recipe.train.device, place))
+    sharded = place.world > 1 and asked_to_shard(recipe.train)
+    return worth_compiling(recipe.train, begin.student, steps, device, sharded)
+
+
 def stream_of(
     recipe: Recipe, data: Any, tokenize: "Callable[[list[str]], Tensor]"
 ) -> "Callable[[int, int], Iterator[Batch]]":
@@ -125,6 +139,7 @@ def fit_student(
     if place is not arm.run and done is not None and begin.leg is not None and done.step == begin.leg.last:
         task.load_state_dict(checkpoints.read_task(done))
         return task.eval()
+    optim = recipe.train.model_copy(update={"compile": compiling(recipe, begin)[0]})
     with channels_last(begin.student.clip.visual):
         fit(
             task,
@@ -132,7 +147,7 @@ def fit_student(
             pair_arguments(begin.student.tokenize),
             place.checkpoints,
             arm.run.metrics,
-            optim=recipe.train,
+            optim=optim,
             checkpointing=recipe.train,
             seed=recipe.seed,
             progress=progress,

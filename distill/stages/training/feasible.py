@@ -11,7 +11,10 @@ from distill.recipe import Recipe
 
 def refuse_infeasible(recipe: Recipe) -> None:
     """Raise UsageError where the recipe's student cannot be trained as its train table says."""
+    from distill.learning.loop.shards import asked_to_shard
+
     refuse_absent(recipe.train.trackers)
+    asked_to_shard(recipe.train)
     _refuse_parts(recipe.train.batch_size, recipe.train.accumulate, this_place().world)
     if recipe.train.chunk is None or recipe.towers:
         return

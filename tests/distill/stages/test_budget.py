@@ -206,6 +206,24 @@ def test_a_resumed_run_keeps_what_it_began_with(machine, tmp_path, capsys, monke
     open_run(run, again, Existing.RESUME, kept)
 
 
+@pytest.mark.parametrize(("kept", "wanted"), [("auto", "auto"), (False, False), (True, True), (None, False)])
+def test_a_run_keeps_whether_its_towers_are_compiled_whatever_the_default_is_now(tmp_path, capsys, kept, wanted):
+    """Runs that are older than the choice say false, and those older than the key say nothing: they began without."""
+    run, recipe = RunFolder(tmp_path / "run"), load_recipe(None, ["train.steps=3", "train.batch_size=256"])
+    job, filled, _ = settled(recipe, tmp_path, capsys)
+    assert job.train.compile == "auto"
+    open_run(run, job, Existing.REFUSE, filled)
+    resolved = json.loads(run.resolved.read_text())
+    resolved["recipe"]["train"]["compile"] = kept
+    if kept is None:
+        del resolved["recipe"]["train"]["compile"]
+    run.resolved.write_text(json.dumps(resolved))
+    assert run.read_recipe().train.compile == wanted
+    again, more, _ = settled(recipe, tmp_path, capsys, Existing.RESUME)
+    assert again.train.compile == wanted
+    open_run(run, again, Existing.RESUME, more)
+
+
 @pytest.mark.parametrize(
     "settings",
     [["data=rendered:train=270"], ["data=rendered:train=270", "train.epochs=2"], [*MCI2, "train.samples=9999"], MCI2],

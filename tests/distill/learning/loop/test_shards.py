@@ -235,10 +235,13 @@ def test_blocks_are_those_of_the_towers():
 
 def test_launchers_are_understood_or_refused():
     environment = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    assert not shards.asked_to_shard("none", "DistributedType.MULTI_GPU", {})
-    assert shards.asked_to_shard("full", "DistributedType.MULTI_CPU", {})
-    assert shards.asked_to_shard("none", "DistributedType.FSDP", environment)
-    assert shards.asked_to_shard("none", "DistributedType.MULTI_CPU", environment)
+    said, unsaid = OptimSettings(sharding="full"), OptimSettings()
+    assert not shards.asked_to_shard(unsaid, "DistributedType.MULTI_GPU", {})
+    assert shards.asked_to_shard(said, "DistributedType.MULTI_CPU", {})
+    assert shards.asked_to_shard(unsaid, "DistributedType.FSDP", environment)
+    assert shards.asked_to_shard(unsaid, "DistributedType.MULTI_CPU", environment)
+    with pytest.raises(UsageError, match="say bf16"):
+        shards.asked_to_shard(OptimSettings(sharding="full", precision="fp16"), environment={})
     for kind, more, words in (
         ("FSDP", {"ACCELERATE_USE_FSDP": "true"}, "--fsdp_version 2"),
         ("DEEPSPEED", {}, "not by DEEPSPEED"),
@@ -246,4 +249,4 @@ def test_launchers_are_understood_or_refused():
         ("FSDP", {**environment, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"train\.recompute"),
     ):
         with pytest.raises(UsageError, match=words):
-            shards.asked_to_shard("none", f"DistributedType.{kind}", more)
+            shards.asked_to_shard(unsaid, f"DistributedType.{kind}", more)

@@ -93,6 +93,32 @@ def test_towers_are_compiled_in_place(made, monkeypatch):
         speed.lay_out(DistillTask(TwoLinear(), Objective("clip", 6, {}), {}), OptimSettings(compile=True), CPU)
 
 
+def test_auto_compiles_where_it_is_worth_its_start(made, monkeypatch):
+    """Off a GPU never; on one where the training is long and nothing is in the way, each time with its own reason."""
+    student, _, _ = made
+    clip = student().model
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: name)
+    cuda = torch.device("cuda")
+
+    def answer(steps=speed.LEAST_STEPS, device=cuda, model=clip, sharded=False, **settings):
+        return speed.worth_compiling(OptimSettings(**settings), model, steps, device, sharded)
+
+    assert answer() == (True, "2,000 steps on a GPU win back the minutes of its start")
+    assert [answer(compile=told) for told in (True, False)] == [(True, "as told"), (False, "as told")]
+    foreign = nn.Sequential(type("HFTextEncoder", (nn.Module,), {})())
+    refused = [
+        answer(device=CPU), answer(steps=speed.LEAST_STEPS - 1), answer(recompute=True), answer(chunk=8),
+        answer(batch_norm="synced"), answer(sharded=True), answer(model=foreign),
+    ]  # fmt: skip
+    assert [worth for worth, _ in refused] == [False] * 7
+    assert len({why for _, why in refused}) == 5  # two share one, twice
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda _: None)
+    assert answer() == (False, "it needs Triton, and a GPU not older than Volta")
+    monkeypatch.undo()
+    student(compile="auto")  # unanswered it is off, so that nothing is compiled behind anybody's back
+
+
 def test_batch_norms_are_synchronised_on_gpus_and_refused_elsewhere(made, monkeypatch):
     student, _, _ = made
     kinds = {type(m).__name__ for m in student(batch_norm="synced").modules() if isinstance(m, _BatchNorm)}
