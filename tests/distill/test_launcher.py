@@ -1,18 +1,17 @@
-"""`accelerate launch` with several processes, as the pages say it: fresh, a process killed, resumed with another number."""
+"""Several processes: by `accelerate launch`, as the pages say it; one of them killed, resumed with another number."""
 
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 from safetensors.torch import load_file
 
 import distill
 from distill.core import atomic
+from tests import forks
 
 pytestmark = pytest.mark.whole
 TRAIN = {
@@ -81,22 +80,35 @@ def test_a_whole_run_by_two_processes_is_that_of_one(alone, tmp_path, tiny_teach
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # the mean over ranks, not the first one's
 
 
+def side_by_side(count, *words, log):
+    """Start `count` processes with what a launcher tells each of them; their outputs go to `log`.0, `log`.1, ..."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        forks.start(
+            *words,
+            log=log.with_name(f"{log.name}.{rank}"),
+            environment={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+
+
 def test_a_process_is_killed_and_three_go_on(alone, tmp_path):
+    longer = TRAIN | {"train.steps": 12}
     log, out = tmp_path / "log", tmp_path / "three"
-    words = ["train", "--data", alone / "reinforced", "--out", out, *settings(TRAIN), "--set", "student.inherit=none"]
-    process = launch(2, *words, log=log)
-    give_up = time.monotonic() + 240
-    while not (out / "checkpoints" / "step-00000002" / "state.json").exists():
-        assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    second = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
-    if second:  # else it has ended already, and the resume finds a finished run
-        second[0].send_signal(signal.SIGKILL)
-        assert process.wait(120) != 0
-    assert not (out / "student").exists() or not second
-    process = launch(3, *words, "--resume", log=log)
-    assert process.wait(300) == 0, log.read_text()[-4000:]
-    distill.train(data=alone / "reinforced", out=tmp_path / "one", settings=TRAIN | {"student.inherit": "none"})
+    words = ["train", "--data", alone / "reinforced", "--out", out, *settings(longer), "--set", "student.inherit=none"]
+    first, second = side_by_side(2, *words, log=log)
+    forks.kill_when(second, (out / "checkpoints" / "step-00000002" / "state.json").exists)
+    first.join(60)
+    assert first.exitcode == 1  # by itself: nobody tells it that the other is gone
+    assert "Traceback" not in log.with_name("log.0.err").read_text()
+    assert not (out / "student").exists()
+    logs = [log.with_name(f"log.{rank}") for rank in range(3)]
+    for process, file in zip(side_by_side(3, *words, "--resume", log=log), logs, strict=True):
+        forks.finish(process, file)
+    distill.train(data=alone / "reinforced", out=tmp_path / "one", settings=longer | {"student.inherit": "none"})
     assert close(tmp_path / "one", out) < 1e-4
-    assert [row["step"] for row in metrics(out)] == [2, 4, 6]
+    assert [row["step"] for row in metrics(out)] == [2, 4, 6, 8, 10, 12]
