@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.read_as import listed
@@ -20,26 +23,21 @@ from reinforced_data.sources.hub import is_saved, open_saved
 from reinforced_data.sources.parts.columns import IMAGE_NAMES, LABEL_NAMES, PATH_NAMES, column_of_images
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending, walk
 from reinforced_data.sources.parts.images import ImageListing
-from reinforced_data.sources.parts.kept.compact import Marks
+from reinforced_data.sources.parts.kept.compact import Column, Marks
 from reinforced_data.sources.parts.listing import serve
 from reinforced_data.sources.parts.parquet import first_cells, open_parquet
 from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, part_of, part_of_file
-from reinforced_data.sources.parts.text_table import (
-    TEXT_SUFFIXES,
-    Paths,
-    Rows,
-    image_column,
-    is_caption_name,
-    read_rows,
-)
-from reinforced_data.sources.table import Read, TableListing
+from reinforced_data.sources.parts.tables.paths import Paths
+from reinforced_data.sources.parts.tables.rows import Read
+from reinforced_data.sources.parts.tables.text import TEXT_SUFFIXES, TextTable, image_column, is_caption_name, read_rows
+from reinforced_data.sources.table import TableListing
 from reinforced_data.sources.webdataset import BESIDE_TARS, TAR, TarListing
 
 _TABLE_WORDS = {
     "metadata", "captions", "caption", "annotations", "results", "dataset", "labels", "index", "token", "data"
 }  # fmt: skip
 _NO_CAPTIONS = ("instances_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # COCO's other, large tables
-_MOST_TABLES, _ROWS_LOOKED_AT = 64, 100
+_MOST_TABLES = 64
 
 
 @SOURCES.register("folder")
@@ -83,7 +81,7 @@ def _data_files(found: Found, columns: ColumnNames, where: str, read: list[Read]
     if tables is None:
         return {"packed": packed, "tables": []}
     read.append(tables)
-    return {"packed": [], "tables": [file.relative_to(found.folder).as_posix() for file in tables.rows]}
+    return {"packed": [], "tables": [file.relative_to(found.folder).as_posix() for file in tables.tables]}
 
 
 @SOURCES.register("images")
@@ -199,7 +197,7 @@ def _tables(found: Found, columns: ColumnNames, where: str) -> Read | None:
         )
     kept: list[str] = []
     for name in sorted(named or chosen, key=lambda name: (name.count("/"), name)):
-        if not any(chosen[name] & chosen[other] for other in kept):
+        if not any(np.intersect1d(chosen[name], chosen[other]).size for other in kept):
             kept.append(name)
     return Read(paths, {found.folder / name: fitting[name].read for name in sorted(kept)}) if kept else None
 
@@ -210,16 +208,17 @@ def _images_beside(name: str) -> tuple[str, str]:
 
 
 class _Fit(NamedTuple):
-    """A table of images: those that it names, whether it has captions, and its rows and notes."""
+    """A table of images: the numbers of those that it names, ascending, whether it has captions, and its rows."""
 
-    images: set[str]
+    images: Array
     captions: bool
-    read: tuple[Rows, list[str]]
+    read: TextTable
 
 
-def _overlap(chosen: Mapping[str, set[str]]) -> bool:
+def _overlap(chosen: Mapping[str, Array]) -> bool:
     """Whether two tables are of the same image."""
-    return sum(map(len, chosen.values())) > len(set().union(*chosen.values()))
+    images = np.concatenate([*chosen.values(), np.zeros(0, np.int64)])
+    return len(images) > len(np.unique(images))
 
 
 def _no_such_table(columns: ColumnNames, tables: list[Path], where: str) -> str:
@@ -227,7 +226,7 @@ def _no_such_table(columns: ColumnNames, tables: list[Path], where: str) -> str:
     there = []
     for file in tables[:3]:
         with contextlib.suppress(DistillError):
-            names = dict.fromkeys(name for row in read_rows(file, columns)[0][:_ROWS_LOOKED_AT] for name in row)
+            names = dict.fromkeys(name for row in read_rows(file, columns).first() for name in row)
             there.append(f"{file.name} has {', '.join(names) or 'no columns'}")
     wanted = " and ".join(filter(None, [columns.image, ", ".join(columns.captions)]))
     return (
@@ -238,12 +237,16 @@ def _no_such_table(columns: ColumnNames, tables: list[Path], where: str) -> str:
 def _fit(file: Path, paths: Paths, there: bool, columns: ColumnNames) -> _Fit | None:
     """What the table is to the images; None when it is no table of images."""
     try:
-        rows, notes = read_rows(file, columns)
+        return _fitting(read_rows(file, columns), file.parent, paths, there, columns)
     except DistillError:
         if _named_as_table(file.name) and ending(file.name) in (".csv", ".tsv", ".jsonl"):
             raise  # it says what it is
         return None
-    names = {str(name).lower(): name for row in rows[:_ROWS_LOOKED_AT] for name in row}
+
+
+def _fitting(read: TextTable, base: Path, paths: Paths, there: bool, columns: ColumnNames) -> _Fit | None:
+    rows = read.first()
+    names = {str(name).lower(): name for row in rows for name in row}
     image = image_column(list(names.values()), rows, columns)
     asked = {name.lower() for name in columns.sources()}
     captions = bool(asked & {*names}) or any(is_caption_name(name) for name in names)
@@ -251,9 +254,11 @@ def _fit(file: Path, paths: Paths, there: bool, columns: ColumnNames) -> _Fit | 
         captions = {name.lower() for name in columns.captions} <= {*names}
     if image is None or not (captions or {*LABEL_NAMES} & {*names}):
         return None
-    base = file.parent
-    known = {path for row in rows if (path := paths.find(row.get(image), base))}
-    return _Fit(known, captions, (rows, notes)) if known or (rows and not there) else None
+    known = Column("i8")
+    for row in read:
+        if (number := paths.find_row(row.get(image), base)) is not None:
+            known.append(number)
+    return _Fit(np.unique(known.done()), captions, read) if len(known) or (rows and not there) else None
 
 
 def _named_as_table(name: str) -> bool:

@@ -8,7 +8,8 @@ import contextlib
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from reinforced_data.sample import Caption
 from reinforced_data.source import NAMED, NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
     Columns,
-    Labels,
     captions_told,
     column_of_images,
     find_columns,
     image_bytes,
     row_captions,
 )
+from reinforced_data.sources.parts.kept.shelf import Sheet, is_much, shelved
 from reinforced_data.sources.parts.listing import serve
-from reinforced_data.sources.parts.same import same_images, told
+from reinforced_data.sources.parts.same import Grouped, same_images, told
 from reinforced_data.sources.parts.splits import Choice, choose, part_of
+from reinforced_data.sources.parts.tables.listing import RowKeys, TableWriter
+from reinforced_data.sources.parts.tables.rows import Row
 
 
 @SOURCES.register("hf")
@@ -148,7 +151,6 @@ class HubListing:
         self.licence = str(data.info.license or "unknown")
         self.fingerprint = str(data._fingerprint)
         where = f"The data set {location!r}"
-        self.parts: Sequence[str | None] | None = None
         data = data.with_format(None)
         self._columns: Columns = find_columns(data.column_names, where, columns, guess=lambda: _image_feature(data))
         if isinstance(data.features[self._columns.image], datasets.Image):
@@ -156,22 +158,21 @@ class HubListing:
         # Tables of one column, so that asking for a caption never touches an image.
         self._images = data.select_columns([self._columns.image])
         self._texts = data.select_columns(self._columns.texts) if self._columns.texts else None
-        label, key = self._columns.label, self._columns.key
-        names = getattr(data.features[label], "names", None) if label else None
+        names = getattr(data.features[self._columns.label], "names", None) if self._columns.label else None
+        stats = [(str(file), file.stat()) for file in (Path(one["filename"]) for one in data.cache_files)]
+        identity = [
+            *("hub", self.fingerprint, str(data.split), columns.to_json(), columns.lenient),
+            [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats],
+        ]
+        much = is_much(data.data.nbytes, len(data))
         with _readable(where):
-            data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
-            self._labels = Labels(list(data[label]), names) if label else None
-            size = data.data.nbytes
-            values = list(data[key]) if key else None
-            self._groups = same_images(self._bytes, size, key, values) if self._texts is not None else None
-            firsts = [rows[0] for rows in self._groups] if self._groups else list(range(len(data)))
-            self.keys: Sequence[str] = [
-                str(values[row]) if values else f"{data.split or 'row'}-{row:08d}" for row in firsts
-            ]
-            if self._columns.split:
-                parts = list(data[self._columns.split])
-                self.parts = [str(parts[row]) for row in firsts]
-        self.class_names = self._labels.names if self._labels else ()
+            self._sheet = shelved(identity, much, partial(self._list, data, names), Sheet.kept)
+        numbers = self._sheet.numbers
+        self._groups = Grouped(numbers["starts"], numbers["rows"]) if "starts" in numbers else None
+        self._labels = numbers.get("label")
+        self.keys: Sequence[str] = RowKeys(self._sheet, self._groups, str(data.split or "row"))
+        self.parts: Sequence[str | None] | None = self._sheet.coded("part")
+        self.class_names: tuple[str, ...] = tuple(self._sheet.facts["class_names"])
         captions = captions_told(self._columns, len(self.class_names))
         self.read_as = ReadAs(
             "data set",
@@ -180,8 +181,30 @@ class HubListing:
             notes=(*(() if self.class_names else self._columns.notes), *filter(None, [told(self._groups)])),
         )
 
+    def remember(self, name: str, find: Callable[[], Any]) -> Any:
+        """What `find` finds out about this listing's rows, kept with it where it is kept."""
+        return self._sheet.remember(name, find)
+
+    def _list(self, data: Any, names: Sequence[str] | None, folder: Path | None) -> Sheet:
+        """Keys, labels, parts and images that come again. `data` maps its captions from its own files."""
+        data.data.table.validate(full=True)  # damaged offsets in a mapped file would crash the process
+        columns = self._columns
+        writer = TableWriter(columns, by_path=False, folder=folder, texts=False)
+        small = [name for name in (columns.key, columns.label, columns.split) if name]
+        cells = data.select_columns(small).iter(batch_size=1000) if small else [{}]
+        for batch in cells:
+            count = len(batch[small[0]]) if small else len(data)
+            of = {name: batch[name] for name in small}
+            for place in range(count):
+                key, label, part = (
+                    of[name][place] if name else None for name in (columns.key, columns.label, columns.split)
+                )
+                writer.add(Row(None, key, label, str(part) if columns.split else None, []))
+        size = data.data.nbytes
+        return writer.done(lambda ids: same_images(self._bytes, size, columns.key, ids), names, lambda *_: {})
+
     def _rows(self, sample: int) -> Sequence[int]:
-        return self._groups[sample] if self._groups else (sample,)
+        return self._groups[sample] if self._groups is not None else (sample,)
 
     def _bytes(self) -> Iterator[bytes | None]:
         for batch in self._images.iter(batch_size=64):
@@ -209,7 +232,8 @@ class HubListing:
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
-        return self._labels[self._rows(row)[0]] if self._labels else None
+        found = -1 if self._labels is None else int(self._labels[row])
+        return None if found < 0 else found
 
 
 def _image_feature(data: Any) -> str | None:

@@ -1,14 +1,16 @@
 """Table files as data: Parquet (bytes or paths), CSV, TSV and JSONL (paths), one row per image or per caption.
 
 Rows of the same image path become one sample with several captions. Images are read when asked for: from disk, or a
-Parquet row group at a time. A list of the file's keys is kept in memory, its images never.
+Parquet row group at a time. What lies where is listed once, in memory or, of much data, in the cache folder.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from distill.core.atomic import sha256_file, sha256_json
 from distill.core.errors import DistillError
@@ -17,43 +19,28 @@ from reinforced_data.read_as import ReadAs, listed
 from reinforced_data.sample import Caption
 from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
-    ADDRESSES,
     NO_CAPTION_COLUMN,
-    Labels,
+    Columns,
     captions_told,
     class_names_of,
-    column_of_images,
-    find_columns,
     image_bytes,
     row_captions,
 )
-from reinforced_data.sources.parts.files import Found, walk
-from reinforced_data.sources.parts.kept.compact import Names
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, walk
+from reinforced_data.sources.parts.kept.compact import Marks
+from reinforced_data.sources.parts.kept.shelf import Sheet, is_much, shelved
 from reinforced_data.sources.parts.listing import serve
-from reinforced_data.sources.parts.parquet import RowGroups, first_cells, footer_sha256, open_parquet, read_columns
-from reinforced_data.sources.parts.same import same_images, told
-from reinforced_data.sources.parts.splits import Choice, part_of
-from reinforced_data.sources.parts.text_table import Paths, Rows, first_rows, part_lists, read_rows
+from reinforced_data.sources.parts.parquet import RowGroups, footer_sha256, open_parquet, row_groups
+from reinforced_data.sources.parts.same import Grouped, same_images, told
+from reinforced_data.sources.parts.splits import Choice
+from reinforced_data.sources.parts.tables.listing import RowKeys, TableWriter
+from reinforced_data.sources.parts.tables.rows import ParquetRows, Read, TextRows
 
-
-class ArrowColumn(Sequence[Any]):
-    """A pyarrow column whose cells become Python values one at a time."""
-
-    def __init__(self, column: Any) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._column[row].as_py()
-
-
-class Read(NamedTuple):
-    """What is known of text tables already: where their paths lead, and each one's rows and notes. They are used up."""
-
-    paths: Paths
-    rows: Mapping[Path, tuple[Rows, list[str]]]
+_ROW_BYTES = 100  # of a text table, about
+_sheets: OrderedDict[str, Sheet] = (
+    OrderedDict()
+)  # of Parquet files, since the parts of a place are opened one after another
+_MOST_SHEETS = 4
 
 
 class TableListing:
@@ -81,159 +68,32 @@ class TableListing:
         read: Read | None = None,
     ) -> None:
         self.name, self.location, self.licence = name, location, licence
-        self._named = columns
         self._base = found.folder if found else files[0].parent
-        self._known = read.paths if read else None
-        self._lists = part_lists(found) if found else {}
-        self._notes: list[str] = []
-        self.parts: Sequence[str | None] | None = None
-        self._images: RowGroups[Any] | None = None
-        values = (
-            self._load_parquet(files) if is_parquet(files[0]) else self._load_text(files, read.rows if read else {})
-        )
-        paths = values.get(self._columns.image)
-        count = len(paths) if paths is not None else len(self._images or ())
-        self._paths = paths
-        self._groups: Sequence[Sequence[int]] | None = None
-        if paths is not None and count and isinstance(paths[0], str):
-            self._groups = _same_path(paths)
-        elif self._images is not None and self._columns.texts:
-            stats = tuple((file, file.stat().st_mtime_ns) for file in files)
-            key = self._columns.key
-            self._groups = _same_bytes(stats, self._columns.image, key, tuple(values[key]) if key else None)
-        self._texts = {name: values[name] for name in self._columns.texts}
-        label = self._columns.label
-        self._labels = Labels(values[label], self._label_names) if label in values and label is not None else None
-        self.class_names = self._labels.names if self._labels else ()
-        self.keys = self._make_keys(values, count, files)
-        if self.parts is not None and self._groups is not None:
-            self.parts = [self.parts[rows[0]] for rows in self._groups]
-        captions = captions_told(self._columns, len(self.class_names))
-        self.read_as = ReadAs(
-            f"table {listed(file.name for file in files)}",
-            captions,
-            len(self.class_names),
-            notes=(*self._notes, *self._told_of_columns(), *filter(None, [told(self._groups)])),
-            unread=self._unread(found, files),
-        )
-
-    def _told_of_columns(self) -> list[str]:
-        """Where captions are made from class names, that no column has them is no news."""
-        return [note for note in self._columns.notes if not (self.class_names and note.startswith(NO_CAPTION_COLUMN))]
-
-    def _load_parquet(self, files: list[Path]) -> dict[str, Sequence[Any]]:
-        import pyarrow as pa
-
-        first = open_parquet(files[0])
-        self._columns = find_columns(
-            first.schema_arrow.names,
-            f"The table {str(files[0])!r}",
-            self._named,
-            guess=lambda: column_of_images(first_cells(files[0])),
-        )
-        wanted = [
-            name for name in (self._columns.key, *self._columns.texts, self._columns.label, self._columns.split) if name
-        ]
-        image_type = first.schema_arrow.field(self._columns.image).type
-        if pa.types.is_string(image_type) or pa.types.is_large_string(image_type):
-            wanted.append(self._columns.image)
+        if is_parquet(files[0]):
+            sheet = _parquet_sheet(files, columns, location)
         else:
-            self._images = RowGroups(files, _same, columns=[self._columns.image])
-        tables, digests = [], []
-        for file in files:
-            with open_parquet(file) as parquet:
-                missing = set(wanted) - set(parquet.schema_arrow.names)
-                if missing:
-                    raise DistillError(
-                        f"{str(file)!r} lacks the column(s) {', '.join(sorted(missing))} that {str(files[0])!r} has. "
-                        "Give all the files of a set the same columns."
-                    )
-                tables.append(read_columns(parquet, wanted, file))
-            digests.append([file.name, file.stat().st_size, footer_sha256(file)])
-        label = self._columns.label
-        self._label_names = class_names_of(first.schema_arrow.metadata, label) if label else None
-        self.fingerprint = sha256_json(digests)
-        try:
-            whole = pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise DistillError(
-                f"The Parquet files of {self.location!r} do not fit together ({error}). Give the columns of all files "
-                "of a set the same types."
-            ) from error
-        if self._columns.split:
-            self.parts = [None if part is None else str(part) for part in whole[self._columns.split].to_pylist()]
-        return {name: ArrowColumn(whole[name]) for name in wanted}
-
-    def _load_text(self, files: list[Path], read: Mapping[Path, tuple[Rows, list[str]]]) -> dict[str, Sequence[Any]]:
-        rows: Rows = []
-        owner: list[Path] = []
-        for file in files:
-            found, notes = read[file] if file in read else read_rows(file, self._named)
-            rows += found
-            owner += [file] * len(found)
-            self._notes += notes
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        self._columns = find_columns(
-            names,
-            f"The table {str(files[0])!r}",
-            self._named,
-            by_id=True,
-            guess=lambda: column_of_images(first_rows(rows)),
+            sheet = _text_sheet(files, columns, self._base, found, read)
+        self._sheet = sheet
+        facts, numbers = sheet.facts, sheet.numbers
+        self._columns = Columns.of(facts["columns"])
+        self._groups = Grouped(numbers["starts"], numbers["rows"]) if "starts" in numbers else None
+        self._paths, self._texts, self._labels = (
+            sheet.names.get("image"),
+            sheet.names.get("texts"),
+            numbers.get("label"),
         )
-        image = self._columns.image
-        bases = {file: file.parent for file in files}
-        for row, file in zip(rows, owner, strict=True):
-            row[image] = self._place(row.get(image), bases[file])
-        self.parts = self._parts_of(rows, owner)
-        self._label_names = None
-        self.fingerprint = sha256_json([[file.name, sha256_file(file)] for file in files])
-        return {name: [row.get(name) for row in rows] for name in names}
+        self._images: RowGroups[Any] | None = None
+        if self._paths is None:
+            self._images = RowGroups(files, _same, columns=[self._columns.image], layout=numbers["groups"])
+        self.keys: Sequence[str] = RowKeys(sheet, self._groups, files[0].stem)
+        self.parts: Sequence[str | None] | None = sheet.coded("part")
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
+        self.fingerprint: str = facts["fingerprint"]
+        self.read_as = ReadAs.of(facts["read_as"])
 
-    def _unread(self, found: Found | None, files: list[Path]) -> dict[str, int]:
-        if found is None:
-            return {}
-        tables = [file.relative_to(found.folder).as_posix() for file in files]
-        unread = found.unread(tables, used_rows=[found.image_rows])
-        known = {*map(str, self._paths or ())} & {*found.images}
-        if self._paths is not None and len(known) < len(found.images):
-            unread["images that no table names"] = len(found.images) - len(known)
-        return unread
-
-    def _place(self, cell: Any, base: Path) -> Any:
-        """The path of an image relative to the base: the cell as it is where a file lies there, else what it may mean."""
-        if not isinstance(cell, str | int) or str(cell).startswith(ADDRESSES):
-            return cell
-        try:
-            if base == self._base and isinstance(cell, str) and (base / cell).is_file():
-                return cell
-        except (OSError, ValueError):
-            return cell
-        if self._known is None:
-            self._known = Paths(self._base, walk(self._base).images)
-        return self._known.find(cell, base) or str(cell)
-
-    def _parts_of(self, rows: Rows, owner: list[Path]) -> list[str | None] | None:
-        """Per row its part: by the split column, by the name of its table, or by the folder of its image."""
-        column, lists, image = self._columns.split, self._lists, self._columns.image
-        named = {file: _first_part(re.split(r"[-_. ]", file.stem)) for file in {*owner}}
-        below: dict[str, str | None] = {}  # a folder of an image -> the part that it says
-        parts: list[str | None] = []
-        for row, file in zip(rows, owner, strict=True):
-            folder, _, name = str(row[image]).rpartition("/")
-            said = part_of(str(row.get(column))) if column else lists.get(name)
-            if folder not in below:
-                below[folder] = _first_part(folder.split("/"))
-            parts.append(said or named[file] or below[folder])
-        return parts if any(parts) else None
-
-    def _make_keys(self, values: dict[str, Sequence[Any]], count: int, files: list[Path]) -> Names:
-        samples = [rows[0] for rows in self._groups] if self._groups is not None else range(count)
-        if self._columns.key is not None:
-            column = values[self._columns.key]
-            return Names.of(str(column[row]) for row in samples)
-        if self._paths is not None:
-            return Names.of(_path_of(self._paths[row]) or f"row-{row:08d}" for row in samples)
-        return Names.of(f"{files[0].stem}-{row:08d}" for row in samples)
+    def remember(self, name: str, find: Callable[[], Any]) -> Any:
+        """What `find` finds out about this listing's rows, kept with it where it is kept."""
+        return self._sheet.remember(name, find)
 
     def _rows(self, sample: int) -> Sequence[int]:
         return self._groups[sample] if self._groups is not None else (sample,)
@@ -243,7 +103,7 @@ class TableListing:
         first = self._rows(row)[0]
         if self._images is None:
             assert self._paths is not None
-            return image_bytes(self._paths[first], self._base, self.keys[row])
+            return image_bytes(json.loads(self._paths[first]), self._base, self.keys[row])
         try:
             table, place = self._images.find(first)
         except DistillError as error:  # a damaged row group costs its rows
@@ -252,16 +112,16 @@ class TableListing:
 
     def captions(self, row: int) -> list[Caption]:
         """The row's captions as found, perhaps none."""
-        rows = [{name: column[one] for name, column in self._texts.items()} for one in self._rows(row)]
-        return [caption for cells in rows for caption in row_captions(cells, self._columns)]
+        if self._texts is None:
+            return []
+        names = self._columns.texts
+        cells = (dict(zip(names, json.loads(self._texts[one]), strict=True)) for one in self._rows(row))
+        return [caption for some in cells for caption in row_captions(some, self._columns)]
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
-        return self._labels[self._rows(row)[0]] if self._labels else None
-
-
-def _first_part(words: list[str]) -> str | None:
-    return next((part for word in words if (part := part_of(word))), None)
+        found = -1 if self._labels is None else int(self._labels[row])
+        return None if found < 0 else found
 
 
 def is_parquet(file: Path) -> bool:
@@ -273,37 +133,128 @@ def _same(table: Any) -> Any:
     return table
 
 
-def _path_of(value: Any) -> str:
-    path = value.get("path") if isinstance(value, dict) else value
-    return path if isinstance(path, str) else ""
+def _stats(files: Sequence[Path]) -> list[list[Any]]:
+    return [[str(file.absolute()), (facts := file.stat()).st_size, facts.st_mtime_ns] for file in files]
 
 
-@lru_cache(maxsize=4)
-def _same_bytes(
-    files: tuple[tuple[Path, int], ...], column: str, key: str | None, ids: tuple[Any, ...] | None
-) -> list[list[int]] | None:
-    """Rows of Parquet files grouped by equal image; kept, since the parts of a place are opened one after another."""
-    groups = RowGroups([file for file, _ in files], _same, columns=[column])
+def _read_as(
+    files: Sequence[Path], columns: Columns, notes: Sequence[str], unread: dict[str, int]
+) -> Callable[..., Any]:
+    """(names of classes, groups) -> how the tables were read, as JSON."""
 
-    def images() -> Iterator[bytes | None]:
-        for row in range(len(groups)):
-            try:
-                table, place = groups.find(row)
-                cell = table.column(0)[place].as_py()
-            except DistillError:  # a damaged row group costs its rows, when they are asked for
-                cell = None
-            found = cell.get("bytes") if isinstance(cell, dict) else cell
-            yield found if isinstance(found, bytes) else None
+    def said(class_names: Sequence[str], groups: Grouped | None) -> dict[str, Any]:
+        # Where captions are made from class names, that no column has them is no news.
+        of_columns = [note for note in columns.notes if not (class_names and note.startswith(NO_CAPTION_COLUMN))]
+        return asdict(
+            ReadAs(
+                f"table {listed(file.name for file in files)}",
+                captions_told(columns, len(class_names)),
+                len(class_names),
+                notes=(*notes, *of_columns, *filter(None, [told(groups)])),
+                unread=unread,
+            )
+        )
 
-    return same_images(images, sum(file.stat().st_size for file, _ in files), key, ids)
+    return said
 
 
-def _same_path(paths: Sequence[Any]) -> list[list[int]]:
-    """Rows grouped by equal path, in order of first appearance; a row without a path stays alone."""
-    groups: dict[Any, list[int]] = {}
-    for row in range(len(paths)):
-        groups.setdefault(paths[row] or row, []).append(row)
-    return list(groups.values())
+# --- Parquet files ---
+
+
+def _parquet_sheet(files: list[Path], asked: ColumnNames, location: str) -> Sheet:
+    stats = _stats(files)
+    identity = ["parquet", stats, asked.to_json(), asked.lenient]
+    mark = sha256_json(identity)
+    if mark not in _sheets:
+        with open_parquet(files[0]) as first:
+            much = is_much(sum(size for _, size, _ in stats), first.metadata.num_rows * len(files))
+        _sheets[mark] = shelved(identity, much, partial(_list_parquet, files, asked, location), Sheet.kept)
+        while len(_sheets) > _MOST_SHEETS:
+            _sheets.popitem(last=False)
+    return _sheets[mark]
+
+
+def _list_parquet(files: list[Path], asked: ColumnNames, location: str, folder: Path | None) -> Sheet:
+    rows = ParquetRows(files, asked, location)
+    writer = TableWriter(rows.columns, by_path=rows.by_path, folder=folder)
+    for row in rows:
+        writer.add(row)
+    layout = row_groups(files)
+    writer.array("groups", layout)
+    columns, label = rows.columns, rows.columns.label
+    size = sum(file.stat().st_size for file in files)
+
+    def same(ids: Callable[[], Iterable[str | None]] | None) -> Grouped | None:
+        return same_images(lambda: _image_cells(files, columns.image), size, columns.key, ids)
+
+    digests = [[file.name, file.stat().st_size, footer_sha256(file)] for file in files]
+    said = _read_as(files, columns, (), {})
+    return writer.done(
+        same,
+        class_names_of(rows.schema_metadata, label) if label else None,
+        lambda names, groups: {"read_as": said(names, groups), "fingerprint": sha256_json(digests)},
+    )
+
+
+def _image_cells(files: list[Path], column: str) -> Iterator[bytes | None]:
+    """The image of every row of Parquet files; None where it cannot be had."""
+    groups = RowGroups(files, _same, columns=[column])
+    for row in range(len(groups)):
+        try:
+            table, place = groups.find(row)
+            cell = table.column(0)[place].as_py()
+        except DistillError:  # a damaged row group costs its rows, when they are asked for
+            cell = None
+        found = cell.get("bytes") if isinstance(cell, dict) else cell
+        yield found if isinstance(found, bytes) else None
+
+
+# --- text tables ---
+
+
+def _text_sheet(files: list[Path], asked: ColumnNames, base: Path, found: Found | None, read: Read | None) -> Sheet:
+    """The listing of text tables, which follows from them and from the files that their paths lead to.
+
+    Of a table by itself the files around it are looked at only where a path leads to none; where they are others by now, or
+    other ones, it is listed again. A path that leads to a file means that file, and stays what it is.
+    """
+    stats = _stats(files)
+    identity = [
+        "text",
+        stats,
+        str(base.absolute()),
+        found and found.mark,
+        asked.to_json(),
+        asked.lenient,
+        IMAGE_SUFFIXES,
+    ]
+    much = is_much(rows=sum(size for _, size, _ in stats) // _ROW_BYTES) or (found is not None and found.much)
+    make = partial(_list_text, files, asked, base, found, read)
+    sheet = shelved(identity, much, make, Sheet.kept)
+    around = sheet.facts["around"]
+    if sheet.folder is not None and around is not None and (now := walk(base).mark) != around:
+        sheet = shelved([*identity, now], much, make, Sheet.kept)
+    return sheet
+
+
+def _list_text(
+    files: list[Path], asked: ColumnNames, base: Path, found: Found | None, read: Read | None, folder: Path | None
+) -> Sheet:
+    rows = TextRows(files, asked, base, found, read)
+    writer = TableWriter(rows.columns, by_path=True, folder=folder)
+    for row in rows:
+        writer.add(row)
+    unread: dict[str, int] = {}
+    if found is not None:
+        unread = found.unread([file.relative_to(found.folder).as_posix() for file in files], [found.image_rows])
+        named = Marks(writer.paths())
+        known = sum(name in named for name in found.images)
+        if known < len(found.images):
+            unread["images that no table names"] = len(found.images) - known
+    said = _read_as(files, rows.columns, rows.notes, unread)
+    digests = [[file.name, sha256_file(file)] for file in files]
+    facts = {"around": rows.around, "fingerprint": sha256_json(digests)}
+    return writer.done(lambda ids: None, None, lambda names, groups: {**facts, "read_as": said(names, groups)})
 
 
 @SOURCES.register("table")

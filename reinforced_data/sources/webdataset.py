@@ -9,6 +9,7 @@ that are not files.
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from reinforced_data.sources.parts.columns import (
     json_captions,
 )
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
-from reinforced_data.sources.parts.kept.compact import Picked, repeated
+from reinforced_data.sources.parts.kept.compact import Coded, Picked, repeated
 from reinforced_data.sources.parts.listing import (
     check_tags_occur,
     serve,
@@ -219,20 +220,28 @@ class TarListing:
         notes = tuple(filter(None, [merged(self._groups), advice]))
         return ReadAs("tars", told, len(self.class_names), notes=notes, unread=unread)
 
-    def _read_labels(self, folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
+    def _read_labels(self, folder: Path) -> tuple[Array | None, tuple[str, ...]]:
+        """Per sample of the index its class, -1 where it has none, and the names of the classes."""
         kind = next((kind for kind in LABEL_KINDS if kind in self.index.kinds), None)
         if kind is None:
             return None, ()
-        values: list[int | str | None] = []
-        for row in range(len(self.index)):
-            try:
-                text = self.index.read(row, kind, 1024).decode("utf-8", "replace").strip()
-            except BadImageError:
-                text = ""
-            values.append(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or None)
         names = _said(folder, "classnames.txt") or None
-        labels = Labels(values, names)
-        return labels, labels.names
+        mark, found = sha256_json([kind, names])[:16], cache(lambda: self._find_labels(kind, names))
+        numbers = self.index.remember(f"labels-{mark}", lambda: found()[0])
+        return numbers, tuple(self.index.remember(f"classes-{mark}", lambda: found()[1]))
+
+    def _find_labels(self, kind: str, names: list[str] | None) -> tuple[Array, list[str]]:
+        values = Coded.of(self._said_label(row, kind) for row in range(len(self.index)))
+        labels = Labels(values.values, names)
+        numbers = [-1 if (found := labels[place]) is None else found for place in range(len(values.values))]
+        return np.array(numbers, np.int64)[values.codes], [*labels.names]
+
+    def _said_label(self, row: int, kind: str) -> int | str | None:
+        try:
+            text = self.index.read(row, kind, 1024).decode("utf-8", "replace").strip()
+        except BadImageError:
+            return None
+        return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or None
 
     def image(self, row: int) -> bytes:
         """The row's image, encoded as found; BadImageError when it cannot be read."""
@@ -275,7 +284,8 @@ class TarListing:
 
     def label(self, row: int) -> int | None:
         """The row's index into `class_names`, None when it has none."""
-        return self._labels[self._rows(row)[0]] if self._labels else None
+        found = -1 if self._labels is None else int(self._labels[self._rows(row)[0]])
+        return None if found < 0 else found
 
 
 def _image_kinds(kinds: Sequence[str]) -> list[str]:

@@ -78,6 +78,11 @@ class Columns:
     split: str | None = None
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Columns":
+        """What `dataclasses.asdict` says of one, also when it has been JSON since."""
+        return cls(**{**said, "captions": tuple(said["captions"]), "notes": tuple(said["notes"])})
+
     @property
     def texts(self) -> list[str]:
         """Every caption column."""

@@ -4,14 +4,17 @@ Used for tables that users bring and for our own shards. Rows are numbered throu
 Picklable (open files and kept groups are dropped), so that data loader workers may take a copy.
 """
 
-import bisect
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
+from distill.core.arrays import Array
 from distill.core.errors import DistillError
+from reinforced_data.sources.parts.kept.compact import Column
 
 BUDGET_BYTES = 256 << 20  # decoded row groups kept in memory per reader
 _OPEN_FILES = 64
@@ -30,12 +33,12 @@ def open_parquet(path: Path) -> Any:
         ) from error
 
 
-def read_columns(parquet: Any, names: list[str], file: Path) -> Any:
-    """Whole columns of an open Parquet file. Raises DistillError naming the file when they are damaged."""
+def read_group(parquet: Any, group: int, names: list[str], file: Path) -> Any:
+    """Columns of a row group of an open Parquet file. Raises DistillError naming the file when they are damaged."""
     import pyarrow as pa
 
     try:
-        table = parquet.read(columns=names)
+        table = parquet.read_row_group(group, columns=names)
         table.validate(full=True)  # strings that are not UTF-8 would raise later, in the middle of a run
         return table
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -87,13 +90,39 @@ class Kept(Protocol):
 G = TypeVar("G", bound=Kept)
 
 
+def row_groups(files: Sequence[Path]) -> Array:
+    """The row groups of the files: the first row of each, their files' numbers, their numbers there, and how many rows there are.
+
+    Returns [3 n + 1] int64. Raises DistillError when a file cannot be read.
+    """
+    starts, numbers, groups, rows = Column("i8"), Column("i8"), Column("i8"), 0
+    for number, file in enumerate(files):
+        with open_parquet(file) as parquet:
+            for group in range(parquet.metadata.num_row_groups):
+                starts.append(rows)
+                numbers.append(number)
+                groups.append(group)
+                rows += parquet.metadata.row_group(group).num_rows
+    return np.concatenate([starts.done(), numbers.done(), groups.done(), [rows]]).astype(np.int64)
+
+
+def _stat(file: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it is not there."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
 class RowGroups(Generic[G]):
     """The rows of `files`, of which `columns` (None = all) are read.
 
     Args:
         prepare: turns the pyarrow Table of a row group (one chunk per column) into what is kept and served.
+        layout: what `row_groups` says of the files, where it is known already.
 
-    Raises DistillError when a file cannot be read.
+    Raises DistillError when a file cannot be read, or is no longer the one that it was at first.
     """
 
     def __init__(
@@ -102,21 +131,16 @@ class RowGroups(Generic[G]):
         prepare: Callable[[Any], G],
         columns: list[str] | None = None,
         budget_bytes: int = BUDGET_BYTES,
+        layout: Array | None = None,
     ) -> None:
         self.files = files
         self._prepare = prepare
         self._columns = columns
         self._budget = budget_bytes
-        self._starts: list[int] = []  # first row of every row group of every file
-        self._where: list[tuple[int, int]] = []  # (file, row group) of the same
-        rows = 0
-        for number, file in enumerate(files):
-            with open_parquet(file) as parquet:
-                for group in range(parquet.metadata.num_row_groups):
-                    self._starts.append(rows)
-                    self._where.append((number, group))
-                    rows += parquet.metadata.row_group(group).num_rows
-        self._rows = rows
+        self._layout = row_groups(files) if layout is None else layout
+        self._groups = len(self._layout) // 3
+        self._rows = int(self._layout[-1])
+        self._stats = [_stat(file) for file in files]
         self._clear()
 
     def _clear(self) -> None:
@@ -141,14 +165,15 @@ class RowGroups(Generic[G]):
         """(the row group that holds `row`, the row's place in it). Raises IndexError outside the table."""
         if not 0 <= row < self._rows:
             raise IndexError(row)
-        index = bisect.bisect_right(self._starts, row) - 1  # of groups that share a start only the last has rows
-        return self._group(index), row - self._starts[index]
+        starts = self._layout[: self._groups]
+        index = int(np.searchsorted(starts, row, "right")) - 1  # of groups that share a start only the last has rows
+        return self._group(index), row - int(starts[index])
 
     def _group(self, index: int) -> G:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        number, group = self._where[index]
+        number, group = map(int, self._layout[[self._groups + index, 2 * self._groups + index]])
         kept = self._prepare(self._read(number, group))
         self._kept[index] = kept
         self._kept_bytes += kept.nbytes
@@ -161,6 +186,11 @@ class RowGroups(Generic[G]):
         import pyarrow as pa
 
         if number not in self._open:
+            if _stat(self.files[number]) != self._stats[number]:
+                raise DistillError(
+                    f"The file {str(self.files[number])!r} has changed since it was opened. Leave the data as it is "
+                    "while it is read, then call again."
+                )
             self._open[number] = open_parquet(self.files[number])
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()

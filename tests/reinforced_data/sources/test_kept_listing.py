@@ -15,7 +15,7 @@ from reinforced_data.source import open_source
 from reinforced_data.sources.parts.kept import compact, shelf
 from reinforced_data.sources.parts.kept.compact import AllBut, Column, Names, Picked, mapped
 from reinforced_data.sources.parts.listing import _rows_digest
-from reinforced_data.sources.parts.same import Groups, groups_of
+from reinforced_data.sources.parts.same import Digests, Groups
 from reinforced_data.sources.parts.splits import held_out_rows
 from reinforced_data.sources.parts.tars import index as tar_index
 from tests.reinforced_data.sources.tar_tools import make_tar
@@ -122,6 +122,19 @@ def test_a_tar_that_changed_is_listed_again(tars, kept):
     assert len(list(kept.glob("*/index.json"))) == 2
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_tar_that_changes_while_it_is_read_is_no_other_image(tars, opened):
+    source = open_source(str(tars), "given")
+    if opened:
+        assert source[4].image
+    data = (tars / "0.tar").read_bytes()
+    with open(tars / "0.tar", "r+b") as tar:  # in place: of the size it had, other images at the offsets that are known
+        tar.write(data[5120:] + data[:5120])
+    with pytest.raises(BadImageError, match=r"0\.tar has changed since it was listed"):
+        source[4]
+    assert source[50].image
+
+
 def test_listings_that_nobody_uses_are_removed(tars, kept):
     open_source(str(tars), "given")
     (old,) = (place for place in kept.iterdir() if place.is_dir())
@@ -223,12 +236,21 @@ def test_names_and_numbers_come_back_from_files(tmp_path, monkeypatch):
 
 def test_groups_as_arrays_are_groups_as_lists():
     draws = random.Random(1)
-    for _ in range(20):
-        marks = [draws.randrange(6) for _ in range(draws.randrange(2, 20))]
-        lists = groups_of(marks)
-        merged = [(row, marks.index(mark)) for row, mark in enumerate(marks) if marks.index(mark) < row]
-        groups = Groups(len(marks), np.array(merged, np.int64).reshape(-1, 2))
-        assert (lists or [[row] for row in range(len(marks))]) == list(groups)
+    for _ in range(40):
+        marks = [draws.choice([None, *range(5)]) for _ in range(draws.randrange(1, 20))]
+        lists = {}
+        for row, mark in enumerate(marks):
+            lists.setdefault(("alone", row) if mark is None else mark, []).append(row)
+        grouped = Digests.of(None if mark is None else bytes([mark]) * 16 for mark in marks).grouped()
+        assert (grouped is None) == (len(lists) == len(marks))
+        assert [*(grouped or [[row] for row in range(len(marks))])] == [*lists.values()]
+        if grouped is not None:
+            assert grouped.rows == len(marks)
+            assert grouped.firsts.tolist() == [rows[0] for rows in lists.values()]
+            assert [grouped.first(group) for group in range(len(grouped))] == grouped.firsts.tolist()
+        merged = [(row, rows[0]) for rows in lists.values() for row in rows[1:]]
+        groups = Groups(len(marks), np.array(sorted(merged), np.int64).reshape(-1, 2))
+        assert [*groups] == [*lists.values()]
         assert groups.rows == len(marks)
 
 

@@ -10,10 +10,12 @@ import pytest
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.source import open_source
+from reinforced_data.sources import hub, table
 from reinforced_data.sources.parts import files, images
 from reinforced_data.sources.parts.kept import compact, digest, shelf
 from reinforced_data.sources.parts.kept.compact import Coded, Marks, Numbers
-from tests.reinforced_data.sources.places import PLACES, all_of, digest_of, sidecars, write
+from reinforced_data.sources.parts.tables import text
+from tests.reinforced_data.sources.places import PLACES, a_csv, all_of, digest_of, parquet, sidecars, write, write_csv
 
 # What the code of before there were kept listings says of these places, in all that `all_of` asks of it. Parquet's footers
 # and the marks of `datasets` change with their versions, so of those two only fingerprints of one run are compared.
@@ -48,6 +50,8 @@ def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(shelf, "KEPT_FROM_BYTES", 1)
     monkeypatch.setattr(shelf, "KEPT_FROM_ROWS", 1)
     monkeypatch.setattr(compact, "_FLUSHED_BYTES", 100)
+    monkeypatch.setattr(text, "HELD_BYTES", 0)  # as of large tables, which are read again for each look
+    table._sheets.clear()
     return tmp_path / "cache" / "listings"
 
 
@@ -77,13 +81,16 @@ def test_a_kept_listing_says_what_one_in_memory_says(name, tmp_path, kept, monke
         small.setattr(shelf, "KEPT_FROM_ROWS", 1 << 60)
         in_memory = said(place, columns, splits)
         assert not kept.exists()
+    table._sheets.clear()
     for split, before in BEFORE.get(name, {}).items():
         assert digest_of(in_memory[split], tmp_path / "place") == before
     assert said(place, columns, splits) == in_memory
-    if name in ("sidecars", "sidecars with a key", "classes", "plain", "parted"):
-        assert [*kept.glob("*/index.json")]
-        monkeypatch.setattr(images, "list_images", None)  # another process lists nothing again
-        monkeypatch.setattr("reinforced_data.sources.parts.splits.heapq", None)
+    assert [*kept.glob("*/index.json")]
+    table._sheets.clear()
+    monkeypatch.setattr(images, "list_images", None)  # another process lists nothing again
+    monkeypatch.setattr("reinforced_data.sources.parts.splits.heapq", None)
+    for module in (table, hub):
+        monkeypatch.setattr(module, "TableWriter", None)
     assert said(place, columns, splits) == in_memory
 
 
@@ -158,6 +165,74 @@ def test_a_folder_that_changes_while_it_is_listed_is_listed_again_or_refused(pho
     monkeypatch.setattr(files._Look, "_entries", always)
     with pytest.raises(DistillError, match="change while they are listed"):
         keys(photos)
+
+
+def test_a_table_that_changed_is_listed_again(tmp_path, kept):
+    place = a_csv(tmp_path)
+    before = keys(place)
+    place.write_text(place.read_text().replace("0.jpg", "9.jpg", 1))
+    assert keys(place) != before
+    place = parquet(tmp_path, files=1) / "00000.parquet"
+    first = open_source(str(place), "train").fingerprint
+    shutil.copy(parquet(tmp_path / "other", files=2) / "00001.parquet", place)
+    assert open_source(str(place), "train").fingerprint != first
+
+
+def test_images_that_came_beside_a_table_are_found_by_it(tmp_path, kept):
+    """A cell that leads to no file is looked for by its name, also by those who find a listing that was kept before."""
+    rows = [{"image": f"{n}.jpg", "caption": f"caption {n}"} for n in range(4)]
+    place = write_csv(tmp_path / "t" / "all.csv", rows)
+    write(tmp_path / "t", {f"{n}.jpg": f"image {n}" for n in range(3)})
+    assert keys(place) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    with pytest.raises(BadImageError, match="cannot be read"):
+        open_source(str(place), "given")[3]
+    write(tmp_path / "t", {"more/3.jpg": "image 3"})
+    assert open_source(str(place), "given")[3].image == b"image 3"
+    assert keys(place)[3] == "more/3.jpg"
+    (tmp_path / "t" / "more" / "3.jpg").rename(tmp_path / "t" / "3.jpg")
+    assert open_source(str(place), "given")[3].image == b"image 3"
+    (tmp_path / "t" / "1.jpg").unlink()
+    with pytest.raises(BadImageError, match=r"1\.jpg.*cannot be read"):
+        open_source(str(place), "given")[1]
+
+
+def test_a_parquet_file_that_changes_while_it_is_read_is_no_other_image(tmp_path, kept):
+    place = parquet(tmp_path, files=2)
+    source = open_source(str(place), "train")
+    shutil.copy(place / "00001.parquet", place / "00000.parquet")
+    with pytest.raises(BadImageError, match="has changed since it was opened"):
+        source[0]
+    (place / "00001.parquet").unlink()
+    with pytest.raises(BadImageError, match="has changed since it was opened"):
+        source[len(source) - 1]
+    assert source.captions(0)  # they are kept
+
+
+def test_a_damaged_line_of_a_large_table_is_named(tmp_path, kept):
+    place = (
+        write(tmp_path, {"t/all.jsonl": '{"image": "a.jpg", "caption": "a"}\n' * 300 + "{damaged\n"})
+        / "t"
+        / "all.jsonl"
+    )
+    with pytest.raises(DistillError, match="at or after line 301"):
+        open_source(str(place), "given")
+    assert not [*kept.glob("*/index.json")]
+
+
+def test_a_pickle_of_a_kept_table_holds_no_rows(tmp_path, kept):
+    sizes = []
+    for count in (20, 2000):
+        rows = [{"image": f"{n // 2}.jpg", "caption": f"caption {n}", "label": "fox"} for n in range(count)]
+        place = write_csv(tmp_path / str(count) / "all.csv", rows)
+        source = open_source(str(place), "given")
+        sizes.append(len(pickle.dumps(source)))
+        copy = pickle.loads(pickle.dumps(source))
+        assert len(copy) == count // 2
+        assert [caption.text for caption in copy.captions(count // 2 - 1)] == [
+            f"caption {count - 2}",
+            f"caption {count - 1}",
+        ]
+    assert abs(sizes[1] - sizes[0]) < 100
 
 
 def test_a_pickle_of_a_kept_folder_holds_no_rows(tmp_path, kept):

@@ -11,9 +11,9 @@ from distill.core.errors import UsageError
 from reinforced_data import source as sources
 from reinforced_data.source import open_source, opening_once
 from reinforced_data.sources import folder as folders
-from reinforced_data.sources import table as tables
 from reinforced_data.sources.parts.files import ending
-from reinforced_data.sources.parts.text_table import Paths
+from reinforced_data.sources.parts.tables import rows as tables
+from reinforced_data.sources.parts.tables.paths import Paths
 from tests.reinforced_data.sources.test_sources import png, put
 
 

@@ -165,7 +165,7 @@ class Marks:
     """Which strings were among many, by a number of 8 bytes each; another string passes for one of them once in 2 ** 64 of them."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        self._sorted = np.sort(np.fromiter(map(hash, strings), np.int64))
+        self._sorted = np.unique(np.fromiter(map(hash, strings), np.int64))
 
     def __contains__(self, string: str) -> bool:
         place = int(np.searchsorted(self._sorted, mark := hash(string)))

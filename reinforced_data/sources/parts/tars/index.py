@@ -51,6 +51,7 @@ class TarIndex:
         self.files: list[Path] = list(files)
         self.folder, self._layout = folder, layout
         self.keys, self.kinds, self.problems = layout.keys, layout.kinds, layout.problems
+        self._stats = np.array([_size_and_time(file.stat()) for file in files], np.int64).reshape(-1, 2)
         self._open: OrderedDict[int, FileIO] = OrderedDict()
 
     @classmethod
@@ -145,10 +146,16 @@ class TarIndex:
         return self._at(row, int(self._layout.offset[member]) + max(0, size - count), min(size, count))
 
     def _at(self, row: int, offset: int, size: int) -> bytes:
+        number = int(self._layout.tar[row])
         try:  # no shared position: safe in threads
-            return os.pread(self._file(int(self._layout.tar[row])).fileno(), size, offset)
+            file = self._file(number).fileno()
+            changed = _size_and_time(os.fstat(file)) != tuple(self._stats[number].tolist())
+            data = os.pread(file, size, offset)
         except OSError as error:
             raise BadImageError(self.keys[row], f"its tar cannot be read ({error.strerror})") from error
+        if changed:  # something else may lie there now
+            raise BadImageError(self.keys[row], f"its tar {self.files[number].name} has changed since it was listed")
+        return data
 
     def tar_of(self, row: int) -> Path:
         """The file that holds a sample."""
@@ -168,6 +175,10 @@ class TarIndex:
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         return file
+
+
+def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _read_by_processes(files: Sequence[Path]) -> Iterator[OneTar]:

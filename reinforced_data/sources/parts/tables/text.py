@@ -5,10 +5,10 @@ to read a file is said in its notes.
 """
 
 import csv
-import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,67 +23,116 @@ from reinforced_data.sources.parts.columns import (
     PATH_NAMES,
     column_of_images,
 )
-from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending
-from reinforced_data.sources.parts.text import decoded
+from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, ending
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".token")
 MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
 _SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
 _TOKEN_LINE = re.compile(r"(\S.*?\.\w{3,4})#\d+\s+(.+)")  # Flickr8k.token.txt: "name.jpg#0<tab>caption"
 
-_PART_LIST = re.compile(r"(?:.*[._/])?(train|dev|val|test)[._]?images\.txt")
+FIRST_ROWS = 100  # are looked at to tell what columns hold
+HELD_BYTES = 16 << 20  # of a file whose rows are held
 
 Rows = list[dict[str, Any]]
 
 
-def read_rows(file: Path, asked: ColumnNames = NO_COLUMNS) -> tuple[Rows, list[str]]:
-    """The rows of a text table, and notes on how it was read. `asked`: columns that the user names, by which cells are told apart.
+class TextTable:
+    """The rows of one file, which is read again for each look at all of them, unless it is small.
 
-    Raises DistillError naming file and line where it cannot be read.
+    Attributes:
+        notes: how it was read; of the last look that came to its end.
     """
-    line = [0]
+
+    def __init__(self, file: Path, asked: ColumnNames = NO_COLUMNS) -> None:
+        self._file, self._asked = file, asked
+        self.notes: list[str] = []
+        self._held: Rows | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises DistillError naming file and line where it cannot be read."""
+        return iter(self._held) if self._held is not None else self._read()
+
+    def hold(self) -> "TextTable":
+        """The same, its rows in memory from now on."""
+        self._held = list(self)
+        return self
+
+    def first(self, most: int = FIRST_ROWS) -> Rows:
+        """The first few rows."""
+        return list(islice(self, most))
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        line, notes = [0], list[str]()
+        try:
+            yield from _parsed(self._file, line, self._asked, notes)
+        except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
+            raise DistillError(
+                f"The table {str(self._file)!r} cannot be read at or after line {line[0]} ({error}). It must be UTF-8, with a "
+                "header line (CSV, TSV), one JSON object a line (JSONL), or a list of objects (JSON)."
+            ) from error
+        self.notes = notes
+
+
+def read_rows(file: Path, asked: ColumnNames = NO_COLUMNS) -> TextTable:
+    """The rows of a text table. `asked`: columns that the user names, by which cells are told apart.
+
+    Raises DistillError naming file and line where it cannot be read; of a large file when one comes to that line.
+    """
+    table = TextTable(file, asked)
+    suffix = file.suffix.lower()
     try:
-        data = file.read_bytes()
-        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-        if file.suffix.lower() == ".jsonl":
-            return _json_lines(text, line), []
-        if file.suffix.lower() == ".json":
-            return _json_rows(json.loads(text)), []
-        if file.suffix.lower() in (".txt", ".token") and _TOKEN_LINE.match(text):
-            matches = [_TOKEN_LINE.match(row) for row in text.splitlines()]
-            return [{"file_name": found[1], "caption": found[2]} for found in matches if found], []
-        return _cells(text, file, line, asked)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
-        raise DistillError(
-            f"The table {str(file)!r} cannot be read at or after line {line[0]} ({error}). It must be UTF-8, with a "
-            "header line (CSV, TSV), one JSON object a line (JSONL), or a list of objects (JSON)."
-        ) from error
+        large = file.stat().st_size > HELD_BYTES
+    except OSError:
+        large = False
+    return table if large and suffix in (".csv", ".tsv", ".jsonl") else table.hold()
 
 
-def _json_lines(text: str, line: list[int]) -> Rows:
-    rows: Rows = []
-    for part in text.split("\n"):
+def _parsed(file: Path, line: list[int], asked: ColumnNames, notes: list[str]) -> Iterator[dict[str, Any]]:
+    suffix = file.suffix.lower()
+    with open(file, "rb") as stream:
+        encoding = "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if suffix == ".jsonl":
+        with open(file, encoding=encoding, newline="\n") as lines:
+            yield from _json_lines(lines, line)
+        return
+    if suffix in (".json", ".txt", ".token"):
+        text = file.read_bytes().decode(encoding)
+        if suffix == ".json":
+            yield from _json_rows(json.loads(text))
+            return
+        if _TOKEN_LINE.match(text):
+            matches = (_TOKEN_LINE.match(row) for row in text.splitlines())
+            yield from ({"file_name": found[1], "caption": found[2]} for found in matches if found)
+            return
+    with open(file, encoding=encoding, newline="\n") as lines:
+        first = lines.readline().removesuffix("\n")
+    with open(file, encoding=encoding, newline="") as lines:
+        yield from _cells(lines, first, file, line, asked, notes)
+
+
+def _json_lines(lines: Iterable[str], line: list[int]) -> Iterator[dict[str, Any]]:
+    for part in lines:
         line[0] += 1
         row = json.loads(part) if part.strip() else {}
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
-        rows.extend([row] if row else [])
-    return rows
+        if row:
+            yield row
 
 
-def _cells(text: str, file: Path, line: list[int], asked: ColumnNames) -> tuple[Rows, list[str]]:
+def _cells(
+    stream: Iterable[str], first: str, file: Path, line: list[int], asked: ColumnNames, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     """Rows of separated cells. Surplus cells belong to the captions' column when there is one: a separator inside."""
     usual = "\t" if file.suffix.lower() == ".tsv" else ","
-    first = text.split("\n", 1)[0]
     separator = _separator(first, usual, asked)
     spaced = f"{separator} " in first
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
-    stream = io.StringIO(text, newline="")
     if separator == "|":  # Flickr30k's results.csv has lone quotation marks inside
         reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(stream, delimiter=separator, skipinitialspace=spaced)
-    notes = [f"cells of {file.name} are separated by {_SEPARATORS[separator]}"] if separator != usual else []
+    notes += [f"cells of {file.name} are separated by {_SEPARATORS[separator]}"] if separator != usual else []
     if _is_pair(first, separator):
         header = ["file_name", "caption"]
         notes.append(f"{file.name} has no header: file names, then captions")
@@ -93,7 +142,7 @@ def _cells(text: str, file: Path, line: list[int], asked: ColumnNames) -> tuple[
     is_caption = named.__contains__ if named & {name.lower() for name in header} else is_caption_name
     places = [place for place, name in enumerate(header) if is_caption(name.lower())]
     joined = places[0] if len(places) == 1 else None
-    rows, surplus, short = Rows(), 0, 0
+    surplus = short = 0
     for cells in reader:
         line[0] = reader.line_num
         if not cells:
@@ -105,14 +154,13 @@ def _cells(text: str, file: Path, line: list[int], asked: ColumnNames) -> tuple[
                 caption = (separator + " " * spaced).join(cells[joined : joined + more + 1])
                 cells = [*cells[:joined], caption, *cells[joined + more + 1 :]]
         short += more < 0
-        rows.append(dict(zip(header, (cell.strip() if spaced else cell for cell in cells), strict=False)))
+        yield dict(zip(header, (cell.strip() if spaced else cell for cell in cells), strict=False))
     if surplus:
         done = "their surplus is dropped; quote cells that hold the separator"
         done = done if joined is None else "taken as part of the caption"
         notes.append(f"{counted(surplus, 'line has', 'lines have')} more cells than the header of {file.name}: {done}")
     if short:
         notes.append(f"{counted(short, 'line has', 'lines have')} fewer cells than the header of {file.name}")
-    return rows, notes
 
 
 def _is_pair(line: str, separator: str) -> bool:
@@ -135,7 +183,7 @@ def _separator(header: str, usual: str, asked: ColumnNames) -> str:
     return best if known(best) or usual in header else max((usual, *_SEPARATORS), key=header.count)
 
 
-def first_rows(rows: Rows, most: int = 100) -> dict[str, list[Any]]:
+def first_rows(rows: Rows, most: int = FIRST_ROWS) -> dict[str, list[Any]]:
     """The first cells of every column."""
     names = dict.fromkeys(name for row in rows[:most] for name in row)
     return {name: [row.get(name) for row in rows[:most]] for name in names}
@@ -187,51 +235,3 @@ def _karpathy(image: dict[str, Any]) -> dict[str, Any]:
     if "filename" in image and isinstance(image.get("filepath"), str):
         image = {**image, "filename": f"{image['filepath']}/{image['filename']}"}
     return {name: value for name, value in image.items() if name not in ("filepath", "imgid", "sentids", "cocoid")}
-
-
-def part_lists(found: Found) -> dict[str, str]:
-    """Name of an image -> its part, by the lists that Flickr8k has: "Flickr_8k.trainImages.txt", a name a line."""
-    parts: dict[str, str] = {}
-    for name in found.names:
-        if match := _PART_LIST.fullmatch(name.lower()):
-            lines = decoded((found.folder / name).read_bytes())[0].splitlines()
-            parts |= {line.strip(): match[1] for line in lines if line.strip()}
-    return parts
-
-
-class Paths:
-    """Finds the files that a table's cells mean: beside the table, below the root, or by a name that only one file has.
-
-    Args:
-        files: relative paths of the images below `root`.
-    """
-
-    def __init__(self, root: Path, files: Sequence[str]) -> None:
-        self._root, self._inside = root, f"{root.absolute().as_posix().rstrip('/')}/"
-        self._here = Path.cwd().as_posix().rstrip("/")
-        self._found: dict[Path, dict[str, str | None]] = {}  # a row is a caption, so a path comes again and again
-        self._files = {*files}
-        self._by_name: dict[str, str | None] = {}
-        for file in files:
-            name = file.rpartition("/")[2]
-            for known in (name, name.rpartition(".")[0]):
-                self._by_name[known] = None if known in self._by_name else file
-
-    def find(self, cell: Any, base: Path) -> str | None:
-        """The file's path relative to the root; None when there is none, or several of that name."""
-        if not isinstance(cell, str | int) or isinstance(cell, bool) or cell == "":
-            return None
-        text = str(cell).strip().replace("\\", "/").removeprefix("./")
-        known = self._found.setdefault(base, {})
-        if text not in known:
-            known[text] = self._look(text, base)
-        return known[text]
-
-    def _look(self, text: str, base: Path) -> str | None:
-        below = base.relative_to(self._root).as_posix() if base != self._root else ""
-        for path in (f"{below}/{text}" if below else text, text, text.removeprefix(f"{self._root.name}/")):
-            if path in self._files:
-                return path
-        absolute = Path(text).expanduser().as_posix() if text.startswith(("/", "~")) else f"{self._here}/{text}"
-        inside = absolute.removeprefix(self._inside)
-        return inside if inside in self._files else self._by_name.get(text.rpartition("/")[2])

@@ -1,0 +1,1 @@
+"""Tables as rows, and what lies where in many."""
