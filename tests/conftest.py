@@ -5,6 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: machines are shared.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Threads that spin at a barrier starve each other when anything else runs on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -62,7 +62,7 @@ class Phone:
         Raises DistillError where the phone does not let us make it.
         """
         made = self.shell(
-            f"cd {SCRATCH_IN_SHELL} && rm -rf {PREFIX}* && mkdir {self.folder} && echo {self._later(GRACE_S)} > {self.folder}/until"
+            f"cd {SCRATCH_IN_SHELL} && rm -rf {PREFIX}* && mkdir {self.folder} && cd {self.folder} && {self._keep_for(GRACE_S)}"
         )
         if made.status:
             raise DistillError(
@@ -85,13 +85,14 @@ class Phone:
         )
 
     @staticmethod
-    def _later(seconds: float) -> str:
-        return f"$(( $(date +%s) + {round(seconds)} ))"  # by the phone's clock
+    def _keep_for(seconds: float) -> str:
+        """Write a time from now, by the phone's clock, into `until`, in one stroke: the watch must never read an empty file."""
+        return f"echo $(( $(date +%s) + {round(seconds)} )) > until.new && mv until.new until"
 
     def run(self, command: str, *, seconds: float) -> Answer:
         """Run a command line in our folder, which the phone keeps at least so long."""
         return self.shell(
-            f"cd {SCRATCH_IN_SHELL}/{self.folder} && echo {self._later(seconds + GRACE_S)} > until && {command}",
+            f"cd {SCRATCH_IN_SHELL}/{self.folder} && {self._keep_for(seconds + GRACE_S)} && {command}",
             seconds=seconds,
         )
 

@@ -176,7 +176,7 @@ def test_every_loss_trains_with_teachers_of_another_width_and_gives_them_no_grad
     assert image.grad.abs().sum() > 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(B)))
 def test_losses_do_not_depend_on_the_order_of_the_batch(order):
     s, t = made(1), made(2)

@@ -1,10 +1,13 @@
 """What phones and vendors' programs print, read without a phone: against lines of their own documentation and logs."""
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from distill.core.errors import DistillError
+from export.devices.parts.adb import Phone
 from export.devices.parts.conditions import TITLE, Conditions, parse_conditions, wait_until_fit
 from export.devices.parts.etdump import by_kind, read_etdump
 from export.devices.parts.runners import RUNNERS, Call, Timing, runner_of
@@ -157,3 +160,13 @@ def test_files_that_are_no_etdump(tmp_path: Path) -> None:
         read_etdump(tmp_path / "empty")
     with pytest.raises(DistillError, match="cannot be read as an ETDump"):
         read_etdump(tmp_path / "other")
+
+
+def test_the_time_that_the_phone_waits_for_is_never_read_half(tmp_path: Path) -> None:
+    """Its watch would take an empty file for a time that is over, and remove our folder while we work."""
+    (tmp_path / "until").write_text("1")
+    write = f"i=0; while [ $i -lt 60 ]; do {Phone._keep_for(60)}; i=$((i+1)); done"
+    with subprocess.Popen(["sh", "-c", write], cwd=tmp_path) as writer:
+        while writer.poll() is None:
+            assert (tmp_path / "until").read_text().strip().isdigit()
+    assert int((tmp_path / "until").read_text()) > time.time()

@@ -318,7 +318,7 @@ def test_more_pixels_than_allowed_are_refused_by_both_rules():
 
 @given(width=st.integers(1, 900), height=st.integers(1, 900), seed=st.integers(0, 2**32),
        preset=st.sampled_from(["light", "mobileclip", "strong"]))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_crops_on_the_grain_are_near_the_drawn_ones_and_inside(width, height, seed, preset):
     drawn = box_pixels(draw_view(preset, width, height, np.random.default_rng(seed)), (width, height))
     ours = box_pixels(draw_view(preset, width, height, np.random.default_rng(seed), "turbo"), (width, height))

@@ -11,7 +11,7 @@ from reinforced_data.training.order import EpochOrder
 
 
 @given(count=st.integers(1, 5000), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_count_is_permuted(count, seed, epoch):
     assert np.array_equal(np.sort(EpochOrder(seed, epoch, count).samples(0, count)), np.arange(count))
 
