@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distill.verbs.listing import list_names as list
     from distill.verbs.load import load_student, load_teacher
     from distill.verbs.machine import devices, doctor
+    from distill.verbs.plan import plan
     from distill.verbs.predict import predict
     from distill.verbs.profile import profile
     from distill.verbs.push import push
@@ -66,6 +67,7 @@ __all__ = [
     "load_student",
     "load_teacher",
     "open_source",
+    "plan",
     "predict",
     "profile",
     "push",

@@ -76,6 +76,34 @@ def run(
     print_result(result, as_json, lambda done: show(done.facts))
 
 
+@app.command(cls=Grouped, epilog="Example: distill plan --teacher dfn-vitl14 --student mci2 --data ./photos")
+def plan(
+    recipe: RecipeFlag = None, teacher: TeacherFlag = None, captioner: CaptionerFlag = None,
+    student: StudentFlag = None, data: DataFlag = None, image_column: ImageColumnFlag = None,
+    caption_column: CaptionColumnFlag = None, filters: FilterFlag = None, target: TargetFlag = None,
+    precision: PrecisionFlag = None, device: DeviceFlag = None, max_latency: MaxLatencyFlag = None,
+    max_size: MaxSizeFlag = None, max_memory: MaxMemoryFlag = None, epochs: EpochsFlag = None,
+    steps: StepsFlag = None, batch_size: BatchSizeFlag = None, lr: LrFlag = None, loaders: LoadersFlag = None,
+    image_size: ImageSizeFlag = None, seed: SeedFlag = None, out: OutFlag = None, rehearse: RehearseFlag = False,
+    rehearsal: Annotated[
+        Path | None, typer.Option("--rehearsal", help="A finished rehearsal, whose times are scaled; else where run puts it.")
+    ] = None,
+    sets: SetFlag = None, as_json: JsonFlag = False,
+) -> None:  # fmt: skip
+    """What distill run would do and take by the same words: hours, gigabytes, downloads, licences; spends nothing."""
+    from distill.cli.planned import show_plan
+    from distill.verbs.plan import plan as verb
+
+    result = verb(
+        recipe, teacher=teacher or (), captioner=captioner or (), student=student, data=data, image_column=image_column,
+        caption_column=caption_column or (), filter=filters or (),
+        target=target or (), precision=precision or (), device=device or (), max_latency=max_latency, max_size=max_size,
+        max_memory=max_memory, epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, workers=loaders,
+        image_size=image_size, seed=seed, out=out, rehearse=rehearse, rehearsal=rehearsal, settings=sets or (),
+    )  # fmt: skip
+    print_result(result, as_json, show_plan)
+
+
 @app.command(
     cls=Grouped, epilog="Example: distill choose --max-latency 5ms --device iphone-12-pro-max --max-size 100MB"
 )

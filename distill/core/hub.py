@@ -50,6 +50,11 @@ def find_weights(repo: str, file: str, *, what: str, alternatives: tuple[str, ..
     raise DistillError(_refusal(repo, names, what, looked, reason))
 
 
+def here_already(repo: str, *names: str) -> Path | None:
+    """The local path of the first of these files of a repository that is on this machine, where `find_weights` looks for it."""
+    return _in_folders(repo, names, []) or _in_cache(repo, names, [])
+
+
 def weight_folders() -> list[Path]:
     """The folders of $DISTILL_WEIGHTS, in order; empty when it is not set."""
     return [Path(part).expanduser() for part in os.environ.get(WEIGHTS_VARIABLE, "").split(os.pathsep) if part]

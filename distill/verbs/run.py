@@ -21,6 +21,7 @@ from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from distill.models import TeacherSet
+    from distill.stages.latency.choose import Choice
 
 
 def default_out(recipe: Recipe) -> Path:
@@ -91,9 +92,6 @@ def run(
         Interrupted: for a KeyboardInterrupt, with what was kept and the command that goes on.
     """
     from distill.models import TeacherSet
-    from distill.rehearsal import rehearsal_of
-    from distill.stages.budget import settle
-    from distill.stages.latency.choose import settle_choice
 
     console = console or Console()
     existing = Existing.of(resume=resume, overwrite=overwrite)
@@ -107,17 +105,12 @@ def run(
     with going_on(folder):
         with opening_once():
             job = recipe_to_go_on("run", folder, existing, recipe, settings, may_begin=out is None, **flags)
-            if not job.teachers:
-                raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
             existing = taken_for(folder, existing, job)
-            if job.rehearse:
-                job = rehearsal_of(job)
-            job, chosen, choice = settle_choice(job, folder, existing, console)
-            job, filled = settle(job, folder, existing, this_place(), console)
+            job, filled, choice = settled(job, folder, existing, console)
             teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
-            console.plan(_stages(job, teachers, folder))
+            console.plan(stages_of(job, teachers, folder))
             _check(job, folder, existing, teachers, console)
-            share_run(folder, job, existing, {**chosen, **filled})
+            share_run(folder, job, existing, filled)
             if this_place().rank == 0:
                 console.log_to(folder.log)
                 if choice is not None:
@@ -126,7 +119,27 @@ def run(
         return _work(job, set_folder, folder, teachers, console)
 
 
-def _stages(job: Recipe, teachers: "TeacherSet", run: RunFolder) -> list[str]:
+def settled(
+    job: Recipe, folder: RunFolder, existing: Existing, console: Console
+) -> "tuple[Recipe, dict[str, str], Choice | None]":
+    """The recipe with nothing left open, the reason of each value that nobody set, and the choice that a budget made.
+
+    Raises UsageError where there is no teacher, and what `stages.budget.settle` and `stages.latency.choose` raise.
+    """
+    from distill.rehearsal import rehearsal_of
+    from distill.stages.budget import settle
+    from distill.stages.latency.choose import settle_choice
+
+    if not job.teachers:
+        raise UsageError("distill run needs a teacher: --teacher NAME (see distill list teachers).")
+    if job.rehearse:
+        job = rehearsal_of(job)
+    job, chosen, choice = settle_choice(job, folder, existing, console)
+    job, filled = settle(job, folder, existing, this_place(), console)
+    return job, {**chosen, **filled}, choice
+
+
+def stages_of(job: Recipe, teachers: "TeacherSet", run: RunFolder) -> list[str]:
     """The names of the stages to come, in order, as the console shows them."""
     from distill.stages.reinforce import stages_of_set
     from distill.stages.train import arms_of
@@ -140,16 +153,15 @@ def _stages(job: Recipe, teachers: "TeacherSet", run: RunFolder) -> list[str]:
     return [*stages_of_set(job), *trained, *(name for name, asked in after.items() if asked), "report"]
 
 
-def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
-    """Find everything that can be wrong about the call before anything is written."""
+def check_words(job: Recipe, run: RunFolder) -> None:
+    """Find what can be wrong about the call and its data, without a model being loaded."""
     from distill.learning.objective import objective_weights, refuse_without_decoder
     from distill.models import CaptionerSet, student_spec
     from distill.stages.evaluate import check_data
     from distill.stages.exporting.stage import classes_of
     from distill.stages.lint import refuse_errors
-    from distill.stages.read_data import look_first
-    from distill.stages.reinforce import is_reinforced, refuse_unused
-    from distill.stages.training.feasible import refuse_infeasible, refuse_start
+    from distill.stages.reinforce import refuse_unused
+    from distill.stages.training.feasible import refuse_infeasible
     from distill.stages.training_data import caption_policy, check_curation, check_texts
     from export.target import chosen_targets
     from students.inherit.start import check_strategy
@@ -169,6 +181,16 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
     refuse_unused(job)
     CaptionerSet(job.captioners, job.reinforce.captioning, random_weights=job.rehearse, seed=job.seed)
     check_data(job)
+    refuse_errors(job, run)
+
+
+def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSet", console: Console) -> None:
+    """Find everything that can be wrong about the call before anything is written."""
+    from distill.stages.read_data import look_first
+    from distill.stages.reinforce import is_reinforced
+    from distill.stages.training.feasible import refuse_start
+
+    check_words(job, run)
     if not is_reinforced(Path(job.data)) and not (run.reinforced / MANIFEST_FILE).exists():
         if this_place().rank == 0:  # of several processes; the others may find what the first has just made
             refuse_existing(run, existing)
@@ -177,7 +199,6 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
             teachers.loaded  # noqa: B018 - missing weights are reported before the run folder exists
     elif is_reinforced(Path(job.data)) and not begun_training(run):
         refuse_start(job, Path(job.data), None, teachers)
-    refuse_errors(job, run)
 
 
 def _label(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from distill.core.clip.folder import HUB_BIN, HUB_SAFETENSORS, vocabulary_id
+from distill.core.clip.folder import twins, vocabulary_id
 from distill.core.clip.model import count_parameters
 from distill.core.clip.tokenizer import token_texts
 from distill.core.clip.weights import ClipWeights
@@ -226,7 +226,4 @@ def _weights(spec: TeacherSpec, entry: dict[str, Any], noun: str) -> Path:
             f"Cannot find {what}: open_clip has them by URL only ({entry.get('url')}), which is not fetched here. "
             f"Download the file and name it: --teacher open_clip:{spec.source.rpartition('/')[0]}@PATH."
         )
-    pair = {HUB_SAFETENSORS: (HUB_BIN,), HUB_BIN: (HUB_SAFETENSORS,)}
-    stem, dot, suffix = spec.file.rpartition(".")
-    others = pair.get(spec.file, (f"{stem}{dot}safetensors",) if suffix != "safetensors" else ())
-    return find_weights(spec.hub, spec.file, what=what, alternatives=others)
+    return find_weights(spec.hub, spec.file, what=what, alternatives=twins(spec.file))

@@ -28,6 +28,13 @@ TEXT_CONFIG = "text_tower"  # a folder with the config.json of a Hugging Face te
 HUB_SAFETENSORS, HUB_BIN = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
 
+def twins(file: str) -> tuple[str, ...]:
+    """Other names of the same weights in a repository: the safetensors beside a .bin or .pt; the hub's pair both ways."""
+    pair = {HUB_SAFETENSORS: (HUB_BIN,), HUB_BIN: (HUB_SAFETENSORS,)}
+    stem, dot, suffix = file.rpartition(".")
+    return pair.get(file, (f"{stem}{dot}safetensors",) if suffix != "safetensors" else ())
+
+
 def is_clip_folder(path: Path) -> bool:
     """Whether the folder `path` says that it holds a CLIP."""
     return (path / CONFIG_FILE).is_file()

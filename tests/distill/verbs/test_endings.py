@@ -123,6 +123,7 @@ STOPPED = {
         "distill.stages.latency.choose.choose",
         "call again",
     ),
+    "plan": (["plan"], "distill.verbs.run.settled", "call again"),
     "curate": (["curate", "set", "--dry-run"], "reinforced_data.curation.curate.curate", "call again"),
     "predict": (["predict", "student", "photo.jpg"], "distill.verbs.predict.recipe_of", "call again"),
     "report": (["report", "student"], "distill.reporting.facts.read_run", "call again"),
