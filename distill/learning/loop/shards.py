@@ -63,7 +63,8 @@ def asked_to_shard(optim: OptimSettings, kind: str = "NO", environment: Mapping[
 
 
 def blocks(task: nn.Module) -> list[nn.Module]:
-    """The modules to divide each by itself: the elements of stacks (of residual blocks), inner ones before outer ones.
+    """The modules to divide each by itself: the elements of stacks (of residual blocks), inner ones before outer ones, and tables
+    of token embeddings.
 
     An element that holds more than a sixteenth of all parameters gives way to those inside it; those of next to nothing, and
     those that share a parameter with the rest, stay with the rest.
@@ -80,7 +81,7 @@ def _elements(module: nn.Module, most: float) -> Iterator[nn.Module]:
     for child in module.children():
         inside = list(_elements(child, most))
         whole = stack and not isinstance(child, nn.Sequential | nn.ModuleList) and any(True for _ in child.children())
-        if whole and not (inside and sum(p.numel() for p in child.parameters()) > most):
+        if isinstance(child, nn.Embedding) or whole and not (inside and sum(p.numel() for p in child.parameters()) > most):
             yield child
         else:
             yield from inside
