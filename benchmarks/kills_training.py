@@ -35,9 +35,10 @@ def train(place: str, data: str, number: int, world: int, rank: int, port: int, 
     import torch
 
     from distill.learning.fit import fit
+    from distill.learning.loop.feed import pair_arguments
     from distill.learning.objective import Objective
     from distill.learning.settings import CheckpointSettings, OptimSettings
-    from distill.learning.task import DistillTask, pair_arguments
+    from distill.learning.task import DistillTask
     from reinforced_data.training.caption_policy import CaptionPolicy
     from reinforced_data.training.loader import batches
     from reinforced_data.training.pairs import StoredPairs

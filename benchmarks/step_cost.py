@@ -30,9 +30,10 @@ from torch import Tensor
 
 from distill.core.clip.channels_last import channels_last
 from distill.learning.fit import fit
+from distill.learning.loop.feed import pair_arguments
 from distill.learning.objective import Objective
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from distill.learning.task import DistillTask, pair_arguments
+from distill.learning.task import DistillTask
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.sample import Caption, RawSample

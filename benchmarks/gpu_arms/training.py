@@ -27,7 +27,7 @@ def step_part(bench: Bench, name: str, precision: str, compiled: bool) -> dict[s
 
 
 def _steps(bench: Bench, name: str, precision: str, compiled: bool, size: int) -> dict[str, Any]:
-    from distill.learning.task import pair_arguments
+    from distill.learning.loop.feed import pair_arguments
 
     task, student = _task(name)
     batch = _batch(student, size)
@@ -71,7 +71,7 @@ def _batch(student: Any, size: int) -> Batch:
 
 def _flops(bench: Bench, task: Any, student: Any) -> float:
     """FLOPs of a step per sample, forward and backward, of the operations that torch counts."""
-    from distill.learning.task import pair_arguments
+    from distill.learning.loop.feed import pair_arguments
 
     few = 4
     task.to(bench.device).train()
@@ -121,8 +121,9 @@ def _fitted(
 
 def store_part(bench: Bench, name: str, folder: Path) -> dict[str, Any]:
     """Samples a second of the loader alone, and of a training that it feeds."""
+    from distill.learning.loop.feed import pair_arguments
     from distill.learning.objective import Objective
-    from distill.learning.task import DistillTask, pair_arguments
+    from distill.learning.task import DistillTask
     from reinforced_data.training.loader import batches
     from reinforced_data.training.pairs import StoredPairs
     from students.spec import STUDENTS

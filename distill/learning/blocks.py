@@ -10,8 +10,11 @@ checkpointing, so that they go through DistributedDataParallel and autocast as e
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from distill.core.errors import UsageError
 
 BLOCK = 2**22  # logits in one block: a batch of 2,048 on one rank is one block, 16 MiB in float32
 
@@ -37,3 +40,18 @@ def in_chunks(tower: Callable[[Tensor], Tensor], inputs: Tensor, chunk: int | No
     if chunk is None or len(inputs) <= chunk:
         return tower(inputs)
     return torch.cat([checkpoint(tower, part, use_reentrant=False) for part in torch.split(inputs, chunk)])
+
+
+def refuse_in_chunks(model: nn.Module, fixed_norms: bool, needs_captions: bool) -> None:
+    """Raise UsageError where a model's gradient in chunks (train.chunk) would not be that of the whole batch."""
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    if norms and not fixed_norms:
+        raise UsageError(
+            f"train.chunk does not go with BatchNorms that use the statistics of the batch ({norms[0]!r}, {len(norms)} in all): "
+            "each chunk would have its own. Say --set train.batch_norm=fixed for a tower that came with statistics, or leave "
+            "train.chunk out."
+        )
+    if needs_captions:
+        raise UsageError(
+            "train.chunk does not go with a captioner's loss, which reads more than embeddings: leave it out."
+        )

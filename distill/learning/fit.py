@@ -184,9 +184,10 @@ class _Loop:
         """Write the row of a step. Raises LossError, see `Unread`."""
         norm = self.unread.read()
         scalars = [value.detach().float() for value in self.losses.values()]
-        means = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
+        scalars.append(torch.full((), self.pace.waited(waited_s), device=self.accelerator.device))
+        *means, waited = self.accelerator.reduce(torch.stack(scalars), "mean").tolist()
         if self.accelerator.is_main_process:
-            named, speed = dict(zip(self.losses, means, strict=True)), self.pace.read(waited_s)
+            named, speed = dict(zip(self.losses, means, strict=True)), self.pace.read(waited)
             memory = memory_gib(self.accelerator.device)
             row = {"step": done, "lr": self.rate, "grad_norm": norm, **named, **speed, **memory}
             self.metrics.write(row)

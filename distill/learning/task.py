@@ -4,7 +4,6 @@ Stored and live teachers look the same from here: a batch carries teacher embedd
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,67 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
 from distill.core.errors import UsageError
-from distill.learning.blocks import in_chunks
+from distill.learning.blocks import in_chunks, refuse_in_chunks
 from distill.learning.consistency import consistency_weights, normalised
 from distill.learning.embeddings import Embeddings, Matches, embeddings, gather, gather_ids, row_ids
 from distill.learning.freezing import TextFreeze, text_parameters
-from distill.learning.loop.feed import to_device
 from distill.learning.loop.trainable import Trainable
 from distill.learning.objective import Objective
 from distill.learning.scale import clamp_scale
 from teachers.spec import TeacherFacts
-
-
-class PairBatch(Protocol):
-    """b pairs on this rank, see `reinforced_data.sample.Batch`."""
-
-    images: Tensor
-    image_ids: Tensor
-    texts: Any
-    tokens: Tensor | None
-    teacher_image: dict[str, Tensor]
-    teacher_text: dict[str, Tensor]
-    keys: list[str]
-    weights: Tensor | None
-    unpaired: int
-
-
-def pair_arguments(tokenize: Callable[[Any], Tensor]) -> Callable[[PairBatch, torch.device], tuple[Any, ...]]:
-    """What a `DistillTask` is called with for a batch of pairs: `arguments` of `distill.learning.fit.fit`.
-
-    Args:
-        tokenize: n captions -> LongTensor [n, L], for batches that come without tokens.
-    """
-
-    def arguments(batch: PairBatch, device: torch.device) -> tuple[Any, ...]:
-        # uint8 until here, which is a quarter of the bytes to move; rows in memory order for the convolutions.
-        images = to_device(batch.images, device).contiguous().float().div_(255)
-        return (
-            images,
-            to_device(tokenize(batch.texts) if batch.tokens is None else batch.tokens, device),
-            {name: to_device(value, device) for name, value in batch.teacher_image.items()},
-            {name: to_device(value, device) for name, value in batch.teacher_text.items()},
-            None if batch.weights is None else to_device(batch.weights, device),
-            to_device(batch.image_ids, device),
-            batch.unpaired,
-        )
-
-    return arguments
-
-
-def refuse_in_chunks(model: nn.Module, fixed_norms: bool, needs_captions: bool) -> None:
-    """Raise UsageError where a model's gradient in chunks (train.chunk) would not be that of the whole batch."""
-    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    if norms and not fixed_norms:
-        raise UsageError(
-            f"train.chunk does not go with BatchNorms that use the statistics of the batch ({norms[0]!r}, {len(norms)} in all): "
-            "each chunk would have its own. Say --set train.batch_norm=fixed for a tower that came with statistics, or leave "
-            "train.chunk out."
-        )
-    if needs_captions:
-        raise UsageError(
-            "train.chunk does not go with a captioner's loss, which reads more than embeddings: leave it out."
-        )
 
 
 class TwoTowers(Protocol):

@@ -53,13 +53,17 @@ class Pace:
     def __init__(self) -> None:
         self.samples, self._waited_s, self._began_s = 0, 0.0, time.perf_counter()
 
-    def read(self, waited_s: float) -> dict[str, float]:
-        """The figures; measuring begins anew. `waited_s`: for how long the host has waited for data since the training began."""
+    def waited(self, waited_s: float) -> float:
+        """Seconds for which this process has waited for data since the last logged step; `waited_s` are those since the first."""
+        since, self._waited_s = waited_s - self._waited_s, waited_s
+        return since
+
+    def read(self, waited: float) -> dict[str, float]:
+        """The figures; measuring begins anew. `waited`: seconds since the last logged step, the mean over the processes."""
         now = time.perf_counter()
-        elapsed, waited = now - self._began_s, waited_s - self._waited_s
-        figures = {"samples_per_s": self.samples / elapsed, "data_wait_share": waited / elapsed}
-        self.samples, self._waited_s, self._began_s = 0, waited_s, now
-        return figures
+        elapsed, samples = now - self._began_s, self.samples
+        self.samples, self._began_s = 0, now
+        return {"samples_per_s": samples / elapsed, "data_wait_share": waited / elapsed}
 
 
 def memory_gib(device: torch.device) -> dict[str, float]:

@@ -81,7 +81,9 @@ def _elements(module: nn.Module, most: float) -> Iterator[nn.Module]:
     for child in module.children():
         inside = list(_elements(child, most))
         whole = stack and not isinstance(child, nn.Sequential | nn.ModuleList) and any(True for _ in child.children())
-        if isinstance(child, nn.Embedding) or whole and not (inside and sum(p.numel() for p in child.parameters()) > most):
+        if isinstance(child, nn.Embedding) or (
+            whole and not (inside and sum(p.numel() for p in child.parameters()) > most)
+        ):
             yield child
         else:
             yield from inside

@@ -131,7 +131,7 @@ def fit_student(
     """Train a student from its beginning, with checkpoints in `place`; a stage that is done is only read."""
     from distill.learning import checkpoint as checkpoints
     from distill.learning.fit import fit
-    from distill.learning.task import pair_arguments
+    from distill.learning.loop.feed import pair_arguments
 
     task = distill_task(recipe, arm, begin.student, data, begin.inherited)
     task.load_state_dict(begin.beside, strict=False)

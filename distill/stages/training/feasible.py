@@ -18,9 +18,9 @@ def refuse_infeasible(recipe: Recipe) -> None:
     _refuse_parts(recipe.train.batch_size, recipe.train.accumulate, this_place().world)
     if recipe.train.chunk is None or recipe.towers:
         return
+    from distill.learning.blocks import refuse_in_chunks
     from distill.learning.loss import LOSSES
     from distill.learning.objective import objective_weights
-    from distill.learning.task import refuse_in_chunks
     from distill.models import student_spec
     from students.student import build_student
 

@@ -30,7 +30,7 @@ def calibration(
     """
     import torch
 
-    from distill.learning.task import pair_arguments
+    from distill.learning.loop.feed import pair_arguments
     from reinforced_data.training.loader import batches
     from students.inherit.calibration import Calibration
 

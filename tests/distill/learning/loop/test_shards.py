@@ -3,6 +3,7 @@
 Gloo on CPUs, worlds of two and four. Files of checkpoints are compared, which have one format whoever wrote them.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from distill.learning import checkpoint
 from distill.learning import fit as fits
 from distill.learning.fit import fit
 from distill.learning.freezing import TextFreeze
-from distill.learning.loop import shards
+from distill.learning.loop import feed, log, shards
 from distill.learning.objective import Objective
 from distill.learning.settings import CheckpointSettings, OptimSettings
 from distill.learning.task import DistillTask
@@ -80,7 +81,7 @@ def batches_of(rank, world, dtype):
             images, texts = torch.rand(BATCH, 3, 32, 32, generator=g), torch.randint(1, 32, (BATCH, 8), generator=g)
             u, v = (nn.functional.normalize(torch.randn(BATCH, 6, generator=g), dim=-1) for _ in range(2))
             given = images.to(dtype)[rows], texts[rows], {"t": u.to(dtype)[rows]}, {"t": v.to(dtype)[rows]}
-            yield SimpleNamespace(given=given, keys=[str(step)])
+            yield SimpleNamespace(given=given, keys=[str(step)] * len(given[0]))
 
     return source
 
@@ -117,6 +118,8 @@ def worker(rank, world, port, folder, cases):
     if world == 2:
         assert len(made) == len(cases)
         train(folder / "from one", "plain", rank, world, sharding="full")
+        # A wait for a batch takes this process so many seconds, and every row comes four after the one before.
+        feed.time, log.time = clock(2 * rank), clock(4)
         train(folder / "replicas", "accumulate", rank, world)
         if rank == 0:
             begin_from(folder / "plain", folder / "from shards")
@@ -124,6 +127,12 @@ def worker(rank, world, port, folder, cases):
         train(folder / "from shards", "plain", rank, world)
         assert len(made) == len(cases) + 1
     torch.distributed.destroy_process_group()
+
+
+def clock(seconds):
+    """In place of the module `time`: each reading is so many seconds after the one before."""
+    readings = itertools.count(0, seconds) if seconds else itertools.repeat(0)
+    return SimpleNamespace(perf_counter=lambda: next(readings))
 
 
 def begin_from(run, other):
@@ -203,6 +212,15 @@ def test_shards_train_what_one_process_trains(trained, sharded, whole):
 
 
 @pytest.mark.process
+def test_speeds_are_those_of_all_processes(trained):
+    """Counted: eight samples a step of two parts; before the first row two batches were waited for, since one is made ahead, by
+    the second process alone."""
+    rows = [json.loads(line) for line in (trained / "2" / "replicas" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["samples_per_s"] for row in rows] == [BATCH / 4] * STEPS
+    assert [row["data_wait_share"] for row in rows] == [4 / 2 / 4, 2 / 2 / 4, 0]
+
+
+@pytest.mark.process
 def test_gradients_in_float32(trained):
     """AdamW's first moments are its gradients."""
     one, two = ({k: m for k, m in state_of(trained / n / "float32", 1)[2].items() if "exp_avg" in k} for n in "12")
@@ -229,8 +247,8 @@ def test_a_process_holds_its_share_of_weights_and_moments(trained):
 
 def test_blocks_are_those_of_the_towers():
     found = shards.blocks(task_of("plain"))
-    assert {type(block).__name__ for block in found} == {"Block", "ResidualAttentionBlock"}
-    assert len(found) == 6
+    assert {type(block).__name__ for block in found} == {"Block", "ResidualAttentionBlock", "Embedding"}
+    assert len(found) == 7
 
 
 def test_launchers_are_understood_or_refused():

@@ -10,14 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.core.errors import LossError
 from distill.learning import checkpoint
-from distill.learning.loop.feed import DeviceFeed
+from distill.learning.loop.feed import DeviceFeed, pair_arguments
 from distill.learning.loop.replicas import Replicas
 from distill.learning.loop.step import take_step
 from distill.learning.loop.unread import Unread
 from distill.learning.loss import LOSSES
 from distill.learning.objective import Objective
 from distill.learning.settings import OptimSettings
-from distill.learning.task import DistillTask, pair_arguments
+from distill.learning.task import DistillTask
 from tests.distill.learning.test_fit import Toy, batches, train
 from tests.distill.learning.test_losses import TwoLinear, facts
 
