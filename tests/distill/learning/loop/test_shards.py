@@ -31,7 +31,7 @@ STEPS, BATCH = 3, 8
 # What of the settings and of the task differs in each case; each is trained in float64.
 CASES = {
     "plain": ({}, {}),
-    "float32": ({}, {}),
+    "float32": ({"steps": 1}, {}),
     "recompute": ({"recompute": True}, {}),
     "chunk": ({}, {"chunk": 1}),
     "frozen": ({}, {"freeze": TextFreeze(2, "own")}),
@@ -55,9 +55,9 @@ class Small(TwoLinear):
         self.clip = nn.Module()
         self.clip.visual = nn.Module()
         self.clip.visual.trunk = timm.create_model(
-            "vit_tiny_patch16_224", num_classes=6, img_size=32, embed_dim=24, depth=3, num_heads=2
+            "vit_tiny_patch16_224", num_classes=6, img_size=32, embed_dim=24, depth=2, num_heads=2
         )
-        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=3, output_dim=6)
+        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=2, output_dim=6)
 
     def encode_image(self, images):
         return nn.functional.normalize(self.clip.visual.trunk(images), dim=-1)
@@ -86,14 +86,14 @@ def batches_of(rank, world, dtype):
     return source
 
 
-def train(out, case, rank=0, world=1, steps=STEPS, **more):
+def train(out, case, rank=0, world=1, **more):
     task = task_of(case)
     out.mkdir(exist_ok=True, parents=True)
     settings = {"lr": 1e-2, "warmup_steps": 1, "clip_norm": 0.5, "device": "cpu", "log_every": 1, "ema": 0.9}
     fit(
         task, batches_of(rank, world, torch.float32 if case == "float32" else torch.float64), lambda batch, _: batch.given,
         out / "checkpoints", out / "metrics.jsonl", optim=OptimSettings(**{**settings, "steps": STEPS, **CASES[case][0], **more}),
-        checkpointing=CheckpointSettings(checkpoint_every=1 if case in ("plain", "float32") else STEPS, keep_checkpoints=9), seed=0,
+        checkpointing=CheckpointSettings(checkpoint_every=2 if case == "plain" else STEPS, keep_checkpoints=9), seed=0,
     )  # fmt: skip
     return task
 
@@ -136,8 +136,8 @@ def clock(seconds):
 
 
 def begin_from(run, other):
-    """Another run that goes on from the first step of one."""
-    shutil.copytree(run / "checkpoints" / "step-00000001", other / "checkpoints" / "step-00000001")
+    """Another run that goes on from the second step of one."""
+    shutil.copytree(run / "checkpoints" / "step-00000002", other / "checkpoints" / "step-00000002")
 
 
 def start(world, folder, cases):
@@ -248,7 +248,7 @@ def test_a_process_holds_its_share_of_weights_and_moments(trained):
 def test_blocks_are_those_of_the_towers():
     found = shards.blocks(task_of("plain"))
     assert {type(block).__name__ for block in found} == {"Block", "ResidualAttentionBlock", "Embedding"}
-    assert len(found) == 7
+    assert len(found) == 5
 
 
 def test_launchers_are_understood_or_refused():
