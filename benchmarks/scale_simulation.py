@@ -2,7 +2,7 @@
 
 Three kinds of figures, never mixed: published ones (`scale_model`), simulated ones (seeds 0, 1, 2), and what this script
 measures here by doing it: bytes per stored sample with our own writer, manifests of up to a million shards written and
-read by our own code, what opening tars takes of a process, seconds per shard to write, open and hash. What is scaled up from a
+read by our own code, what opening places of every kind takes of a process, seconds per shard to write, open and hash. What is scaled up from a
 smaller measurement is marked "linear". The page made from it: docs/scale.md.
 """
 
@@ -15,7 +15,6 @@ import os
 import platform
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.scale_listings import KINDS, listing_cost
 from benchmarks.scale_model import Fleet, Job, int8_bytes, simulate
 from reinforced_data.labelling.reinforce import reinforce
 from reinforced_data.labelling.settings import ReinforceSettings
@@ -153,66 +153,6 @@ def manifest_cost(shards: int, rejected: int, folder: Path) -> dict[str, float]:
     }  # fmt: skip
 
 
-def write_tars(folder: Path, rows: int, tars: int) -> None:
-    """Tars of so many samples in all, a small "image" of random bytes and a caption each, as a web crawl's are named."""
-    draws, block = np.random.default_rng(0), os.urandom(1 << 20)
-    folder.mkdir()
-    for number in range(tars):
-        with tarfile.open(folder / f"{number:08d}.tar", "w") as tar:
-            for place in range(rows // tars):
-                start, size = draws.integers(0, (1 << 20) - 2048), draws.integers(1024, 1536)
-                for ending, data in (
-                    ("jpg", block[start : start + size]),
-                    ("txt", b"a caption of some forty characters"),
-                ):
-                    info = tarfile.TarInfo(f"{number:05d}{place:04d}.{ending}")
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
-
-
-_OPENED = """
-import os, sys, time
-from reinforced_data.sources.parts.kept import shelf
-import reinforced_data.source, reinforced_data.sources.webdataset
-
-def own():  # of this process alone: mapped pages can be dropped and are shared by all who map them
-    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
-
-shelf.KEPT_FROM_BYTES = shelf.KEPT_FROM_ROWS = int(sys.argv[2])
-reinforced_data.source.open_source(sys.argv[3], "train")[0]  # so that what is imported is not counted
-before, started = own(), time.perf_counter()
-source = reinforced_data.source.open_source(sys.argv[1], "train")
-opened = time.perf_counter() - started
-used = own() - before
-for place in range(1000):
-    source[place * len(source) // 1000]
-print(opened, used, own() - before)
-"""
-
-
-def listing_cost(rows: int, folder: Path) -> dict[str, float]:
-    """Seconds and memory of one's own that a process takes to open tars of so many samples: listing them, or what was kept."""
-    write_tars(folder / "tars", rows, 20)
-    write_tars(folder / "few", 20, 2)
-    environ = {**os.environ, "DISTILL_CACHE": str(folder / "cache")}
-
-    def opened(kept_from: int) -> list[float]:
-        call = [sys.executable, "-c", _OPENED, str(folder / "tars"), str(kept_from), str(folder / "few")]
-        done = subprocess.run(call, capture_output=True, text=True, check=True, env=environ)
-        return [float(word) for word in done.stdout.split()]
-
-    in_memory, listed, again = opened(1 << 60), opened(1), opened(1)
-    kept = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file())
-    found = {"rows": rows, "kept_bytes_per_row": kept / rows}
-    for name, (seconds, used, after) in {"in_memory": in_memory, "listed": listed, "again": again}.items():
-        found |= {
-            f"{name}_seconds": seconds,
-            f"{name}_own_bytes_per_row": used / rows,
-            f"{name}_own_bytes_per_row_read": after / rows,
-        }
-    return found
-
-
 def simulated(job: Job) -> dict[str, list[dict[str, float]]]:
     """Makespans by number of tasks, and by shard size."""
     fleet = Fleet()
@@ -239,6 +179,7 @@ def main() -> None:
     parser.add_argument("--most-shards", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=200_000, help="of the listing")
     parser.add_argument("--only", nargs="*", default=[], help="keys of what is measured, such as listing")
+    parser.add_argument("--kinds", nargs="*", default=[], choices=[*KINDS], help="of places that are listed")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -256,7 +197,9 @@ def main() -> None:
                 *(manifest_cost(n, 10_000, folder / f"m{n}") for n in (1_000, 10_000, 100_000, given.most_shards)),
                 manifest_cost(1_000, 1_000_000, folder / "uncapped"),
             ],
-            "listing": lambda: listing_cost(given.rows, folder),
+            "listing": lambda: {
+                kind: listing_cost(kind, given.rows, folder / f"listing-{kind}") for kind in given.kinds or KINDS
+            },
             "simulated": lambda: simulated(JOBS[PLANNED]),
         }
         figures: dict[str, Any] = {

@@ -198,7 +198,7 @@ def _list_parquet(files: list[Path], asked: ColumnNames, location: str, folder: 
 
 def _image_cells(files: list[Path], column: str) -> Iterator[bytes | None]:
     """The image of every row of Parquet files; None where it cannot be had."""
-    groups = RowGroups(files, _same, columns=[column])
+    groups = RowGroups(files, _same, columns=[column], budget_bytes=0)  # each is looked at once
     for row in range(len(groups)):
         try:
             table, place = groups.find(row)

@@ -51,8 +51,10 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
         True when it is; False when Slurm has taken the job and will do it.
 
     Raises:
-        UsageError: the extra `cluster` is not installed, or no node has what a task asks for. DistillError: a task failed.
+        UsageError: the extra `cluster` is not installed, what the executor needs is not said, or no node has what a task asks for.
+        DistillError: a task failed.
     """
+    require_packages(settings)
     folder = logs / f"{settings.executor}-{settings.tasks}"
     for _ in range(2):
         asked = _request(settings)

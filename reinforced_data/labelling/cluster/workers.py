@@ -4,7 +4,10 @@ datatrove's own local and Ray executors run each task in a pool of Python's mult
 worker that was killed (kill -9, no memory). Marks, logs and ranks stay datatrove's; only who runs a rank is ours.
 """
 
+import contextlib
+import os
 import signal
+import threading
 from collections import Counter, deque
 from typing import Any
 
@@ -43,12 +46,15 @@ def run_local(executor: Any, workers: int) -> None:
     context = multiprocess.get_context(executor.start_method)
     waiting, deaths = deque(executor.get_incomplete_ranks()), Deaths()
     running: dict[int, tuple[int, Any, Any]] = {}  # the process's sentinel -> rank, process, pipe of its last words
+    ended, alive = context.Pipe(
+        duplex=False
+    )  # `alive` is ours alone: it closes when this process is gone, however it went
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 rank = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_run_rank, args=(executor, rank, theirs))
+                process = context.Process(target=_run_rank, args=(executor, rank, theirs, ended))
                 process.start()
                 theirs.close()
                 running[process.sentinel] = (rank, process, ours)
@@ -65,16 +71,26 @@ def run_local(executor: Any, workers: int) -> None:
             process.terminate()
             process.join()
             ours.close()
+        alive.close()
+        ended.close()
 
 
-def _run_rank(executor: Any, rank: int, words: Any) -> None:
-    """In the process of a task: run it, and send what went wrong."""
+def _run_rank(executor: Any, rank: int, words: Any, ended: Any) -> None:
+    """In the process of a task: run it, and send what went wrong. It ends with the process that began it."""
+    threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began us; it ends us
     try:
         executor._run_for_rank(rank, 0)  # what datatrove's own pool calls
     except Exception as error:
         words.send(f"{type(error).__name__}: {error}"[:2000])
         raise SystemExit(1) from None
+
+
+def _end_with(ended: Any) -> None:
+    """End this process when `ended` is closed at its other end: nobody waits for the task, and a resumed call does it too."""
+    with contextlib.suppress(EOFError, OSError):
+        ended.recv()
+    os._exit(1)
 
 
 def _last_words(words: Any, rank: int) -> None:

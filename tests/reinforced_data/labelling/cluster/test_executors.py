@@ -7,7 +7,9 @@ that the job script, the pickled task and the ranks are datatrove's own.
 import hashlib
 import os
 import signal
+import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +42,17 @@ def share(out: str, rank: int, world: int) -> None:
     with open(f"{out}.ranks", "a") as file:
         file.write(f"{rank} of {world}\n")
     work(ListSource(samples(14)), two_teachers(), Path(out), rank=rank, world=world)
+
+
+def prepared_share(out: str, rank: int, world: int) -> None:
+    """The same, its samples decoded and rendered by processes of the task's own."""
+    work(ListSource(samples(14)), two_teachers(), Path(out), rank=rank, world=world, workers=2)
+
+
+def endless(out: str, rank: int, world: int) -> None:
+    """A task that says its process and never ends."""
+    Path(f"{out}.{rank}").write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def failing(out: str, rank: int, world: int) -> None:
@@ -122,7 +135,7 @@ def test_a_failed_task_is_said_and_another_world_finishes_the_rest(single, tmp_p
     out = planned(tmp_path)
     with pytest.raises(DistillError, match=r"The disk of this node is full.*--resume"):
         run(out, ClusterSettings(executor="local", tasks=2, workers=1), failing)
-    kept = {name: digest for name, digest in digests(out).items() if name.startswith("shard-")}
+    kept = {name: digest for name, digest in digests(out).items() if name.endswith(".arrow")}
     assert 0 < len(kept) < 5
     stamps = {name: (out / name).stat().st_mtime_ns for name in kept}
     assert run(out, ClusterSettings(executor="local", tasks=3, workers=1))
@@ -143,6 +156,39 @@ def test_the_task_of_a_killed_local_worker_is_done_again(single, tmp_path):
 def test_a_local_worker_that_always_dies_ends_the_call(tmp_path):
     with pytest.raises(DistillError, match=r"task 1 died 3 times \(SIGKILL\).*memory.*--resume"):
         run(planned(tmp_path), ClusterSettings(executor="local", tasks=2, workers=2), always_killed)
+
+
+@pytest.mark.process
+def test_local_tasks_with_processes_that_prepare_make_the_same_bytes(single, tmp_path):
+    out = planned(tmp_path)
+    assert run(out, ClusterSettings(executor="local", tasks=3, workers=2), prepared_share)
+    assert digests(out) == single
+
+
+@pytest.mark.process
+def test_tasks_end_with_the_process_that_began_them(tmp_path):
+    """However it went: one that goes on would label what a resumed call labels too."""
+    code = (
+        "import sys; from functools import partial; from pathlib import Path; from tests.reinforced_data.labelling.cluster "
+        "import test_executors as t; t.run_tasks(partial(t.endless, sys.argv[1]), t.ClusterSettings(executor='local', "
+        "tasks=2, workers=2), Path(sys.argv[1]) / 'logs', finished=lambda: False)"
+    )
+    out = tmp_path / "o"
+    out.mkdir()
+    began = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    said = [Path(f"{out}.{rank}") for rank in range(2)]
+    deadline = time.monotonic() + 60
+    while not all(file.is_file() and file.read_text() for file in said) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    tasks = [int(file.read_text()) for file in said]
+    began.kill()
+    began.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{task}").exists() for task in tasks) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [task for task in tasks if Path(f"/proc/{task}").exists()]
 
 
 @pytest.mark.process
