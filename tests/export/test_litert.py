@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from distill.core.errors import DistillError
+from export.app.brief import brief
 from export.latency.measure import profile
 from export.run import export_student
 from export.settings import ExportSettings, ProfileSettings
 from export.target import get_target
 from export.targets.litert import _ranges
+from students.student import load_student
+from tests.export.app.app_reader import pixels_of
 
 # Reads the signatures of files with the runtime alone.
 INTERFACE = """
@@ -77,6 +82,19 @@ def test_files_agree_with_the_student(
     image, text = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
     assert image == [{"pixels": [[1, 3, 32, 32], "float32"]}, {"image_embedding": [[1, 32], "float32"]}]
     assert text == [{"tokens": [[1, 16], "int32"]}, {"text_embedding": [[1, 32], "float32"]}]
+
+    # The report's lines, run where the runtime is, say of a photo and a sentence what the student says.
+    code = next(line["code"] for line in brief([a.to_json() for a in exact])["code"] if line["language"] == "python")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    script = code.replace('"photo.jpg"', '"photo.png"').replace('"export/', '"').replace("a red circle", "a star")
+    said = subprocess.run([str(found.python), "-c", script], cwd=tmp_path, capture_output=True, check=True, text=True)
+    student, rules = load_student(student_dir), exact[0].preprocess
+    with torch.no_grad():
+        image_row = student.encode_image(torch.from_numpy(pixels_of(tmp_path / "photo.png", rules)))
+        text_row = student.encode_text(student.tokenize(["a star"]))
+    expected = float(torch.nn.functional.cosine_similarity(image_row, text_row))
+    assert float(said.stdout.split()[-1]) == pytest.approx(expected, abs=1e-4)
 
     rows = profile(
         [tmp_path / "litert-fp32"], student_dir, ProfileSettings(devices=("host",), runs=6, rounds=2, warmup_runs=1)

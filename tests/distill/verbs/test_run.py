@@ -252,7 +252,10 @@ def test_the_lines_for_the_app_give_the_golden_embeddings(finished, tmp_path, ca
     folder = out / "export" / "onnx-fp32"
     golden, tensors = json.loads((folder / "golden.json").read_text()), load_file(folder / "golden.safetensors")
     photo = next(file for file in sorted(folder.glob("golden-photo-0.*")))
-    lines = facts["app"]["snippet"].replace('"photo.jpg"', repr(str(photo))).replace('"export/', f'"{out}/export/')
+    assert [line["language"] for line in facts["app"]["code"]] == ["python", "swift"]
+    lines = (
+        facts["app"]["code"][0]["code"].replace('"photo.jpg"', repr(str(photo))).replace('"export/', f'"{out}/export/')
+    )
     lines = lines.replace('"a red circle"', repr(golden["captions"][0]))
     found = {}
     exec(lines, found)
