@@ -172,7 +172,7 @@ class _Loop:
         for group in self.held.optimizer.param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
         self.held.task.before_step(step)
-        self.losses, norm = take_step(self.accelerator, self.held, inputs, self.optim)
+        self.losses, norm = take_step(self.held, inputs, self.optim)
         self.held.task.after_step()
         self.unread.note(step, keys, self.losses["loss"], norm)
         if self.average is not None:

@@ -28,6 +28,15 @@ class Replicas:
         self.task: Trainable = task
         self.module, self.optimizer = accelerator.prepare(task, optimizer)
 
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, towers compute in the precision of the training."""
+        context: contextlib.AbstractContextManager[Any] = self._accelerator.autocast()
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss []."""
+        self._accelerator.backward(loss)
+
     def unfinished(self) -> contextlib.AbstractContextManager[Any]:
         """Inside, a gradient is a part of a step's, which the other processes need not have yet."""
         context: contextlib.AbstractContextManager[Any] = self._accelerator.no_sync(self.module)

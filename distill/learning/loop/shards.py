@@ -119,7 +119,8 @@ class Shards:
         make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         compiled: bool = False,
     ) -> None:
-        self._given, self._given_optimizer, self._device = task, optimizer, accelerator.device
+        self._accelerator, self._device = accelerator, accelerator.device
+        self._given, self._given_optimizer = task, optimizer
         self._processes: int = accelerator.num_processes
         self._is_main: bool = accelerator.is_main_process
         _alike(task, self._device)
@@ -135,6 +136,19 @@ class Shards:
                 own = named[name]
                 placed = value.to(own.device) if key != "step" or fused else value
                 self.optimizer.state[own][key] = placed if key == "step" else _laid_out(placed, own)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """As `Replicas.autocast`, without its memory of weights in half precision, which would be those of all blocks."""
+        from accelerate.utils import AutocastKwargs
+
+        context: contextlib.AbstractContextManager[Any] = self._accelerator.autocast(
+            AutocastKwargs(cache_enabled=False)
+        )
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """As `Replicas.backward`."""
+        self._accelerator.backward(loss)
 
     def unfinished(self) -> contextlib.AbstractContextManager[Any]:
         """Nothing: a part's gradient is divided at once, since a device may not hold the whole of it until the last part."""

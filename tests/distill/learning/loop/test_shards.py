@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from distill.core.errors import UsageError
@@ -28,16 +29,19 @@ from distill.learning.task import DistillTask
 from tests.distill.learning.test_losses import TwoLinear, facts
 
 STEPS, BATCH = 3, 8
-# What of the settings and of the task differs in each case; each is trained in float64.
+# What of the settings and of the task differs in each case.
 CASES = {
     "plain": ({}, {}),
     "float32": ({"steps": 1}, {}),
+    "half": ({"steps": 1, "precision": "bf16", "recompute": True}, {}),
     "recompute": ({"recompute": True}, {}),
     "chunk": ({}, {"chunk": 1}),
     "frozen": ({}, {"freeze": TextFreeze(2, "own")}),
     "stored": ({}, {"freeze": TextFreeze(2, "stored")}),
     "accumulate": ({"accumulate": 2}, {}),
 }
+
+SINGLE = ("float32", "half")  # every other case is in float64
 
 
 class Small(TwoLinear):
@@ -70,7 +74,7 @@ def task_of(case):
     torch.manual_seed(0)
     objective = Objective(dict.fromkeys(("affinity", "feature", "interactive", "contrastive"), 1.0), 6, facts())
     task = DistillTask(Small(), objective, facts(), **CASES[case][1])
-    return task if case == "float32" else task.double()
+    return task if case in SINGLE else task.double()
 
 
 def batches_of(rank, world, dtype):
@@ -88,10 +92,11 @@ def batches_of(rank, world, dtype):
 
 def train(out, case, rank=0, world=1, **more):
     task = task_of(case)
+    AcceleratorState._reset_state()  # another precision
     out.mkdir(exist_ok=True, parents=True)
     settings = {"lr": 1e-2, "warmup_steps": 1, "clip_norm": 0.5, "device": "cpu", "log_every": 1, "ema": 0.9}
     fit(
-        task, batches_of(rank, world, torch.float32 if case == "float32" else torch.float64), lambda batch, _: batch.given,
+        task, batches_of(rank, world, torch.float32 if case in SINGLE else torch.float64), lambda batch, _: batch.given,
         out / "checkpoints", out / "metrics.jsonl", optim=OptimSettings(**{**settings, "steps": STEPS, **CASES[case][0], **more}),
         checkpointing=CheckpointSettings(checkpoint_every=2 if case == "plain" else STEPS, keep_checkpoints=9), seed=0,
     )  # fmt: skip
@@ -225,6 +230,22 @@ def test_gradients_in_float32(trained):
     """AdamW's first moments are its gradients."""
     one, two = ({k: m for k, m in state_of(trained / n / "float32", 1)[2].items() if "exp_avg" in k} for n in "12")
     assert_close([one], [two], 1e-5)
+
+
+@pytest.mark.process
+def test_gradients_in_half_precision(trained):
+    """Rounded by autocast in every process as in one, and no weight cast at the start of a step is kept for another use of it."""
+    one, two, full = (
+        {k: m for k, m in state_of(trained / run, 1)[2].items() if "exp_avg" in k}
+        for run in ("1/half", "2/half", "1/float32")
+    )
+    assert_close([one], [two], 0.05)
+    with pytest.raises(AssertionError):
+        assert_close([one], [full], 1e-5)
+    assert (
+        shards.Shards.autocast(SimpleNamespace(_accelerator=SimpleNamespace(autocast=lambda how: how))).cache_enabled
+        is False
+    )
 
 
 @pytest.mark.process

@@ -195,7 +195,7 @@ def test_a_step_on_parts_has_the_mean_of_their_gradients():
     trained, accelerator = task(), Accelerator()
     kept = torch.optim.SGD(trained.parameters(), lr=0.0)
     settings = OptimSettings(accumulate=4, clip_norm=1e9)
-    losses, norm = take_step(accelerator, Replicas(accelerator, trained, kept), (images, texts, {}, {}), settings)
+    losses, norm = take_step(Replicas(accelerator, trained, kept), (images, texts, {}, {}), settings)
     assert accelerator.quiet == 3  # gradients go over the network with the last part alone
     expected, values = [], []
     for i in range(4):

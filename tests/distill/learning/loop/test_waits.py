@@ -115,7 +115,7 @@ def test_a_whole_step_of_every_loss_runs_where_values_cannot_be_read(kind, monke
         with Meta() as seen:
             inputs = pair_arguments(lambda texts: texts)(batch, meta)
             handed = len(seen.copied)
-            losses, norm = take_step(accelerator, held, inputs, OptimSettings())
+            losses, norm = take_step(held, inputs, OptimSettings())
             task.after_step()
     assert losses["loss"].device == norm.device == meta
     assert handed == 6
