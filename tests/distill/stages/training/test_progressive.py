@@ -10,6 +10,7 @@ from distill.core.errors import UsageError
 from distill.models import TeacherSet
 from distill.recipe import StageRecipe, load_recipe
 from distill.run_folder import RunFolder
+from distill.stages.opening import keep_recipe
 from distill.stages.train import train_model
 from distill.stages.training import arm as training
 from distill.stages.training.arm import Arm
@@ -47,6 +48,14 @@ class Stub:
         image = own.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         texts = (["a red circle", "two blue squares", "a star"][index % 3] + f" {index}",)
         return Pair(f"k{index}", image, index, texts, {"rendered": unit[0]}, {"rendered": unit[1][None]})
+
+
+def test_a_run_with_stages_keeps_its_recipe_as_a_file_that_makes_the_same_run(tmp_path):
+    """A stage that says no steps has none in TOML, which knows no None."""
+    recipe, run = load_recipe(None, SETTINGS), RunFolder(tmp_path)
+    keep_recipe(run, recipe, {}, "train")
+    assert [stage.steps for stage in recipe.student.stages] == [None, 1]
+    assert load_recipe(run.recipe) == recipe == run.read_recipe()
 
 
 @pytest.fixture(scope="module")
