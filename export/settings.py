@@ -195,18 +195,20 @@ def _amount(unit: Literal["ms", "MB"]) -> Any:
     return BeforeValidator(read)
 
 
-Milliseconds = Annotated[float, _amount("ms"), Field(gt=0)]
-Megabytes = Annotated[float, _amount("MB"), Field(gt=0)]
+NO_LIMIT = "none"  # takes a limit of a recipe away, which no value in a call could else do
+_Limit = BeforeValidator(lambda value: None if value == NO_LIMIT else value)
+Milliseconds = Annotated[Annotated[float, _amount("ms"), Field(gt=0)] | None, _Limit]
+Megabytes = Annotated[Annotated[float, _amount("MB"), Field(gt=0)] | None, _Limit]
 
 
 class ChooseSettings(Strict):
     """A budget, by which the student is chosen before anything is trained; without one the student is the named one."""
 
-    max_latency: Milliseconds | None = Field(
-        None, description='of both towers together on every device, as 5 or "5ms"; batch 1'
+    max_latency: Milliseconds = Field(
+        None, description='of both towers together on every device, as 5 or "5ms"; batch 1; None or "none" = no limit'
     )
-    max_size: Megabytes | None = Field(None, description='of both exported files together, as 40 or "40MB"')
-    max_memory: Megabytes | None = Field(
+    max_size: Megabytes = Field(None, description='of both exported files together, as 40 or "40MB"')
+    max_memory: Megabytes = Field(
         None, description="of both towers' weights and the largest set of activations that is alive at once"
     )
     devices: tuple[str, ...] = Field(

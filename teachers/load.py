@@ -1,8 +1,8 @@
 """From a name to a teacher: `resolve_teacher` finds the spec, `load_teacher` builds the model.
 
 A name is a registered one ("dfn-vitl14"), "open_clip:MODEL/TAG", "open_clip:MODEL@CHECKPOINT", or the path of a folder
-(a CLIP in the shared format, or aligned heads over frozen towers), with open_clip's "local-dir:" before it or not. Left out:
-captioners, and anything trainable.
+(a CLIP in the shared format, aligned heads over frozen towers, or a run that has trained either), with open_clip's "local-dir:"
+before it or not. Left out: captioners, and anything trainable.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from teachers.spec import TEACHERS, TeacherSpec, absolute_path
 from teachers.teacher import TEACHER_LOADERS, Teacher
 
 LOCAL_DIR = "local-dir:"  # open_clip's own word before a folder
+OF_A_RUN = ("student", "teacher")  # where in a run the model lies that it has trained
 
 
 def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
@@ -29,7 +30,7 @@ def resolve_teacher(name: str, *, noun: str = "teacher") -> TeacherSpec:
     for key, loader in TEACHER_LOADERS.items():
         if loader.spec_of_name is not None and name.startswith(f"{key}:"):
             return loader.spec_of_name(name, name[len(key) + 1 :])
-    path = Path(name).expanduser()
+    path = Path(model_in(name)).expanduser()
     if name and path.is_dir():
         return _folder(path, noun)
     if path.is_file():
@@ -53,7 +54,16 @@ def absolute_teacher(name: str) -> str:
     for key, loader in TEACHER_LOADERS.items():
         if loader.spec_of_name is not None and name.startswith(f"{key}:"):
             return f"{key}:{loader.absolute(name[len(key) + 1 :])}"
-    return absolute_path(name)
+    return model_in(absolute_path(name))
+
+
+def model_in(name: str) -> str:
+    """The folder of the model that a path means: that in a run which has trained one, else the path itself."""
+    path = Path(name).expanduser()
+    inside = [path / folder for folder in OF_A_RUN if name and (path / folder).is_dir()]
+    if inside and _spec_of(path) is None:
+        return next((str(folder) for folder in inside if _spec_of(folder) is not None), name)
+    return name
 
 
 def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed: int = 0) -> Teacher:
@@ -72,13 +82,22 @@ def load_teacher(name: str | TeacherSpec, *, random_weights: bool = False, seed:
     return TEACHER_LOADERS.get(spec.loader).load(spec, random_weights, seed)
 
 
+def _spec_of(path: Path) -> TeacherSpec | None:
+    """The facts of the model that lies in a folder itself; None where none does."""
+    if path.is_dir():
+        for _, loader in TEACHER_LOADERS.items():
+            spec = loader.spec_of_folder(path) if loader.spec_of_folder is not None else None
+            if spec is not None:
+                return spec
+    return None
+
+
 def _folder(path: Path, noun: str) -> TeacherSpec:
-    for _, loader in TEACHER_LOADERS.items():
-        spec = loader.spec_of_folder(path) if loader.spec_of_folder is not None else None
-        if spec is not None:
-            return spec
+    spec = _spec_of(path)
+    if spec is not None:
+        return spec
     kinds = [loader.holds for _, loader in TEACHER_LOADERS.items() if loader.holds]
     raise UsageError(
         f"The folder {str(path)!r} is no {noun}: it holds neither {' nor '.join(kinds)}. "
-        "Give the student/ or teacher/ folder of a finished run."
+        "Give a run that has trained a student or a teacher, or the folder of a model."
     )

@@ -16,6 +16,7 @@ from distill.reporting.arms import arms
 from distill.run_folder import BULKY, RunFolder
 from export.app.brief import brief
 from export.artifacts.folder import read_artifacts
+from export.settings import NO_LIMIT
 from export.target import TARGETS
 from reinforced_data.store.names import MANIFEST_FILE
 
@@ -104,11 +105,17 @@ def _sizes(table: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def longer(run: RunFolder, recipe: dict[str, Any]) -> str:
-    """The command that trains the same student on the same labels `TIMES_LONGER` times as long, in a folder of its own."""
+    """The command that trains the same student on the same labels `TIMES_LONGER` times as long, in a folder of its own.
+
+    A budget has chosen the student, and would choose again: of more candidates, or of devices that are known better by now.
+    """
     steps = TIMES_LONGER * recipe["train"]["steps"]
     labels = ["--data", str(run.reinforced)] if (run.reinforced / MANIFEST_FILE).exists() else []
     out = f"{re.sub(r'-[0-9]+-steps$', '', str(run))}-{steps}-steps"
-    return shlex.join(["distill", "run", "--recipe", str(run.recipe), *labels, "--steps", str(steps), "--out", out])
+    limits = [name for name in ("max_latency", "max_size", "max_memory") if recipe["choose"][name] is not None]
+    chosen = [word for name in limits for word in ("--set", f"choose.{name}={NO_LIMIT}")]
+    words = ["--recipe", str(run.recipe), *labels, "--steps", str(steps), *chosen, "--out", out]
+    return shlex.join(["distill", "run", *words])
 
 
 def _shown(role: str) -> str:

@@ -26,6 +26,7 @@ from distill.stages.training.stops import noting_stops, read_stops
 from distill.stages.training_data import keep_trained_on, stored_pairs
 from reinforced_data.store.names import MANIFEST_FILE
 from students.vocabularies.cut import read_cut
+from teachers.load import model_in
 
 if TYPE_CHECKING:
     from distill.learning.task import DistillTask
@@ -137,9 +138,9 @@ def _card(
 
 def model_folder(path: Path) -> Path:
     """The student folder that `path` means: itself, or the student/ (or teacher/) inside a run."""
-    for candidate in (path, RunFolder(path).student, RunFolder(path).teacher):
-        if is_clip_folder(candidate):
-            return candidate
+    found = Path(model_in(str(path)))
+    if is_clip_folder(found):
+        return found
     if not path.exists():
         raise UsageError(f"There is no {str(path)!r}. Give a run folder or the student/ folder inside one.")
     run = RunFolder(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distill.core.errors import DistillError, UsageError
-from teachers.load import load_teacher, resolve_teacher
+from teachers.load import OF_A_RUN, absolute_teacher, load_teacher, resolve_teacher
 from teachers.spec import TEACHERS, TeacherSpec
 from teachers.teacher import TEACHER_LOADERS, TeacherLoader
 
@@ -110,3 +110,39 @@ def test_a_loader_from_elsewhere_brings_its_own_names(tmp_path: Path, monkeypatc
 def test_an_unknown_loader_is_named() -> None:
     with pytest.raises(UsageError, match=r"Unknown loader of teachers 'open_clap'\. Did you mean 'open_clip'"):
         load_teacher(TeacherSpec("x", "open_clap", "", 4, 8, None, "softmax", "MIT", True))
+
+
+@pytest.mark.parametrize("inside", OF_A_RUN)
+def test_a_run_stands_for_the_model_that_it_has_trained(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    import shutil
+
+    from distill.run_folder import RunFolder
+
+    run = RunFolder(tmp_path / "run")
+    assert {path.name for path in (run.student, run.teacher)} == set(OF_A_RUN)
+    shutil.copytree(tiny_teacher, run.path / inside)
+    monkeypatch.chdir(tmp_path)
+    assert absolute_teacher("run") == absolute_teacher(f"run/{inside}") == str(tmp_path / "run" / inside)
+    assert resolve_teacher("run") == resolve_teacher(f"run/{inside}")
+    assert absolute_teacher("local-dir:run") == str(tmp_path / "run" / inside)
+    shutil.copytree(tiny_teacher, tmp_path / "model")  # a model is itself, whatever lies in it
+    shutil.copytree(tiny_teacher, tmp_path / "model" / inside)
+    assert absolute_teacher("model") == str(tmp_path / "model")
+    (tmp_path / "begun" / inside).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"Give a run that has trained a student"):
+        resolve_teacher("begun")
+
+
+def test_a_run_that_has_trained_heads_stands_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = TeacherSpec("mine", "towers", str(tmp_path / "run" / "teacher"), 8, 224, 10.0, "softmax", "MIT", True)
+    (tmp_path / "run" / "teacher").mkdir(parents=True)
+
+    def spec_of_folder(path: Path) -> TeacherSpec | None:
+        return heads if path == tmp_path / "run" / "teacher" else None
+
+    known = TEACHER_LOADERS.get("towers")
+    monkeypatch.setattr("teachers.load.TEACHER_LOADERS", {"towers": replace(known, spec_of_folder=spec_of_folder)})
+    assert resolve_teacher(str(tmp_path / "run")) is heads
+    assert absolute_teacher(str(tmp_path / "run")) == heads.source

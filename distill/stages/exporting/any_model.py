@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from teachers.open_clip.teacher import OpenClipTeacher
     from teachers.teacher import Teacher
 
-HEADS = "teacher.json"  # marks a folder of aligned heads
-
 
 def model_name(model: str) -> str:
     """The name of a model without open_clip's prefix for folders, and with ~ replaced."""
@@ -69,13 +67,13 @@ def load_any(name: str) -> "Teacher":
     from distill.stages.train import model_folder
     from teachers.load import load_teacher, resolve_teacher
 
-    path = Path(name)
-    heads = next((folder for folder in (path, RunFolder(path).teacher) if (folder / HEADS).exists()), None)
-    if heads is not None:
-        name = str(heads)
-    elif path.is_dir() and not is_clip_folder(path):
-        name = str(model_folder(path))
-    return load_teacher(resolve_teacher(name, noun="model"))
+    try:
+        spec = resolve_teacher(name, noun="model")
+    except UsageError:
+        if Path(name).is_dir():
+            model_folder(Path(name))  # which says what a run lacks
+        raise
+    return load_teacher(spec)
 
 
 def default_out(model: str) -> Path:
