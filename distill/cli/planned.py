@@ -9,7 +9,10 @@ def show_plan(found: Any) -> None:
     """What would be trained and why so long, hours, gigabytes, what is fetched, terms, and what is missing."""
     recipe, data, training = found.recipe, found.data, found.training
     labelled = "labelled already" if data["labelled"] else f"{data['captions']:.3g} captions each"
-    print_paragraph(f"Would write {found.out}: {recipe['student']['name']} from {', '.join(recipe['teachers'])}.")
+    there = " It exists: distill run goes on with it by --resume, or name another --out." if found.exists else ""
+    print_paragraph(
+        f"Would write {found.out}: {recipe['student']['name']} from {', '.join(recipe['teachers'])}.{there}"
+    )
     print_paragraph(
         f"{data['images']:,} images ({labelled}) are trained on, {data['judged']:,} judge: {training['steps']:,} steps of "
         f"{training['batch_size']:,}, {training['seen']:,} samples, {training['epochs']:.3g} epochs."

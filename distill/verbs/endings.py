@@ -56,6 +56,11 @@ def going_on(run: RunFolder) -> Iterator[None]:
             leave(run.path)
 
 
+def another_threshold(command: str) -> str:
+    """How to go on after files that did not pass, or could not be made: the same call would fail again."""
+    return f"To go on with other targets or another threshold: {command} and --target or --set export.min_cosine."
+
+
 def _kept(found: list[str]) -> str:
     return f"Kept: {', '.join(found)}." if found else "Nothing was finished yet."
 

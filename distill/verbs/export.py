@@ -15,7 +15,7 @@ from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import refuse_other_settings
 from distill.verbs.asked import WITHOUT, Asked, keep_asked, read_asked, recipe_by, refuse_others
-from distill.verbs.endings import ending_well
+from distill.verbs.endings import another_threshold, ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
 from distill.verbs.results import ExportResult
 from export.artifacts.folder import read_artifacts
@@ -175,8 +175,8 @@ def _export(
     model = kept.model if taken is None and kept is not None else taken
     made = [place for place in (folder.path, *folder.path.parents) if not place.exists()]
     keep_asked(folder.asked_export, job, model)
-    command = f"Go on by: {shlex.join(['distill', 'export', str(folder), '--resume'])}"
-    with ending_well(folder.exports_kept, lambda: command, str(folder.export)):
+    command = shlex.join(["distill", "export", str(folder), "--resume"])
+    with ending_well(folder.exports_kept, lambda: f"Go on by: {command}", str(folder.export)):
         if taken is not None and not (resumes and card_origin(folder.student) == taken[0]):
             try:
                 with console.stage("load the model"):
@@ -184,7 +184,12 @@ def _export(
             except DistillError:
                 _forget(folder, kept, made)
                 raise
-        export_stage(job, folder, console, again=overwrite)
+        try:
+            export_stage(job, folder, console, again=overwrite)
+        except DistillError as error:
+            if type(error) is not DistillError:  # of a wrong call, a disk, another process: it says what to do
+                raise
+            raise DistillError(f"{error}\n{another_threshold(command)}") from error
 
 
 def _forget(folder: RunFolder, before: Asked | None, made: list[Path]) -> None:

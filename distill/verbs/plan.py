@@ -20,7 +20,7 @@ class PlanResult:
     """What a run would do and take.
 
     Attributes:
-        out: the run folder that it would write.
+        out: the run folder that it would write. exists: whether something lies there, which a run asks about.
         recipe: every setting, as the run would keep it.
         filled: dotted key -> why it has its value, of settings that nobody made.
         stages: in order.
@@ -48,6 +48,7 @@ class PlanResult:
     terms: list[Row]
     targets: list[Row]
     choice: Row | None = None
+    exists: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
@@ -137,6 +138,7 @@ def plan(
             terms=expected.terms(job, teachers),
             targets=expected.environments(job),
             choice=None if choice is None else choice.to_json(),
+            exists=run.path.is_dir() and any(run.path.iterdir()) and not run.begun_in_vain(),
         )
 
 

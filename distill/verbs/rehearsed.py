@@ -44,7 +44,8 @@ def hours(recipe: Recipe, data: Data, stages: list[str], folder: Path) -> list[R
     found = _rehearsal(recipe, RunFolder(folder))
     if found is None:
         return [_row(stage, None, UNKNOWN) for stage in stages]
-    basis = f"measured here on {found.labelled} samples ({found.run})"
+    other = "" if found.recipe.data == recipe.data else " of other data"
+    basis = f"measured here on {found.labelled} samples{other} ({found.run})"
     trained = sum(stage.startswith("train ") for stage in stages)
     rows = []
     for stage in stages:

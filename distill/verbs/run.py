@@ -13,7 +13,7 @@ from distill.processes import WEEK_S, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import begun_training, refuse_existing, share_run, taken_for
-from distill.verbs.endings import going_on
+from distill.verbs.endings import another_threshold, going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of, recipe_to_go_on
 from distill.verbs.results import RunResult
 from reinforced_data.source import opening_once
@@ -258,8 +258,7 @@ def _work(job: Recipe, set_folder: Path, run: RunFolder, teachers: "TeacherSet",
     result = report(run.path, console=console)
     if failed is not None:
         raise DistillError(
-            f"{failed}\nEverything else is done, see {run.report_md}. To go on with other targets or another threshold: "
-            f"{run.command()} and --target or --set export.min_cosine."
+            f"{failed}\nEverything else is done, see {run.report_md}. {another_threshold(run.command())}"
         )
     return result
 

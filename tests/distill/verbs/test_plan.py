@@ -75,6 +75,10 @@ def test_its_gigabytes_are_those_of_what_was_made(runs, tiny_teacher, no_weights
     stored = json.loads(distill("plan", "--data", "set", "--set", "train.batch_size=8", "--json", cwd=runs).stdout)
     assert "reinforced set" not in {row["what"] for row in stored["storage"]}
     assert stored["data"]["labelled"]
+    assert not stored["exists"]
+    assert json.loads(
+        distill("plan", "--data", "set", "--set", "train.batch_size=8", "--out", "student", "--json", cwd=runs).stdout
+    )["exists"]
 
 
 def planted(folder, job, seconds, speed):
@@ -116,6 +120,8 @@ def test_hours_are_a_rehearsals_scaled_or_unknown(tmp_path, monkeypatch):
     larger = load_recipe(job, {"train.batch_size": 400})
     (row,) = rehearsed.hours(larger, data, ["train student"], run.path)
     assert row["low"] * 3600 == pytest.approx(100 * 2)
+    (row,) = rehearsed.hours(load_recipe(job, {"data": "rendered:train=9"}), data, ["train student"], run.path)
+    assert "measured here on 8 samples of other data" in row["basis"]
     # Of other models or another machine it says nothing.
     for other in ({"teachers": ["dfn-vitl14"]}, {"student.name": "mci0"}, {"export.targets": ["onnx"]}):
         assert rehearsed.hours(load_recipe(job, other), data, stages, run.path)[0]["basis"].startswith(

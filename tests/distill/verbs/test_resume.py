@@ -213,6 +213,23 @@ def test_a_model_that_could_not_be_taken_in_leaves_nothing_in_the_way(stopped, t
     assert atomic.read_json(place / "files" / "student" / "card.json")["origin"] == "rendered"
 
 
+def test_an_export_that_did_not_pass_says_how_to_go_on_with_what_is_finished(stopped, monkeypatch):
+    from distill.core.errors import DistillError
+
+    place, _ = stopped
+
+    def fail(*given, **more):
+        raise DistillError("onnx-w8 failed parity.")
+
+    monkeypatch.setattr("distill.stages.exporting.stage.export_stage", fail)
+    failed = distill("export", "mine", "--target", "onnx-w8", cwd=place)
+    assert failed.returncode == 1
+    advice = "distill export mine --resume and --target or --set export.min_cosine."
+    assert failed.stderr.rstrip().endswith(
+        f"onnx-w8 failed parity.\nTo go on with other targets or another threshold: {advice}"
+    )
+
+
 def test_a_profile_goes_on_by_all_that_it_was_asked(stopped, monkeypatch):
     place, told = stopped
     (place / "onnxruntime_perf_test").touch()
