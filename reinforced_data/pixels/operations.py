@@ -1,9 +1,11 @@
 """The operations of views on arrays, with Pillow's results to the last bit at a fraction of its time (rule "turbo").
 
-What changes every value by itself is one table of 256 bytes, made by Pillow on a ramp and kept; sharpness is a box sum in
-integers; translations are copies. The others are Pillow's own, with tables made by NumPy where Pillow loops in Python.
+What changes every value by itself is one table of 256 bytes, made by Pillow on a ramp and kept, or a mask; sharpness is a box
+sum in integers; translations are copies, and so are shears that come again, while rotations that do are looked up (`moves`).
+Autocontrast leaves alone what fills the range already, as photos mostly do. Colour and equalize are Pillow's own.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.core.arrays import Array
+from reinforced_data.pixels.moves import moved
 from reinforced_data.pixels.scratch import Scratch
 from reinforced_data.pixels.views import operation
 from reinforced_data.sample import View
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_PLAIN = bytes(range(256))
+_MOVES = ("shear_x", "shear_y", "rotate")
 _scratch = Scratch()
 
 
@@ -26,16 +31,18 @@ def apply_to_array(crop: Array, view: View) -> Array:
     """The view's operations, in order, on [S, S, 3] uint8, which may be overwritten. Raises UsageError for an unknown one."""
     current: Array | Image = crop
     for name, magnitude in view.ops:
+        found: Array | None = None
         if name in _ON_ARRAYS:
-            current = _ON_ARRAYS[name](_as_array(current), magnitude)
-        else:
-            current = operation(name)(_as_image(current), magnitude)
+            found = _ON_ARRAYS[name](_as_array(current), magnitude)
+        elif name in _MOVES and isinstance(current, np.ndarray):
+            found = moved(name, current, magnitude)
+        current = found if found is not None else operation(name)(_as_image(current), magnitude)
     array = _as_array(current)
     return array if array.flags.writeable else array.copy()
 
 
 def _as_array(pixels: "Array | Image") -> Array:
-    return pixels if isinstance(pixels, np.ndarray) else np.array(pixels)
+    return pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels)
 
 
 def _as_image(pixels: "Array | Image") -> "Image":
@@ -59,6 +66,45 @@ def _table(name: str, magnitude: float) -> bytes:
 
 def _through(table: bytes, pixels: Array) -> Array:
     return np.frombuffer(bytearray(np.ascontiguousarray(pixels)).translate(table), np.uint8).reshape(pixels.shape)
+
+
+def _posterize(pixels: Array, bits: float) -> Array:
+    return (
+        pixels & np.uint8(256 - (1 << (8 - int(bits))))
+        if 0 < bits <= 8
+        else _through(_table("posterize", bits), pixels)
+    )
+
+
+def _solarize(pixels: Array, least: float) -> Array:
+    level = math.ceil(least)
+    if not 0 < level < 256:
+        return pixels if level > 0 else ~pixels
+    turned: Array = pixels ^ ((pixels >= np.uint8(level)).view(np.uint8) * np.uint8(255))
+    return turned
+
+
+def _autocontrast(pixels: Array, _: float) -> Array:
+    rows = pixels.reshape(pixels.shape[0], -1)  # first over rows, whose bytes lie side by side
+    lows, highs = (of(of(rows, 0).reshape(-1, 3), 0).tolist() for of in (np.min, np.max))
+    return _by_channel(pixels, [_stretched(low, high) for low, high in zip(lows, highs, strict=True)])
+
+
+@lru_cache(maxsize=1024)
+def _stretched(low: int, high: int) -> bytes:
+    """The values from `low` to `high` laid over all 256; as they are where there is one."""
+    if high <= low:
+        return _PLAIN
+    scale = 255.0 / (high - low)
+    return (np.arange(256) * scale + -low * scale).astype(np.int64).clip(0, 255).astype(np.uint8).tobytes()
+
+
+def _by_channel(pixels: "Array | Image", tables: list[bytes]) -> Array:
+    """Every channel through a table of its own."""
+    first = tables[0]
+    if first == tables[1] == tables[2]:
+        return _as_array(pixels) if first == _PLAIN else _through(first, _as_array(pixels))
+    return _as_array(_as_image(pixels).point([*b"".join(tables)]))
 
 
 def _contrast(pixels: Array, change: float) -> Array:
@@ -121,8 +167,9 @@ _ON_ARRAYS: dict[str, Callable[[Array, float], Array]] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
     "brightness": _by_table("brightness"),
-    "posterize": _by_table("posterize"),
-    "solarize": _by_table("solarize"),
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "autocontrast": _autocontrast,
     "contrast": _contrast,
     "sharpness": _sharpness,
 }

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from reinforced_data.pixels import moves
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.pixels.jpeg import decode_jpeg, read_header
 from reinforced_data.pixels.operations import apply_to_array
@@ -203,6 +204,41 @@ def test_operations_on_arrays_have_pillows_results_to_the_last_bit(name):
             view = View(ops=((name, abs(magnitude) if name == "solarize" else magnitude),))
             expected = np.asarray(apply_operations(Image.fromarray(pixels), view))
             assert (apply_to_array(pixels.copy(), view) == expected).all(), view
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "rotate"])
+@pytest.mark.parametrize("magnitude", [0.09, -0.09, 0.3, -0.95, 9.0, -30.0, 0.0, 1e-4, 180.0, 90.0])
+def test_moves_that_come_again_are_pillows_to_the_last_bit(name, magnitude):
+    for shape in ((224, 224, 3), (50, 31, 3), (5, 90, 3), (1, 1, 3)):
+        for turn in range(4):  # looked up from the second time on
+            pixels = np.random.default_rng(turn).integers(0, 256, shape, dtype=np.uint8)
+            expected = np.asarray(apply_operations(Image.fromarray(pixels), View(ops=((name, magnitude),))))
+            given = pixels[:, ::-1].copy()[:, ::-1] if turn == 3 else pixels  # of any strides
+            assert (apply_to_array(given, View(ops=((name, magnitude),))) == expected).all(), (shape, turn)
+
+
+def test_moves_are_copies_where_runs_move_and_few_are_kept():
+    assert moves._find("shear_x", 0.09, 224, 224).runs is not None
+    assert moves._find("shear_y", -0.09, 224, 224).runs is not None
+    assert moves._find("rotate", 9.0, 224, 224).pixels is not None
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    assert moves.moved("rotate", pixels, 9.0) is None
+    assert moves.moved("rotate", pixels, 9.0) is not None
+    for turn in range(200):  # magnitudes that come once push out none that comes again
+        assert moves.moved("rotate", pixels, 10.0 + turn) is None
+    assert moves._kept.moves[("rotate", 9.0, 8, 8)] is not None
+    for turn in range(40):
+        moves.moved("shear_x", pixels, turn / 100)
+        moves.moved("shear_x", pixels, turn / 100)
+    assert len(moves._kept.moves) <= moves._MOST_KEPT
+
+
+def test_photos_that_fill_the_range_need_no_autocontrast():
+    full = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    low = full // 2 + np.array([0, 20, 90], np.uint8)
+    for pixels in (full, low, np.stack([full[..., 0], low[..., 1], full[..., 2]], -1), low[:, :, :1].repeat(3, 2)):
+        expected = np.asarray(apply_operations(Image.fromarray(pixels), View(ops=(("autocontrast", 0.0),))))
+        assert (apply_to_array(pixels.copy(), View(ops=(("autocontrast", 0.0),))) == expected).all()
 
 
 def test_what_libjpeg_turbo_refuses_is_pillows():
