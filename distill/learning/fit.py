@@ -102,7 +102,7 @@ def fit(
     loop = _Loop(accelerator, held, optim, checkpointing, checkpoint_folder, log, known, progress)
     if optim.ema is not None:
         loop.average = _average(held.task, optim.ema, checkpoint_folder)
-    with contextlib.closing(log), naming_the_dead():
+    with contextlib.closing(log), naming_the_dead(accelerator.num_processes):
         _take_steps(loop, feed, leg.first, first_step, leg.last, seed)
         held.settle()
     task.eval()
@@ -117,10 +117,12 @@ def _take_steps(loop: "_Loop", feed: DeviceFeed[B], first: int, begin: int, last
         feed.look_ahead()
         together.say(stop.asked, feed.failed)
         for step in range(begin, last):
-            asked, failed = together.hear()
-            ends = asked and step > begin
+            heard = together.hear()
+            ends = heard.asked and step > begin
+            if heard.due or ends:
+                loop.save(step)
             if not ends:
-                if failed and not feed.failed:
+                if heard.failed and not feed.failed:
                     raise another_cannot()
                 try:
                     batch, inputs = feed.take()
@@ -128,19 +130,19 @@ def _take_steps(loop: "_Loop", feed: DeviceFeed[B], first: int, begin: int, last
                     ends = together.alone and stop.asked and step > begin
                     if not ends:
                         raise
+                    loop.save(step)
             if ends:
-                loop.save(step)
                 together.close()
                 raise Saved
             torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
             loop.take(step, batch.keys, inputs, first)
             feed.look_ahead()
-            together.say(stop.asked, feed.failed)
             done = step + 1
+            together.say(stop.asked, feed.failed, accelerator.is_main_process and due(done))  # one clock for all
             if done % loop.optim.log_every == 0 or done == last:
                 loop.log(done, feed.waited_s)
-            if due(done):
-                loop.save(done)
+        if begin < last:
+            loop.save(last)
         together.close()
 
 

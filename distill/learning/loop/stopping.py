@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -58,12 +58,21 @@ class Stopping:
         self.asked = True
 
 
+class Heard(NamedTuple):
+    """Whether any of the processes was asked to end, cannot take the next step, or wants a checkpoint of the steps before it."""
+
+    asked: bool
+    failed: bool
+    due: bool
+
+
 class Together:
     """What any of the processes that train together has to say before a step, known to all of them before that step is taken.
 
-    Were one of them to stay away from a step, the others would wait for it inside a collective until a timeout. So each says, when
-    its part of a step is launched, whether it was asked to end and whether it has no batch for the next one. The sum runs on the
-    host, in a group of its own, beside the device's work and what is logged and saved; it is there by the time of the next step.
+    Were one of them to stay away from a step, or from a checkpoint of shards, the others would wait for it inside a collective
+    until a timeout. So each says, when its part of a step is launched, whether it was asked to end, whether it has no batch for the
+    next one, and whether its clock wants a checkpoint. The sum runs on the host, in a group of its own, beside the device's work
+    and what is logged; it is there by the time of the next step.
 
     Args:
         processes: how many there are.
@@ -71,7 +80,7 @@ class Together:
 
     def __init__(self, processes: int) -> None:
         self._group: Any = torch.distributed.new_group(backend="gloo") if processes > 1 else None
-        self._own = False, False
+        self._own = Heard(False, False, False)
         self._begun: tuple[Any, torch.Tensor] | None = None
 
     @property
@@ -79,23 +88,22 @@ class Together:
         """Whether there is one process."""
         return self._group is None
 
-    def say(self, asked: bool, failed: bool) -> None:
-        """Called by every process before each step, with whether it was asked to end and whether it cannot take the step."""
-        self._own = asked, failed
+    def say(self, asked: bool, failed: bool, due: bool = False) -> None:
+        """Called by every process before each step; see `Heard`."""
+        self._own = Heard(asked, failed, due)
         if self._group is not None:
-            flags = torch.tensor([float(asked), float(failed)])
+            flags = torch.tensor([float(said) for said in self._own])
             with naming_the_dead():
                 self._begun = torch.distributed.all_reduce(flags, group=self._group, async_op=True), flags
 
-    def hear(self) -> tuple[bool, bool]:
-        """(whether any process was asked to end, whether any cannot take the step), as all said last."""
+    def hear(self) -> "Heard":
+        """What all said last: the same in every process."""
         if self._begun is None:
             return self._own
         (work, flags), self._begun = self._begun, None
         with naming_the_dead():
             work.wait()
-        asked, failed = flags.tolist()
-        return asked > 0, failed > 0
+        return Heard(*(said > 0 for said in flags.tolist()))
 
     def close(self) -> None:
         """Wait until all processes are here. Called by every one after its last step and checkpoint, and not where one failed."""
@@ -106,12 +114,16 @@ class Together:
 
 
 @contextlib.contextmanager
-def naming_the_dead() -> Iterator[None]:
-    """Raise DistillError for what torch raises inside when another process has gone, whose closed connections gloo notices."""
+def naming_the_dead(processes: int = 2) -> Iterator[None]:
+    """Raise DistillError for what torch raises inside when another process has gone, whose closed connections gloo notices.
+
+    `processes`: that there are; one has no others.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.distributed.DistError) and not any(words in str(error) for words in _GONE):
+        gone = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _GONE)
+        if processes == 1 or not gone:
             raise
         raise DistillError(f"{OTHERS} has ended in the middle of a step. {_ADVICE}") from error
 

@@ -22,7 +22,7 @@ from distill.learning import checkpoint
 from distill.learning import fit as fits
 from distill.learning.fit import fit
 from distill.learning.freezing import TextFreeze
-from distill.learning.loop import feed, log, shards
+from distill.learning.loop import clock, feed, log, shards
 from distill.learning.objective import Objective
 from distill.learning.settings import CheckpointSettings, OptimSettings
 from distill.learning.task import DistillTask
@@ -34,6 +34,7 @@ CASES = {
     "plain": ({}, {}),
     "float32": ({"steps": 1}, {}),
     "half": ({"steps": 1, "precision": "bf16", "recompute": True}, {}),
+    "minutes": ({}, {}),
     "recompute": ({"recompute": True}, {}),
     "chunk": ({}, {"chunk": 1}),
     "frozen": ({}, {"freeze": TextFreeze(2, "own")}),
@@ -98,7 +99,9 @@ def train(out, case, rank=0, world=1, **more):
     fit(
         task, batches_of(rank, world, torch.float32 if case in SINGLE else torch.float64), lambda batch, _: batch.given,
         out / "checkpoints", out / "metrics.jsonl", optim=OptimSettings(**{**settings, "steps": STEPS, **CASES[case][0], **more}),
-        checkpointing=CheckpointSettings(checkpoint_every=2 if case == "plain" else STEPS, keep_checkpoints=9), seed=0,
+        checkpointing=CheckpointSettings(
+            checkpoint_every=2 if case == "plain" else STEPS, keep_checkpoints=9, checkpoint_minutes=1 if case == "minutes" else None,
+        ), seed=0,
     )  # fmt: skip
     return task
 
@@ -110,6 +113,7 @@ def worker(rank, world, port, folder, cases):
     made, folder = [], Path(folder)
     real = fits.Shards
     fits.Shards = lambda *given: made.append(real(*given)) or made[-1]
+    clock.time = ticking(60 if rank == 0 else 0)  # of checkpoints by minutes, which the first process decides
     for case in cases:
         task = train(folder / case, case, rank, world, sharding="full")
         if case == "plain":
@@ -124,7 +128,7 @@ def worker(rank, world, port, folder, cases):
         assert len(made) == len(cases)
         train(folder / "from one", "plain", rank, world, sharding="full")
         # A wait for a batch takes this process so many seconds, and every row comes four after the one before.
-        feed.time, log.time = clock(2 * rank), clock(4)
+        feed.time, log.time = ticking(2 * rank), ticking(4)
         train(folder / "replicas", "accumulate", rank, world)
         if rank == 0:
             begin_from(folder / "plain", folder / "from shards")
@@ -134,10 +138,10 @@ def worker(rank, world, port, folder, cases):
     torch.distributed.destroy_process_group()
 
 
-def clock(seconds):
+def ticking(seconds):
     """In place of the module `time`: each reading is so many seconds after the one before."""
     readings = itertools.count(0, seconds) if seconds else itertools.repeat(0)
-    return SimpleNamespace(perf_counter=lambda: next(readings))
+    return SimpleNamespace(perf_counter=lambda: next(readings), monotonic=lambda: next(readings))
 
 
 def begin_from(run, other):
@@ -165,7 +169,13 @@ def trained(tmp_path_factory):
     begin_from(out / "1" / "plain", out / "2" / "from one")
     processes = [*start(4, out / "4", ["plain"]), *start(2, out / "2", list(CASES))]
     for case in CASES:
-        if case not in ("plain", "chunk", "recompute", "accumulate"):  # which change nothing, or what each process does
+        if case not in (
+            "plain",
+            "minutes",
+            "chunk",
+            "recompute",
+            "accumulate",
+        ):  # which change nothing, or what each process does
             train(out / "1" / case, case)
     for process in processes:
         process.join(120)
@@ -194,7 +204,11 @@ def assert_close(one, other, near):
             assert (value - theirs[name]).abs().max() <= bound, name
 
 
-SAME = {case: f"1/{case}" for case in ("plain", "frozen", "stored")} | {"chunk": "1/plain", "recompute": "1/plain"}
+SAME = {case: f"1/{case}" for case in ("plain", "frozen", "stored")} | {
+    "minutes": "1/plain",
+    "chunk": "1/plain",
+    "recompute": "1/plain",
+}
 PAIRS = [(f"2/{case}", same) for case, same in SAME.items()] + [
     ("4/plain", "1/plain"), ("2/accumulate", "2/replicas"),
     ("2/from one", "1/plain"), ("2/from shards", "1/plain"), ("1/from shards", "1/plain"),
@@ -214,6 +228,13 @@ def test_shards_train_what_one_process_trains(trained, sharded, whole):
         for key in ("step", "loss", "grad_norm", "affinity", "lr"):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-6), key  # a row is in float32
     assert rows[0][-1]["grad_norm"] > 0.5  # the gradient was scaled down
+
+
+@pytest.mark.process
+def test_the_first_process_says_when_a_checkpoint_is_due(trained):
+    """Every process takes part in it; by the second one's clock no minute passes."""
+    found = sorted(path.name for path in (trained / "2" / "minutes" / "checkpoints").iterdir())
+    assert found == [f"step-{step:08d}" for step in range(1, STEPS + 1)]
 
 
 @pytest.mark.process

@@ -194,10 +194,10 @@ def test_two_processes_end_together_where_one_of_them_cannot_go_on(tmp_path):
 def test_one_process_hears_itself_at_once():
     together = Together(1)
     heard = []
-    for said in ((False, False), (True, False), (False, True)):
+    for said in ((False, False, True), (True, False, False), (False, True, False)):
         together.say(*said)
         heard.append(together.hear())
-    assert heard == [(False, False), (True, False), (False, True)]
+    assert heard == [(False, False, True), (True, False, False), (False, True, False)]
     together.close()
 
 
