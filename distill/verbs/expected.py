@@ -94,6 +94,8 @@ def storage(recipe: Recipe, data: Data, teachers: "TeacherSet", arms: int) -> li
     count = parameters(recipe)
     if count is None:
         return [*rows, {"what": "students and checkpoints", "bytes": None, "basis": "its parameters were not counted"}]
+    cut = recipe.student.vocabulary is not None and not recipe.student.vocabulary.endswith(".gz")
+    most = ", at most: its vocabulary is yet to be cut" if cut else ""
     weights = 4 * count
     kept = recipe.train.keep_checkpoints + recipe.train.keep_best
     models = {"student": arms, "averaged student": int(recipe.train.ema is not None)}
@@ -104,7 +106,7 @@ def storage(recipe: Recipe, data: Data, teachers: "TeacherSet", arms: int) -> li
                 {
                     "what": f"{what}s" if number > 1 else what,
                     "bytes": number * half,
-                    "basis": f"{number} x {count / 1e6:.3g} M parameters",
+                    "basis": f"{number} x {count / 1e6:.3g} M parameters{most}",
                 }
             )
     moments = 3 + int(recipe.train.ema is not None)

@@ -81,6 +81,16 @@ def test_its_gigabytes_are_those_of_what_was_made(runs, tiny_teacher, no_weights
     )["exists"]
 
 
+def test_a_vocabulary_that_is_yet_to_be_cut_makes_the_students_size_the_most_that_it_can_be(
+    tmp_path, tiny_teacher, no_weights
+):
+    words = ["--teacher", tiny_teacher, "--data", "rendered:train=300,eval=40", "--set", "export.targets=[]", "--json"]
+    cut = ["--student", "mci0", "--set", "student.vocabulary=auto:8000"]
+    rows = [json.loads(distill("plan", *words, *more, cwd=tmp_path).stdout)["storage"][1] for more in ([], cut)]
+    assert "at most" not in rows[0]["basis"]
+    assert rows[1]["basis"].endswith("at most: its vocabulary is yet to be cut")
+
+
 def planted(folder, job, seconds, speed):
     """A finished rehearsal that labelled eight samples, by what it left."""
     run = RunFolder(folder)
