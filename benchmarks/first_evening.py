@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from distill.stages.opening import git_commit
+from distill.core.packages.versions import git_commit
 
 QUICK = "--set train.samples=1280"  # they show the way; benchmarks.few_photos has the figures of 300 photos
 MAKING = ("run", "train", "reinforce")  # the verbs that take `Evening.short`

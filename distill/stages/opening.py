@@ -3,11 +3,8 @@ inside. What lies where in it is in `distill.run_folder`.
 """
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +13,12 @@ from distill.core import atomic
 from distill.core.errors import DistillError, OutputExistsError, UsageError
 from distill.core.existing import Existing
 from distill.core.folders.lock import LOCK_FILE, leave, refuse_busy, take
+from distill.core.packages.versions import git_commit, versions
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import BEFORE_THE_CHOICE, VERBS, RunFolder
 from distill.stages.training.stops import MENDING, prepare_to_go_on, unfinished_stops
 
-PACKAGES = (
-    "distill-edge", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "datasets", "coremltools",
-    "executorch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg", "pyarrow",
-)  # fmt: skip
 MINIMUM_FREE_BYTES = 200_000_000
 # What may differ between a run and its continuation without making it another job.
 FREE_TO_CHANGE = (
@@ -46,33 +40,6 @@ FREE_TO_CHANGE = (
 BATCHES = ("train.batch_size", "train.steps", "train.warmup_steps")
 
 PLACES = ("data", "eval.data", "eval.zero_shot", "reinforce.images")
-
-
-def versions() -> dict[str, str]:
-    """Python, platform and package versions; "absent" for a package that is not installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def git_commit() -> str:
-    """The commit of the source tree this package runs from, with "+changes" when it is not clean; "" outside git."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return ""
-    try:
-        call = ["git", "-C", str(root)]
-        head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run(
-            [*call, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
