@@ -96,7 +96,7 @@ def side_by_side(count, *words, log):
     ]
 
 
-def test_a_process_is_killed_and_three_go_on(alone, tmp_path):
+def test_a_process_is_killed_and_three_go_on_that_hold_a_third_each(alone, tmp_path):
     longer = TRAIN | {"train.steps": 12}
     log, out = tmp_path / "log", tmp_path / "three"
     words = ["train", "--data", alone / "reinforced", "--out", out, *settings(longer), "--set", "student.inherit=none"]
@@ -107,7 +107,8 @@ def test_a_process_is_killed_and_three_go_on(alone, tmp_path):
     assert "Traceback" not in log.with_name("log.0.err").read_text()
     assert not (out / "student").exists()
     logs = [log.with_name(f"log.{rank}") for rank in range(3)]
-    for process, file in zip(side_by_side(3, *words, "--resume", log=log), logs, strict=True):
+    words += ["--set", "train.sharding=full", "--resume"]
+    for process, file in zip(side_by_side(3, *words, log=log), logs, strict=True):
         forks.finish(process, file)
     distill.train(data=alone / "reinforced", out=tmp_path / "one", settings=longer | {"student.inherit": "none"})
     assert close(tmp_path / "one", out) < 1e-4

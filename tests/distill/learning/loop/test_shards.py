@@ -17,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from benchmarks import sharded_memory
 from distill.core.errors import UsageError
 from distill.learning import checkpoint
 from distill.learning import fit as fits
@@ -285,6 +286,10 @@ def test_a_process_holds_its_share_of_weights_and_moments(trained):
     for world in (2, 4):
         held = [json.loads((trained / str(world) / f"bytes{rank}.json").read_text()) for rank in range(world)]
         assert max(held) < whole / world * 1.15  # rows do not always divide
+        rows = sharded_memory.held(task_of("plain"), world)[0] * sharded_memory.GIB / sharded_memory.STATES / 4
+        assert max(held) == pytest.approx(
+            rows * 3 * 8, rel=0.02
+        )  # weights and two moments in float64, and counts of steps
 
 
 def test_blocks_are_those_of_the_towers():
