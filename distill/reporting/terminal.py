@@ -211,7 +211,7 @@ def print_findings(findings: Iterable[tuple[bool, str, str, str]]) -> None:
 
 
 def print_lints(found: dict[str, Any]) -> None:
-    """A paragraph per finding, the errors first, and a line that counts; as of `distill.verbs.results.LintResult.to_json`."""
+    """A paragraph per finding, the errors first, and a line that counts; as of `distill.verbs.lint.LintResult.to_json`."""
     room = room_for_lines()
 
     def paragraph(text: str, indent: str) -> None:

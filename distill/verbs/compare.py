@@ -1,6 +1,7 @@
 """`distill compare`: finished runs side by side, and which of their models are worth what they cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,42 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.run_folder import RunFolder
 from distill.verbs.flags import AnyPath
-from distill.verbs.results import CompareResult, Row
+from distill.verbs.results import Row
 
 if TYPE_CHECKING:
     from distill.reporting.pareto.fronts import Front
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Runs side by side.
+
+    Attributes:
+        table: a row per run and model, with the axes on whose front it is.
+        warnings: what makes the runs hard to compare.
+        fronts: an entry per axis and figure: every model with its cost, interval, source, accuracy, and whether it is on the front.
+        published: axis -> what others' models cost there, with their papers' ImageNet figures.
+        out: the folder that was written, None without one.
+        differences: an entry per figure and further run: its student against the first run's, with a 95 % interval.
+    """
+
+    table: list[Row]
+    warnings: list[str]
+    fronts: list[Row] = field(default_factory=list)
+    published: dict[str, list[Row]] = field(default_factory=dict)
+    out: Path | None = None
+    differences: list[Row] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {
+            "table": self.table,
+            "differences": self.differences,
+            "warnings": self.warnings,
+            "fronts": self.fronts,
+            "published": self.published,
+            "out": None if self.out is None else str(self.out),
+        }
 
 
 def compare(runs: Sequence[AnyPath], *, out: AnyPath | None = None, overwrite: bool = False) -> CompareResult:

@@ -1,10 +1,45 @@
 """`distill lint`: what phones' runtimes are known to run badly in a student, before it is trained or exported."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from distill.console import Console
 from distill.core.strict import Settings
 from distill.recipe import Recipe
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of
-from distill.verbs.results import LintResult
+from distill.verbs.results import Row
+
+
+@dataclass(frozen=True)
+class LintResult:
+    """What is known against a student on some targets.
+
+    Attributes:
+        findings: a row per rule and tower, the errors ("E") first: where, what, why it matters, what to do, who found it.
+        mended: what export changes before it lowers a tower, so that no rule finds it.
+        notes: what was not looked at, or on what.
+        rules: how many rules were run.
+        targets: folders of the exports that were asked for.
+    """
+
+    student: str
+    findings: list[Row]
+    mended: list[str]
+    notes: list[str]
+    rules: int
+    targets: list[str]
+
+    @property
+    def errors(self) -> list[Row]:
+        """The findings that stop a training."""
+        return [row for row in self.findings if row["severity"] == "E"]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object."""
+        return {
+            "student": self.student, "targets": self.targets, "rules": self.rules, "findings": self.findings, "mended": self.mended,
+            "notes": self.notes,
+        }  # fmt: skip
 
 
 def lint(

@@ -232,38 +232,6 @@ class CalibrateResult:
 
 
 @dataclass(frozen=True)
-class CompareResult:
-    """Runs side by side.
-
-    Attributes:
-        table: a row per run and model, with the axes on whose front it is.
-        warnings: what makes the runs hard to compare.
-        fronts: an entry per axis and figure: every model with its cost, interval, source, accuracy, and whether it is on the front.
-        published: axis -> what others' models cost there, with their papers' ImageNet figures.
-        out: the folder that was written, None without one.
-        differences: an entry per figure and further run: its student against the first run's, with a 95 % interval.
-    """
-
-    table: list[Row]
-    warnings: list[str]
-    fronts: list[Row] = field(default_factory=list)
-    published: dict[str, list[Row]] = field(default_factory=dict)
-    out: Path | None = None
-    differences: list[Row] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return {
-            "table": self.table,
-            "differences": self.differences,
-            "warnings": self.warnings,
-            "fronts": self.fronts,
-            "published": self.published,
-            "out": None if self.out is None else str(self.out),
-        }
-
-
-@dataclass(frozen=True)
 class ChooseResult:
     """Which students a budget allows: `choice.chosen` would be trained, the most promising first."""
 
@@ -272,38 +240,6 @@ class ChooseResult:
     def to_json(self) -> dict[str, Any]:
         """What choice.json of a run holds."""
         return self.choice.to_json()
-
-
-@dataclass(frozen=True)
-class LintResult:
-    """What is known against a student on some targets.
-
-    Attributes:
-        findings: a row per rule and tower, the errors ("E") first: where, what, why it matters, what to do, who found it.
-        mended: what export changes before it lowers a tower, so that no rule finds it.
-        notes: what was not looked at, or on what.
-        rules: how many rules were run.
-        targets: folders of the exports that were asked for.
-    """
-
-    student: str
-    findings: list[Row]
-    mended: list[str]
-    notes: list[str]
-    rules: int
-    targets: list[str]
-
-    @property
-    def errors(self) -> list[Row]:
-        """The findings that stop a training."""
-        return [row for row in self.findings if row["severity"] == "E"]
-
-    def to_json(self) -> dict[str, Any]:
-        """One object."""
-        return {
-            "student": self.student, "targets": self.targets, "rules": self.rules, "findings": self.findings, "mended": self.mended,
-            "notes": self.notes,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
