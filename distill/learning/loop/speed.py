@@ -62,7 +62,7 @@ def worth_compiling(
     if optim.recompute or optim.chunk is not None:
         return (
             False,
-            "towers that run again for the gradient (train.recompute, train.chunk) do not go with it in several processes",
+            "towers that run again for the gradient (train.recompute, train.chunk) are compiled where told alone",
         )
     if optim.batch_norm == "synced" or sharded:
         return (

@@ -15,7 +15,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from distill.core.errors import DistillError
 from distill.learning import checkpoint
-from distill.learning.loop.stopping import Saved, Stopping, Together
+from distill.learning.loop.stopping import Saved, Stopping, Together, naming_the_dead
 from reinforced_data.training.loader import _from_workers
 from tests.distill.learning.test_fit import batches, train
 
@@ -189,6 +189,19 @@ def test_two_processes_end_together_where_one_of_them_cannot_go_on(tmp_path):
     assert "worker died (signal 9)" in (tmp_path / "worker died" / "error1").read_text()
     assert "cannot go on" in (tmp_path / "worker died" / "error0").read_text()
     assert "has ended" in (tmp_path / "death" / "error0").read_text()
+
+
+def test_an_error_is_taken_for_another_process_that_ended_where_it_says_so_and_there_is_one():
+    def said(words, processes):
+        with naming_the_dead(processes):
+            raise RuntimeError(words)
+
+    with pytest.raises(DistillError, match=r"Another of the processes .* has ended"):
+        said("Connection closed by peer [127.0.0.1]:4", 2)
+    for words, processes in (("Connection closed by peer", 1), ("shapes do not match", 2)):
+        with pytest.raises(RuntimeError, match=words) as caught:
+            said(words, processes)
+        assert not isinstance(caught.value, DistillError)
 
 
 def test_one_process_hears_itself_at_once():
