@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import shutil
 
 import pytest
 
@@ -140,6 +141,29 @@ def test_hours_are_a_rehearsals_scaled_or_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "platform", lambda: "another machine")
     assert rehearsed.hours(job, data, stages, run.path)[0]["high"] is None
     assert rehearsed.hours(job, data, stages, tmp_path / "nowhere")[0]["high"] is None
+
+
+def test_a_rehearsal_is_found_where_run_puts_it_or_where_it_is_said_to_be(tmp_path, tiny_teacher, no_weights):
+    from distill.rehearsal import rehearsal_of
+    from distill.verbs.run import default_out
+
+    words = ["--teacher", tiny_teacher, "--data", "rendered:train=300,eval=40", "--set", "export.targets=[]"]
+    said = load_recipe(
+        None, {"teachers": [str(tiny_teacher)], "data": "rendered:train=300,eval=40", "export.targets": []}
+    )
+    own = default_out(said.model_copy(update={"rehearse": True}))
+    for place, more in ((own, []), ("elsewhere", ["--rehearsal", "elsewhere"])):
+        before = json.loads(distill("plan", *words, *more, "--json", cwd=tmp_path).stdout)
+        assert {row["high"] for row in before["hours"]} == {None}
+        planted(tmp_path / place, rehearsal_of(said), {"reinforce": 25.0}, speed=2.0)
+        after = json.loads(distill("plan", *words, *more, "--json", cwd=tmp_path).stdout)
+        (row,) = [row for row in after["hours"] if row["stage"] == "reinforce"]
+        assert 0 < row["low"] < row["high"]
+        assert row["basis"] == f"measured here on 8 samples ({place})"
+        if place == own:
+            shown = distill("plan", *words, cwd=tmp_path).stdout
+            assert "Together " in shown
+            shutil.rmtree(tmp_path / place)
 
 
 def test_terms_downloads_and_packages_are_said_before(tmp_path, monkeypatch, no_weights):
