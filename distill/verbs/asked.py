@@ -1,7 +1,7 @@
 """What `distill export` and `distill profile` were asked, kept where they work, so that --resume goes on by the folder alone.
 
 The rule is that of the verbs that make a run: what a call says besides is laid over the words of before, and must agree with
-them; once nothing of before is finished, it need not.
+them; where nothing of before is finished, it need not.
 """
 
 from collections.abc import Mapping

@@ -98,6 +98,12 @@ def _place(model: AnyPath | None, out: AnyPath | None, resume: bool) -> tuple[Ru
                 "Which model? Name a run, or any CLIP: distill export runs/mine. To go on with an export that was stopped: "
                 "distill export OUT --resume."
             )
+        there = RunFolder(out)
+        if run_of(model_name(str(out))) is None and not there.asked_export.exists():
+            raise UsageError(
+                f"There is no export in {str(there)!r} to go on with: looked for {there.asked_export.name} and {there.student.name}/ "
+                f"in it. To begin one, name the model: distill export MODEL --out {there}."
+            )
         model, out = out, None
     name = model_name(str(model))
     run = run_of(name)

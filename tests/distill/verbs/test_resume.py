@@ -204,6 +204,9 @@ def test_a_model_that_could_not_be_taken_in_leaves_nothing_in_the_way(stopped, t
     assert failed.returncode == 2
     assert not (place / "files").exists()
     assert "Which model?" in distill("export", "--target", "onnx", cwd=place).stderr
+    nothing = distill("export", "--out", "nowhere", "--resume", cwd=place)
+    assert nothing.returncode == 2
+    assert "no export in 'nowhere' to go on with: looked for asked-export.json" in nothing.stderr
     shutil.copytree(tiny_teacher, place / "other")
     assert distill("export", "other", "--out", "files", "--target", "onnx", cwd=place).returncode == 130
     again = distill(
