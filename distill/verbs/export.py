@@ -101,8 +101,8 @@ def _place(model: AnyPath | None, out: AnyPath | None, resume: bool) -> tuple[Ru
         there = RunFolder(out)
         if run_of(model_name(str(out))) is None and not there.asked_export.exists():
             raise UsageError(
-                f"There is no export in {str(there)!r} to go on with: looked for {there.asked_export.name} and {there.student.name}/ "
-                f"in it. To begin one, name the model: distill export MODEL --out {there}."
+                f"There is no export in {str(there)!r} to go on with: looked for {there.asked_export.name} and "
+                f"{there.student.name}/ in it. To begin one, name the model: distill export MODEL --out {there}."
             )
         model, out = out, None
     name = model_name(str(model))
