@@ -1,6 +1,6 @@
 """What rendering views costs beside decoding: python -m benchmarks.loader --photos ../shared/data/flickr8k
 
-Three tables, each over the same JPEGs (photos upsampled, with grain of 6 levels so that they compress like photos,
+Four tables, each over the same JPEGs (photos upsampled, with grain of 6 levels so that they compress like photos,
 quality 85). Arms take turns in every round; printed are medians over the rounds and, of ratios, least to greatest.
 
 - transforms: bytes to a square of pixels by one thread of one process, in processor time (so that other processes on the
@@ -10,6 +10,7 @@ quality 85). Arms take turns in every round; printed are medians over the rounds
   from a finished set.
 - loader: whole batches from a stored set by the rules, with both replays of "pillow", as a share of decoding the same
   stored JPEGs with the same number of workers (wall time).
+- held: batches of a set whose photos fit into memory decoded, kept so or not, in processor time.
 - pixels: how far "turbo" is from Pillow's resize of the same crop, and how far apart a teacher and a student are who look
   at one view at sizes of their own (the larger one resized to the smaller by Pillow), in levels of 255.
 """
@@ -38,7 +39,8 @@ from reinforced_data.pixels.rendering import Rendering
 from reinforced_data.pixels.views import draw_view, render_view
 from reinforced_data.sample import Caption, RawSample, View
 from reinforced_data.source import open_source
-from reinforced_data.training.loader import AHEAD, batches
+from reinforced_data.training import kept_pictures
+from reinforced_data.training.loader import AHEAD, _Steps, batches
 from reinforced_data.training.order import EpochOrder
 from reinforced_data.training.pairs import StoredPairs
 from reinforced_data.training.replay import stored_view
@@ -196,6 +198,36 @@ def loader_table(jpegs: dict[str, list[bytes]], given: argparse.Namespace) -> No
                         print(f"| {name} | {preset} | {size} | {workers} | {row} |", flush=True)
 
 
+def held_table(jpegs: dict[str, list[bytes]], given: argparse.Namespace) -> None:
+    """Batches of a set that fits, made by one thread, its photos kept decoded or not: processor time."""
+    print("\n| JPEGs | preset | student px | ms a pair, kept | not kept / kept decoded |")
+    print("|---|---|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, files in jpegs.items():
+            for preset in given.presets:
+                folder = make_set(files, preset, "turbo", Path(temporary) / f"{name}-{preset}")
+                for size in given.sizes:
+                    ways = [warm_steps(folder, size, budget) for budget in (0, 512 << 20)]
+                    spent: list[list[float]] = [[], []]
+                    for turn in range(given.rounds):
+                        for steps, times in zip(ways, spent, strict=True):
+                            started = time.thread_time()
+                            for step in range(8):
+                                steps[8 * turn + step]
+                            times.append((time.thread_time() - started) / 8 / BATCH * 1000)
+                    ratio = spread([off / on for off, on in zip(*spent, strict=True)])
+                    print(f"| {name} | {preset} | {size} | {statistics.median(spent[1]):.2f} | {ratio} |", flush=True)
+
+
+def warm_steps(folder: Path, size: int, budget: int) -> Any:
+    """A loader's steps after an epoch or more, in which it was decided what is kept."""
+    kept_pictures.HELD_BYTES = budget
+    steps = _Steps(StoredPairs(folder, size), BATCH, 0, 0, 1)
+    for step in range(16):
+        steps[step]
+    return steps
+
+
 # --- pixels ---
 
 
@@ -243,7 +275,7 @@ def pixels_table(jpegs: dict[str, list[bytes]], given: argparse.Namespace) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", required=True)
-    parser.add_argument("--tables", nargs="+", default=["transforms", "loader", "pixels"])
+    parser.add_argument("--tables", nargs="+", default=["transforms", "loader", "held", "pixels"])
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument(
         "--jpegs", nargs="+", default=["500x375", "1024x768"], help="sizes; 224x224 = the photos as they are"
@@ -253,7 +285,12 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.25, help="of decoding, per arm and round of the loader")
+    parser.add_argument(
+        "--held", action="store_true", help="let the loader keep photos decoded, as it does of a set that small"
+    )
     given = parser.parse_args()
+    if not given.held:
+        kept_pictures.HELD_BYTES = 0  # the few photos here stand for a large set
     torch.set_num_threads(1)
     source = open_source(given.photos, "eval", given.count)
     photos = [source[n].image for n in range(len(source))]
@@ -269,6 +306,8 @@ def main() -> None:
         transforms_table(jpegs, 224, given.rounds)
     if "loader" in given.tables:
         loader_table(jpegs, given)
+    if "held" in given.tables:
+        held_table(jpegs, given)
     if "pixels" in given.tables:
         pixels_table(jpegs, given)
 

@@ -42,7 +42,19 @@ class Picture:
         self._data, self._key, self._rendering, self._whole = data, key, rendering, whole
         self._header: JpegHeader | None = read_header(data) if rendering == "turbo" else None
         self._image: Image | None = None
+        self._held: dict[int, Array] | None = None  # what was decoded, by the factor that it is smaller
         self._forgiven = whole  # damage, if there is any, is such that Pillow shows the image all the same
+
+    def hold(self) -> None:
+        """Keep what is decoded from now on with the object, in memory of its own; rendering changes no pixel by it."""
+        self._held = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the object takes."""
+        pixels = sum(array.nbytes for array in (self._held or {}).values())
+        whole = 4 * self._image.width * self._image.height if self._image is not None else 0  # Pillow's RGB
+        return len(self._data) + pixels + whole
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,6 +92,8 @@ class Picture:
         None where libjpeg-turbo cannot decode them; the image is Pillow's from now on.
         """
         width, height = header.stored
+        if self._held is not None:
+            return self._holding(header, factor, self._held)
         pixels = _scratch.content(factor, self)
         if pixels is not None:
             cut = pixels.shape[0] < -(-height // factor)
@@ -90,6 +104,18 @@ class Picture:
                 return pixels
         rows = min(height, bottom + _MARGIN * factor) if self._whole else height
         into = _scratch.array(factor, (-(-height // factor), -(-width // factor), 3))
+        pixels = self._decode(header, factor, rows, into)
+        if pixels is not None:
+            _scratch.fill(factor, self, pixels)
+        return pixels
+
+    def _holding(self, header: JpegHeader, factor: int, held: dict[int, Array]) -> Array | None:
+        pixels = held.get(factor)
+        if pixels is None and (pixels := self._decode(header, factor, header.stored[1], None)) is not None:
+            held[factor] = pixels
+        return pixels
+
+    def _decode(self, header: JpegHeader, factor: int, rows: int, into: Array | None) -> Array | None:
         pixels = decode_jpeg(self._data, header, factor, rows=rows, forgiving=self._forgiven, into=into)
         if pixels is None and not self._forgiven:
             _ = self.image  # raises where the damage is such that Pillow refuses the image
@@ -97,8 +123,6 @@ class Picture:
             pixels = decode_jpeg(self._data, header, factor, forgiving=True, into=into)
         if pixels is None:
             self._header = None
-        else:
-            _scratch.fill(factor, self, pixels)
         return pixels
 
 

@@ -23,10 +23,10 @@ from reinforced_data.source import Source
 from reinforced_data.store.reader import ReinforcedData
 from reinforced_data.store.unpaired import UnpairedTexts
 from reinforced_data.training.caption_policy import CaptionPolicy
+from reinforced_data.training.kept_pictures import KeptPictures
 from reinforced_data.training.replay import Replay, stored_view
 from teachers.spec import TeacherFacts
 
-CACHE_BYTES = 512 << 20  # of decoded images of at most SMALL_SIDE pixels, whose decoding costs more than keeping them
 _LOOKED_AT = 256  # samples whose caption sources decide an "auto" policy
 
 
@@ -77,29 +77,6 @@ class Pairs(Protocol):
         ...
 
 
-class _SmallImages:
-    """Decoded small images, kept until a budget is spent. Copies in other processes start empty."""
-
-    def __init__(self) -> None:
-        self._pictures: dict[int, Picture] = {}
-        self._bytes = 0
-
-    def get(self, index: int) -> Picture | None:
-        return self._pictures.get(index)
-
-    def keep(self, index: int, picture: Picture) -> bool:
-        """Keep `picture` when it is small and there is room; says whether it was kept."""
-        size = picture.size[0] * picture.size[1] * 4  # Pillow holds RGB in four bytes
-        if max(picture.size) > SMALL_SIDE or self._bytes + size > CACHE_BYTES:
-            return False
-        self._pictures[index] = picture
-        self._bytes += size
-        return True
-
-    def __reduce__(self) -> "tuple[type[_SmallImages], tuple[()]]":
-        return _SmallImages, ()
-
-
 class StoredPairs:
     """Pairs from a reinforced set: a stored view with its embeddings, stored captions with their own.
 
@@ -133,7 +110,7 @@ class StoredPairs:
                 "ones. Reinforce again with sentences, or leave the setting out."
             )
         self.unpaired: UnpairedTexts | None = None
-        self._small = _SmallImages()
+        self._kept = KeptPictures(len(self.data), image_size)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -177,14 +154,16 @@ class StoredPairs:
         return self.data.caption_sources(index)
 
     def _image(self, index: int, number: int) -> Array:
-        view, picture = self.data.view(index, number), self._small.get(index)
+        view, picture = self.data.view(index, number), self._kept.get(index)
         if picture is None:
             near = self.replay == "fast" and self.data.manifest.rendering == "pillow"
             if near and max(self.data.size(index)) > SMALL_SIDE:
                 return stored_view(self.data, index, view, self.image_size)
             picture = self.data.picture(index)
-            self._small.keep(index, picture)
-        return picture.render(view, self.image_size)
+            self._kept.keep(index, picture)
+        pixels = picture.render(view, self.image_size)
+        self._kept.settle(index)
+        return pixels
 
     def _text_embeds(self, index: int, teacher: str, captions: tuple[int, ...]) -> Array:
         return np.stack([_unit(self.data.text_embed(index, teacher, caption)) for caption in captions])
@@ -221,8 +200,8 @@ class RawPairs:
         self.rendering = rendering
         self.policy = (captions or CaptionPolicy()).resolve(())
         self._bad: set[int] = set()
-        self._small = _SmallImages()
-        self._facts: dict[int, tuple[str, tuple[Caption, ...], int]] = {}  # of the images kept in _small
+        self._kept = KeptPictures(len(source), image_size)
+        self._facts: dict[int, tuple[str, tuple[Caption, ...], int]] = {}  # of the images that are kept
 
     def __len__(self) -> int:
         return len(self.source)
@@ -241,6 +220,7 @@ class RawPairs:
                 key, captions, number, picture = self._load(place)
                 view = draw_view(self.view_preset, *picture.size, rng, self.rendering)
                 image = picture.render(view, self.image_size)
+                self._kept.settle(place)
             except BadImageError as error:
                 rng.bit_generator.state = undrawn  # a sample that is known to be bad draws nothing
                 self._bad.add(place)
@@ -281,7 +261,7 @@ class RawPairs:
         return choices[int(rng.integers(len(choices)))]
 
     def _load(self, index: int) -> tuple[str, tuple[Caption, ...], int, Picture]:
-        kept = self._small.get(index)
+        kept = self._kept.get(index)
         if kept is not None:
             return (*self._facts[index], kept)
         raw = self.source[index]
@@ -289,7 +269,7 @@ class RawPairs:
             raise BadImageError(raw.key, "no caption")
         picture = Picture(raw.image, raw.key, self.rendering)
         number = image_id(hashlib.sha256(raw.image).hexdigest())
-        if self._small.keep(index, picture):
+        if self._kept.keep(index, picture):
             self._facts[index] = (raw.key, raw.captions, number)
         return raw.key, raw.captions, number, picture
 
