@@ -16,7 +16,7 @@ from distill.stages.opening import begun_training, share_run, taken_for
 from distill.verbs.endings import going_on
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_to_go_on
 from distill.verbs.results import TrainResult
-from reinforced_data.source import opening_once
+from reinforced_data.source import Source, opening_once
 from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -89,36 +89,21 @@ def _train(
     choice: "Choice | None",
 ) -> TrainResult:
     from distill.core.clip.model import count_parameters
-    from distill.learning.objective import refuse_without_decoder
-    from distill.models import TeacherSet, student_spec
+    from distill.models import TeacherSet
     from distill.stages.label import open_data
     from distill.stages.lint import refuse_errors
     from distill.stages.read_data import tell_how_read
     from distill.stages.reinforce import is_reinforced
     from distill.stages.train import refuse_few, train_model, training_licence
     from distill.stages.training.arm import Arm
-    from distill.stages.training.feasible import refuse_infeasible, refuse_start
-    from distill.stages.training_data import (
-        caption_policy,
-        check_curation,
-        check_texts,
-        keep_trained_on,
-        selection_stage,
-        stored_pairs,
-        texts_stage,
-    )
-    from reinforced_data.training.pairs import RawPairs
+    from distill.stages.training.feasible import refuse_start
+    from distill.stages.training_data import keep_trained_on, selection_stage, texts_stage
     from students.student import load_student
 
-    spec = student_spec(job.student)
-    refuse_without_decoder(job.objective, job.student.name, spec.captions)
-    refuse_infeasible(job)
+    _refuse_wrong(job)
     set_folder = Path(job.data) if is_reinforced(Path(job.data)) else None
     if set_folder is None and (run.reinforced / MANIFEST_FILE).exists():
         set_folder = run.reinforced  # of a run that `distill run` began
-    check_curation(job)
-    check_texts(job)
-    captions = caption_policy(job.captions)
     source = None
     if set_folder is None:
         source = open_data(job)
@@ -134,7 +119,7 @@ def _train(
         if choice is not None:
             atomic.write_json(run.choice, choice.to_json())
     tell_how_read(job, run, console, evaluation=False)
-    selection, terms = None, f"data {source.name}: {source.licence}" if source else ""
+    selection = None
     if set_folder is not None:
         selection = selection_stage(job, set_folder, run, console, wait=True)
         readers = teachers if inherits else TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
@@ -142,23 +127,39 @@ def _train(
         if this_place().rank == 0:
             keep_trained_on(run, set_folder, selection)
     arm = Arm("train", run, job.objective, job.student.inherit, teachers if inherits else None)
+    terms = f"data {source.name}: {source.licence}" if source else ""
     with console.stage(arm.name) as advance:
-        data: Any
-        if set_folder is not None:
-            data = stored_pairs(job, set_folder, selection, run)
-        else:
-            assert source is not None
-            data = RawPairs(source, job.reinforce.view_preset, spec.image_size, captions, job.reinforce.rendering)
+        data = _pairs(job, set_folder, source, selection, run)
         refuse_few(job, run, data)
-        folder = train_model(
-            job,
-            arm,
-            data,
-            training_licence(set_folder, terms),
-            advance,
-            console.say,
-        )
+        folder = train_model(job, arm, data, training_licence(set_folder, terms), advance, console.say)
     return TrainResult(folder, count_parameters(load_student(folder).clip))
+
+
+def _refuse_wrong(job: Recipe) -> None:
+    """Raise UsageError for what is wrong with the words alone, before any data is opened."""
+    from distill.learning.objective import refuse_without_decoder
+    from distill.models import student_spec
+    from distill.stages.training.feasible import refuse_infeasible
+    from distill.stages.training_data import caption_policy, check_curation, check_texts
+
+    refuse_without_decoder(job.objective, job.student.name, student_spec(job.student).captions)
+    refuse_infeasible(job)
+    check_curation(job)
+    check_texts(job)
+    caption_policy(job.captions)
+
+
+def _pairs(job: Recipe, set_folder: Path | None, source: Source | None, selection: Path | None, run: RunFolder) -> Any:
+    """What batches are drawn from: a stored set, or data as it is."""
+    from distill.models import student_spec
+    from distill.stages.training_data import caption_policy, stored_pairs
+    from reinforced_data.training.pairs import RawPairs
+
+    if set_folder is not None:
+        return stored_pairs(job, set_folder, selection, run)
+    assert source is not None
+    size = student_spec(job.student).image_size
+    return RawPairs(source, job.reinforce.view_preset, size, caption_policy(job.captions), job.reinforce.rendering)
 
 
 def _refuse_without_set(job: Recipe) -> None:
