@@ -13,7 +13,7 @@ from distill.core.errors import UsageError, nearest
 from reinforced_data.curation.filter import Rows
 from reinforced_data.curation.image_hash import hashes_of
 from reinforced_data.pixels.decode import BadImageError
-from reinforced_data.source import Split, open_source
+from reinforced_data.source import ColumnNames, Split, open_source
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from reinforced_data.store.reader import ReinforcedData
 
@@ -48,13 +48,15 @@ def as_reinforced(location: str) -> Path | None:
     return None
 
 
-def read_evaluation(location: str, split: Split, with_hashes: bool) -> Evaluation:
+def read_evaluation(location: str, split: Split, with_hashes: bool, image_column: str | None = None) -> Evaluation:
     """Read the images at `location`, a reinforced set or any source (its `split`, and its zero-shot images).
+
+    `image_column`: that of the training data, where the user had to name it; the images are in it here too if it is there.
 
     Raises what `open_source` and `ReinforcedData` raise, and UsageError when there is no image.
     """
-    folder = as_reinforced(location)
-    reader = _Reader(ReinforcedData(folder)) if folder else _Reader(open_source(location, split))
+    folder, columns = as_reinforced(location), ColumnNames(image_column, lenient=True)
+    reader = _Reader(ReinforcedData(folder)) if folder else _Reader(open_source(location, split, columns=columns))
     hashes: list[int | None] = []
     if with_hashes:
         hashes = list(hashes_of(iter(reader)))

@@ -26,9 +26,10 @@ class Decontaminate(Filter):
     Three comparisons: the same bytes (SHA-256); perceptual hashes that differ in at most `bits` of 64; and, when
     `against` is a reinforced set that has a teacher with the same weights, mean stored embeddings with a cosine of at
     least `min`. `by=all` (default) makes every one that can be made. Of a source the `split` is read, and the images of
-    its zero-shot task. Several sets take several filters. Hashes read and decode every image; mirrored and cropped
-    copies are found by embeddings alone. 20 bytes a sample (20 MB per million), 200 bytes an evaluation image, and a
-    temporary file of 4 D bytes an evaluation image.
+    its zero-shot task; the image column that the training data were made with holds here too, where it is there.
+    Several sets take several filters. Hashes read and decode every image; mirrored and cropped copies are found by
+    embeddings alone. 20 bytes a sample (20 MB per million), 200 bytes an evaluation image, and a temporary file of 4 D
+    bytes an evaluation image.
     """
 
     places: ClassVar[tuple[str, ...]] = ("against",)
@@ -45,7 +46,8 @@ class Decontaminate(Filter):
 
         Raises UsageError when `against` cannot be compared in the way asked for, or is the set itself.
         """
-        evaluation = read_evaluation(self.against, self.split, self.by in ("all", "hash"))
+        named = rows.data.manifest.source.columns.get("image")
+        evaluation = read_evaluation(self.against, self.split, self.by in ("all", "hash"), named)
         if evaluation.data is not None and evaluation.data.folder.resolve() == rows.data.folder.resolve():
             raise UsageError(f"filter 'decontaminate': {self.against!r} is the training set itself.")
         teacher = None

@@ -241,7 +241,7 @@ def test_a_source_is_compared_by_bytes_and_hash_with_its_zero_shot_images(tmp_pa
     source = Source(
         [RawSample(f"e{i}", saved(scene(i), quality=80), ()) for i in (2, 9, 4)] + [RawSample("junk", b"no", ())]
     )
-    monkeypatch.setattr(evaluation, "open_source", lambda location, split: source)
+    monkeypatch.setattr(evaluation, "open_source", lambda location, split, columns: source)
     data = photo_set(tmp_path, "train", [saved(scene(seed), "PNG") for seed in range(7)])
     outcome, kept = select(data, "decontaminate:against=anything")
     assert np.flatnonzero(~kept).tolist() == [2, 4, 5]
@@ -253,6 +253,28 @@ def test_a_source_is_compared_by_bytes_and_hash_with_its_zero_shot_images(tmp_pa
         select(data, "decontaminate:against=anything,by=embedding")
     with pytest.raises(UsageError, match="not reinforced"):
         select(data, "decontaminate:against=anything,teacher=alpha")
+
+
+def test_evaluation_data_have_the_image_column_that_the_training_data_were_made_with(tmp_path):
+    """Where both of two columns hold images, nothing but its name says which is meant."""
+    data = photo_set(tmp_path, "train", [saved(scene(seed), "PNG") for seed in range(5)])
+    folder = tmp_path / "judged"
+    folder.mkdir()
+    for number in (1, 3):
+        (folder / f"scan{number}.png").write_bytes(saved(scene(number), "PNG"))
+        (folder / f"thumb{number}.png").write_bytes(saved(scene(50 + number, 20), "PNG"))
+    lines = [f"scan{number}.png,thumb{number}.png,a scene" for number in (1, 3)]
+    (folder / "all.csv").write_text("\n".join(["scan,thumb,caption", *lines]))
+    text = f"decontaminate:against={folder / 'all.csv'},by=bytes,split=train"
+    with pytest.raises(UsageError, match="--image-column"):
+        select(data, text)
+    data.manifest.source.columns["image"] = "scan"
+    _, kept = select(data, text)
+    assert len(np.flatnonzero(~kept)) == 1  # one of the two is held out
+    assert {*np.flatnonzero(~kept)} < {1, 3}
+    data.manifest.source.columns["image"] = "elsewhere"  # what the place lacks is passed over
+    with pytest.raises(UsageError, match="--image-column"):
+        select(data, text)
 
 
 def test_embeddings_of_other_weights_are_not_compared(tmp_path):
