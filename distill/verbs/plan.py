@@ -100,7 +100,7 @@ def plan(
         rehearsal: a finished run with --rehearse of the same models on this machine, whose times are scaled to hours; None = the
             one in the folder that such a run writes by itself. The others are as of `distill.run`.
 
-    Raises UsageError for what `distill.run` refuses before it loads a model.
+    Raises UsageError for what `distill.run` refuses before it loads a model, and for a `rehearsal` that tells nothing of the job.
     """
     from distill.models import TeacherSet
     from distill.stages.train import arms_of
@@ -131,7 +131,7 @@ def plan(
             stages=stages,
             data=asdict(found),
             training=_training(job, found.images),
-            hours=hours(job, found, stages, Path(before)),
+            hours=hours(job, found, stages, Path(before), named=rehearsal is not None),
             storage=storage,
             disk=_disk(run.path, storage),
             downloads=expected.downloads(job, teachers),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill.core import atomic
+from distill.core.errors import UsageError
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.verbs.expected import Data, Row
@@ -14,13 +15,10 @@ from reinforced_data.store.names import MANIFEST_FILE
 
 UNKNOWN = "unknown until rehearsed: the same words with --rehearse"
 TRAIN = "train student"  # what the stage is called in a run; the other students of a run train alike
-START_S, STEP_S = (
-    5.0,
-    0.2,
-)  # of what a stage and a training step took, at most so much may be the same for any number of samples
-CPU_GAIN = (
-    2.0  # times as little that a sample costs in a large batch, at most; on a GPU as many times as the batch is larger
-)
+# Of what a stage and a training step took, at most so much may be the same for any number of samples.
+START_S, STEP_S = 5.0, 0.2
+# Times as little that a sample costs in a large batch, at most; on a GPU as many times as the batch is larger.
+CPU_GAIN = 2.0
 MORE = 1.5  # times as much that it may take: machines slow down, and have other work
 
 
@@ -33,17 +31,26 @@ class Rehearsal(NamedTuple):
     labelled: int
 
 
-def hours(recipe: Recipe, data: Data, stages: list[str], folder: Path) -> list[Row]:
+def hours(recipe: Recipe, data: Data, stages: list[str], folder: Path, *, named: bool = False) -> list[Row]:
     """A row per stage: "stage", "low" and "high" in hours (None = not known), and the "basis".
 
     The ends are what would be if the rehearsal's handful of samples cost mostly the start of a stage, and if it cost nothing.
 
     Args:
         folder: of the rehearsal; one that is not there, not finished, of other models or of another machine tells nothing.
+        named: whether the user gave it.
+
+    Raises UsageError, with the reason, where the one that the user gave tells nothing.
     """
-    found = _rehearsal(recipe, RunFolder(folder))
-    if found is None:
+    run = RunFolder(folder)
+    if reason := _tells_nothing(recipe, run):
+        if named:
+            raise UsageError(
+                f"--rehearsal {str(folder)!r} tells nothing of this job: {reason}. Make one by the same words with --rehearse, or "
+                "leave it out."
+            )
         return [_row(stage, None, UNKNOWN) for stage in stages]
+    found = _rehearsal(run)
     other = "" if found.recipe.data == recipe.data else " of other data"
     basis = f"measured here on {found.labelled} samples{other} ({found.run})"
     trained = sum(stage.startswith("train ") for stage in stages)
@@ -64,12 +71,19 @@ def _row(stage: str, seconds: tuple[float, float] | None, basis: str) -> Row:
     return {"stage": stage, "low": low, "high": high, "basis": basis}
 
 
-def _rehearsal(recipe: Recipe, run: RunFolder) -> Rehearsal | None:
+def _tells_nothing(recipe: Recipe, run: RunFolder) -> str:
+    """Why the times of a rehearsal say nothing of a job; "" where they do."""
     if not (run.resolved.exists() and run.seconds.exists()):
-        return None
+        return "there is no finished run"
+    if _models(run.read_recipe()) != _models(recipe):
+        return "its teachers, captioners, student or exports are others"
+    if run.read_resolved()["versions"].get("platform") != platform.platform():
+        return "it was made on another machine"
+    return ""
+
+
+def _rehearsal(run: RunFolder) -> Rehearsal:
     was = run.read_recipe()
-    if _models(was) != _models(recipe) or run.read_resolved()["versions"].get("platform") != platform.platform():
-        return None
     manifest = run.reinforced / MANIFEST_FILE
     labelled = int(atomic.read_json(manifest)["samples"]) if manifest.exists() else was.limit or 0
     seconds = {str(name): float(value) for name, value in atomic.read_json(run.seconds).items()}

@@ -153,13 +153,20 @@ def test_a_rehearsal_is_found_where_run_puts_it_or_where_it_is_said_to_be(tmp_pa
     )
     own = default_out(said.model_copy(update={"rehearse": True}))
     for place, more in ((own, []), ("elsewhere", ["--rehearsal", "elsewhere"])):
-        before = json.loads(distill("plan", *words, *more, "--json", cwd=tmp_path).stdout)
-        assert {row["high"] for row in before["hours"]} == {None}
+        before = distill("plan", *words, *more, "--json", cwd=tmp_path)
+        if more:  # what somebody names is not passed over in silence
+            assert before.returncode == 2
+            assert "--rehearsal 'elsewhere' tells nothing of this job: there is no finished run" in before.stderr
+        else:
+            assert {row["high"] for row in json.loads(before.stdout)["hours"]} == {None}
         planted(tmp_path / place, rehearsal_of(said), {"reinforce": 25.0}, speed=2.0)
         after = json.loads(distill("plan", *words, *more, "--json", cwd=tmp_path).stdout)
         (row,) = [row for row in after["hours"] if row["stage"] == "reinforce"]
         assert 0 < row["low"] < row["high"]
         assert row["basis"] == f"measured here on 8 samples ({place})"
+        if more:
+            other = distill("plan", *words, *more, "--set", "student.name=rendered-teacher", cwd=tmp_path)
+            assert (other.returncode, "its teachers, captioners, student or exports" in other.stderr) == (2, True)
         if place == own:
             shown = distill("plan", *words, cwd=tmp_path).stdout
             assert "Together " in shown

@@ -27,7 +27,8 @@ from distill.learning.loop import clock, feed, log, shards
 from distill.learning.objective import Objective
 from distill.learning.settings import CheckpointSettings, OptimSettings
 from distill.learning.task import DistillTask
-from tests.distill.learning.test_losses import TwoLinear, facts
+from tests.distill.learning.loop.test_speed import Small
+from tests.distill.learning.test_losses import facts
 
 STEPS, BATCH = 3, 8
 # What of the settings and of the task differs in each case.
@@ -46,36 +47,11 @@ CASES = {
 SINGLE = ("float32", "half")  # every other case is in float64
 
 
-class Small(TwoLinear):
-    """Two towers of the kinds that students have, small: timm's convolutions with BatchNorms, open_clip's text transformer."""
-
-    def __init__(self):
-        from distill.core.torch_compat import ensure_torchvision
-
-        ensure_torchvision()
-        import timm
-        from open_clip.transformer import TextTransformer
-
-        super().__init__()
-        self.a = self.b = None
-        self.clip = nn.Module()
-        self.clip.visual = nn.Module()
-        self.clip.visual.trunk = timm.create_model(
-            "vit_tiny_patch16_224", num_classes=6, img_size=32, embed_dim=24, depth=2, num_heads=2
-        )
-        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=2, output_dim=6)
-
-    def encode_image(self, images):
-        return nn.functional.normalize(self.clip.visual.trunk(images), dim=-1)
-
-    def encode_text(self, tokens):
-        return nn.functional.normalize(self.clip.text(tokens), dim=-1)
-
-
 def task_of(case):
     torch.manual_seed(0)
     objective = Objective(dict.fromkeys(("affinity", "feature", "interactive", "contrastive"), 1.0), 6, facts())
-    task = DistillTask(Small(), objective, facts(), **CASES[case][1])
+    vit = Small("vit_tiny_patch16_224", width=6, img_size=32, embed_dim=24, depth=2, num_heads=2)
+    task = DistillTask(vit, objective, facts(), **CASES[case][1])
     return task if case in SINGLE else task.double()
 
 

@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 
 
 class Small(TwoLinear):
-    """Two towers of the kinds that students have, small: timm's convolutions with BatchNorms, open_clip's text transformer."""
+    """Two towers of the kinds that students have, small: one of timm's, with `width` features, and open_clip's text transformer."""
 
-    def __init__(self):
+    def __init__(self, timm_name="mobilenetv3_small_050", width=16, **timm_words):
         from distill.core.torch_compat import ensure_torchvision
 
         ensure_torchvision()
@@ -34,8 +34,8 @@ class Small(TwoLinear):
         self.a = self.b = None
         self.clip = nn.Module()
         self.clip.visual = nn.Module()
-        self.clip.visual.trunk = timm.create_model("mobilenetv3_small_050", num_classes=16)
-        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=2, output_dim=16)
+        self.clip.visual.trunk = timm.create_model(timm_name, num_classes=width, **timm_words)
+        self.clip.text = TextTransformer(8, vocab_size=32, width=16, heads=2, layers=2, output_dim=width)
 
     def encode_image(self, images):
         return nn.functional.normalize(self.clip.visual.trunk(images), dim=-1)
