@@ -1,4 +1,4 @@
-"""Importing coremltools in a second instead of fourteen, and without its warnings."""
+"""Importing coremltools in a second instead of fourteen, without its warnings, and without what an earlier program left in it."""
 
 import sys
 import warnings
@@ -29,3 +29,16 @@ def import_coremltools() -> Any:
         import coremltools
 
     return coremltools
+
+
+def forget_earlier_programs() -> None:
+    """Let the next conversion name its operations as a new process would.
+
+    coremltools numbers operations without a name over all programs that a process builds or reads, and starts anew only where a
+    conversion ends well. A program that was read to be checked, or a conversion that failed, so changed the names, and with
+    them the bytes, of the next file.
+    """
+    import_coremltools()
+    from coremltools.converters.mil.mil import Builder
+
+    Builder.name_count.clear()

@@ -20,7 +20,7 @@ from typing_extensions import Self, override
 from distill.core.errors import UsageError
 from export.app.form import Form
 from export.artifacts.record import Operations, Tower
-from export.mil.coremltools import import_coremltools
+from export.mil.coremltools import forget_earlier_programs, import_coremltools
 from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 from export.targets.parts.kept import Kept
 
@@ -87,6 +87,7 @@ class CoreMl(Target):
         if not self.together:
             return
         ct = import_coremltools()
+        forget_earlier_programs()
         from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
 
         descriptor, parts = (
@@ -144,6 +145,7 @@ class CoreMl(Target):
         self, program: "ExportedProgram", tower: Tower, path: Path, *, calibration: "Array | None" = None
     ) -> Operations:
         ct = import_coremltools()
+        forget_earlier_programs()
         import numpy as np
 
         with warnings.catch_warnings():

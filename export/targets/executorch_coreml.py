@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from distill.core.errors import DistillError
-from export.mil.coremltools import import_coremltools
+from export.mil.coremltools import forget_earlier_programs, import_coremltools
 from export.target import TARGETS, NotCheckedError, Runner
 from export.targets.parts.executorch import ExecuTorch
 
@@ -64,6 +64,7 @@ class ExecutorchCoreMl(ExecuTorch):
     @override
     def partitioner(self) -> Any:
         ct = import_coremltools()
+        forget_earlier_programs()
         from executorch.backends.apple.coreml.compiler import CoreMLBackend
         from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
