@@ -23,11 +23,12 @@ import numpy as np
 
 from benchmarks.lively_models import write
 from distill.core.errors import DistillError
+from distill.core.machine import usable_cores
 from distill.reporting.terminal import cell
 from export.artifacts.folder import read_artifacts
 from export.artifacts.record import TOWERS, ExportArtifact
 from export.children.timing import Runtime
-from export.devices.host import cpu_model, usable_cores
+from export.devices.host import cpu_model
 from export.latency.measure import EAGER, timing_inputs
 from export.target import get_target
 

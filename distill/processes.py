@@ -43,14 +43,6 @@ def processes_here() -> int:
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or this_place().world))
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on, which are fewer than the machine's in a container or a job."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
-
-
 def wait_until(ready: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
     """Return when `ready()` is true. Raises DistillError naming `what` when it is not within `patience_s`."""
     began = time.monotonic()

@@ -5,7 +5,6 @@ Left out: converting (export.targets), comparing (export.towers.parity), timing 
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from distill.core import atomic
 from distill.core.arrays import Array
 from distill.core.errors import DistillError, UsageError
 from distill.core.folders.lock import working_in
+from distill.core.machine import usable_cores
 from distill.core.progress import Progress, silent
 from export.app.classes import Classes
 from export.app.licence import Notice
@@ -247,7 +247,7 @@ def _convert_all(
 ) -> None:
     """Run the conversions, some side by side. One that fails does not stop the others: a resume then has less to do."""
     reference = Reference.load(work / REFERENCE_FILE)
-    threads = max(1, (os.cpu_count() or 1) // min(side_by_side, len(todo)))
+    threads = max(1, usable_cores() // min(side_by_side, len(todo)))
     pending = sorted(todo, key=lambda job: job.target.name != SLOWEST)
     running: list[tuple[ExportJob, Conversion]] = []
     errors: list[DistillError] = []

@@ -1,7 +1,6 @@
 """The images, captions and classes that models are judged on, and the embedding of them by any model."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.clip.model import count_parameters
 from distill.core.errors import DistillError, UsageError
+from distill.core.machine import usable_cores
 from distill.evaluation.examples import example_searches
 from distill.evaluation.metrics import (
     class_embeddings,
@@ -185,7 +185,7 @@ def _margin(side: int, size: int) -> int:
 def _embed_images(model: Embedder, images: list[tuple[str, bytes]], batch_size: int) -> Array:
     """[n, D]: while the model is busy with a batch, threads decode the next one (Pillow lets go of the interpreter)."""
     how = (model.image_size, model.resize_mode, model.interpolation)
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    threads = min(MOST_THREADS, usable_cores())
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as ahead:
 
         def prepared(start: int) -> Array:

@@ -5,7 +5,6 @@ embedded default's among them) is left alone. What is filled in is said with its
 """
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
+from distill.core.machine import memory_bytes
 from distill.core.strict import apply_settings, parse
 from distill.models import student_spec
-from distill.processes import Place
+from distill.processes import Place, processes_here
 from distill.recipe import LENGTHS, Recipe
 from distill.run_folder import BEFORE_THE_CHOICE, RunFolder
 from distill.stages.evaluate import FEW
@@ -206,8 +206,6 @@ def _choices(
             yield "reinforce.views_per_image", published.views, published.views_note
     if not is_set(recipe, "train.checkpoint_every"):
         yield "train.checkpoint_minutes", 15.0, "a checkpoint is several times the student; so a kill costs 15 minutes"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield "train.workers", min(8, max(0, cores - 1)), f"{cores} cores, one of them for training, 8 at most"
 
 
 def _precision(recipe: Recipe) -> tuple[str, str]:
@@ -236,15 +234,13 @@ def _batch(recipe: Recipe, published: PublishedTraining, images: int, place: Pla
 
 
 def memory_gb(recipe: Recipe) -> float:
-    """Memory of the device that trains, in GB: the GPU's, else the machine's; infinite where it cannot be asked for."""
+    """Memory of the device that each process trains on, in GB: its GPU's, else its share of what this machine (or the container)
+    has; infinite where it cannot be asked for."""
     import torch
 
     if recipe.train.device != "cpu" and torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory) / 1e9
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (AttributeError, OSError, ValueError):  # Windows
-        return math.inf
+    return memory_bytes() / processes_here() / 1e9
 
 
 def training_images(recipe: Recipe) -> int:

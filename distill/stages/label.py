@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from distill.console import Console
 from distill.core import atomic
 from distill.core.existing import Existing
+from distill.core.machine import usable_cores
 from distill.models import CaptionerSet, TeacherSet
-from distill.processes import Place, processes_here, stage_device, this_place, usable_cores, wait_until
+from distill.processes import Place, processes_here, stage_device, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.opening import keep_recipe

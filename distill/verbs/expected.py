@@ -160,7 +160,7 @@ def downloads(recipe: Recipe, teachers: "TeacherSet") -> list[Row]:
 
 def _weights(what: str, repo: str, file: str) -> Row:
     from distill.core.clip.folder import twins
-    from distill.core.hub import here_already
+    from distill.core.folders.hub import here_already
 
     found = here_already(repo, file, *twins(file)) if file else None
     return {"what": what, "from": f"{repo}/{file}".rstrip("/"), "here": found is not None}

@@ -1,12 +1,12 @@
 """This machine: ExecuTorch, ONNX Runtime and eager torch can be timed on its CPU. It says nothing about a phone."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
 from typing_extensions import override
 
+from distill.core.machine import usable_cores
 from export.device import DEVICES, DeviceInfo, DeviceKind
 from export.settings import ProfileSettings
 
@@ -38,13 +38,6 @@ def cpu_model() -> str:
             if line.lower().startswith(("model name", "hardware")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use (a container may have fewer than the machine)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,6 @@ other hashes; that is left to embeddings.
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.core.arrays import Array
+from distill.core.machine import usable_cores
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def perceptual_hash(image: "Image") -> int | None:
 
 def hashes_of(images: Iterable[tuple[str, bytes]]) -> Iterator[int | None]:
     """The hash of each (key, encoded image), in order; None where it has none or does not decode. In threads."""
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, usable_cores())
     with ThreadPoolExecutor(workers) as pool:
         waiting = []
         for item in images:

@@ -1,10 +1,10 @@
 """The settings of labelling, with their only defaults: a recipe's tables `reinforce` and `cluster` are made of these."""
 
-import os
 from typing import Literal
 
 from pydantic import Field
 
+from distill.core.machine import usable_cores
 from distill.core.strict import Strict
 from reinforced_data.pixels.rendering import Rendering
 from reinforced_data.store.dtypes import EmbedDtype, TeacherPrecision
@@ -51,4 +51,4 @@ class ClusterSettings(Strict):
     @property
     def threads_per_task(self) -> int | None:
         """Arithmetic threads of a local task, so that tasks do not fight for cores; None = whatever a node gives."""
-        return max(1, (os.cpu_count() or 1) // self.workers) if self.executor == "local" else None
+        return max(1, usable_cores() // self.workers) if self.executor == "local" else None

@@ -1,7 +1,7 @@
 """`hf:NAME_OR_PATH`: image-to-text models of Hugging Face transformers (BLIP, GIT, VisionEncoderDecoder, ...).
 
 One image at a time, so that its captions depend on its own seed alone; its N captions come from one `generate` call, in
-which encoder-decoder models and BLIP encode the image once. Files are looked for offline first (see `distill.core.hub`);
+which encoder-decoder models and BLIP encode the image once. Files are looked for offline first (see `distill.core.folders.hub`);
 weights are read from safetensors only, and no code from a repository is run. Needs the extra: `pip install
 'distill-edge[captioners]'`. Left out: chat models that want a prompt (write a `python:` captioner for those).
 """
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from distill.core.atomic import sha256_file
 from distill.core.errors import DistillError, UsageError
-from distill.core.hub import find_weights
+from distill.core.folders.hub import find_weights
 from teachers.captioner import CAPTIONERS, Captioner, CaptionerLoader, CaptionerSpec, CaptionSettings
 from teachers.spec import absolute_path
 

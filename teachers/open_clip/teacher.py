@@ -1,7 +1,7 @@
 """Any open_clip model as a frozen teacher: `OpenClipTeacher`, and the loader of published weights and checkpoints.
 
 The model is built and the checkpoint loaded with open_clip's own classes, but the weights are found by
-`distill.core.hub` (offline first) and nothing else is fetched. In a rehearsal (`random_weights=True`) the full-size
+`distill.core.folders.hub` (offline first) and nothing else is fetched. In a rehearsal (`random_weights=True`) the full-size
 architecture is built without touching the network. Left out: what names mean (`teachers.open_clip.names`), models made
 by this toolkit (`teachers.open_clip.folder`), image towers that want other than square crops, and training.
 """
@@ -19,7 +19,7 @@ from distill.core.clip.model import count_parameters
 from distill.core.clip.tokenizer import token_texts
 from distill.core.clip.weights import ClipWeights
 from distill.core.errors import DistillError
-from distill.core.hub import find_weights
+from distill.core.folders.hub import find_weights
 from teachers.open_clip.names import common_entry, model_config, pretrained_config, split_source, square
 from teachers.spec import TeacherSpec
 from teachers.teacher import Teacher

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.model import import_open_clip
 from distill.core.errors import DistillError
-from distill.core.hub import find_weights
+from distill.core.folders.hub import find_weights
 from distill.core.packages.files import packaged_repository
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def tokenizer_of(
 ) -> tuple[Any, str]:
     """(tokenizer, its name): open_clip's BPE, or the Hugging Face tokenizer that the configuration names.
 
-    The latter is read from `folder` if it holds one, else from an installed package that does, else found by `distill.core.hub`.
+    The latter is read from `folder` if it holds one, else from an installed package that does, else found by `core.folders.hub`.
 
     With `stand_in`, a Hugging Face tokenizer is replaced by bytes of the right length and vocabulary (rehearsals).
     """

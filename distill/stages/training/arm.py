@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.clip.channels_last import channels_last
 from distill.core.folders.disk import free_shared_bytes
+from distill.core.machine import usable_cores
 from distill.core.progress import Progress
 from distill.models import TeacherSet
-from distill.processes import processes_here, stage_device, this_place, usable_cores, wait_until
+from distill.processes import processes_here, stage_device, this_place, wait_until
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.training.progressive import Beginning

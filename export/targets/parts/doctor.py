@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.core.errors import DistillError, UsageError
+from distill.core.machine import free_memory_bytes, usable_cores
 from distill.core.packages.environment import Environment
-from export.devices.host import usable_cores
 from export.devices.parts.runners import RUNNERS, PhoneRunner, runners_folder
 from export.devices.web import how_to_get, runtime_folder, runtime_version
 from export.target import TARGETS, Target
@@ -158,10 +158,9 @@ def _disk(folder: Path) -> Check:
 
 def _memory() -> Check:
     try:
-        import psutil
+        free = free_memory_bytes() / 1e9
     except ImportError:
         return Check("memory", False, "unknown", "pip install psutil")
-    free = psutil.virtual_memory().available / 1e9
     ok = free >= MEMORY_GB
     return Check(
         "memory", ok, f"{free:.0f} GB available", "" if ok else f"Close programs until {MEMORY_GB:.0f} GB are free."

@@ -8,7 +8,6 @@ A process gets its samples several at a time and gives them back as one pickle, 
 this process, so that pixels are not sent through a pipe.
 """
 
-import os
 import pickle
 import signal
 from collections import deque
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import DistillError
 from distill.core.folders.disk import free_shared_bytes
+from distill.core.machine import free_memory_bytes, usable_cores
 from distill.core.torch_compat import start_workers
 from reinforced_data.labelling.preparation.prepare import Preparation, Prepared
 from reinforced_data.store.manifest import Rejected
@@ -82,16 +82,14 @@ def depth(preparation: Preparation, at_once: int, free_bytes: int | None = None)
         at_once: how many are prepared at a time.
         free_bytes: None = what the system says is free.
     """
-    import psutil
-
     plan = preparation.plan
-    free = int(psutil.virtual_memory().available) if free_bytes is None else free_bytes
+    free = free_memory_bytes() if free_bytes is None else free_bytes
     wanted = at_once + 2 * -(-plan.batch_size // plan.views_per_image)
     return max(at_once, min(wanted, int(_MEMORY_SHARE * free) // preparation.pixel_bytes))
 
 
 def _by_threads(preparation: Preparation, indices: Iterable[int]) -> Samples:
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    threads = min(_MOST_THREADS, usable_cores())
     most = depth(preparation, threads)
     waiting: deque[Future[Ready]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -181,10 +179,9 @@ def _begin_process(_: int) -> None:
 
 
 def _by_processes(preparation: Preparation, indices: Iterable[int], workers: int) -> Samples:
-    import psutil
     from torch.utils.data import DataLoader
 
-    most = depth(preparation, workers, int(min(psutil.virtual_memory().available, free_shared_bytes())))
+    most = depth(preparation, workers, int(min(free_memory_bytes(), free_shared_bytes())))
     together = max(1, min(_MOST_TOGETHER, most // (2 * workers)))
     loader: Any = DataLoader(
         _Together(preparation),  # type: ignore[arg-type]

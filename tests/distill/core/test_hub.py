@@ -1,4 +1,4 @@
-"""`distill.core.hub`: order of look-up, and the refusal, which runs in a process of its own with an empty cache."""
+"""`distill.core.folders.hub`: order of look-up, and the refusal, which runs in a process of its own with an empty cache."""
 
 import os
 import socket
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from distill.core import hub
 from distill.core.errors import DistillError
+from distill.core.folders import hub
 
 REPO, FILE = "apple/DFN2B-CLIP-ViT-L-14", "open_clip_pytorch_model.bin"
 ROOT = Path(__file__).resolve().parents[3]
 CALL = (
-    "from distill.core.hub import find_weights\n"
+    "from distill.core.folders.hub import find_weights\n"
     f"find_weights({REPO!r}, {FILE!r}, what='the weights of teacher dfn-vitl14', alternatives=('x.safetensors',))\n"
 )
 
@@ -49,7 +49,7 @@ def check_message(message: str, home: Path) -> None:
 def test_refusal_where_the_hub_does_not_answer(tmp_path: Path) -> None:
     """A server that accepts and says nothing is the slowest case: it is left after the time that one request may take."""
     assert hub._REQUEST_SECONDS <= 8
-    call = "import distill.core.hub\ndistill.core.hub._REQUEST_SECONDS = 1.0\n" + CALL
+    call = "import distill.core.folders.hub\ndistill.core.folders.hub._REQUEST_SECONDS = 1.0\n" + CALL
     with socket.create_server(("127.0.0.1", 0)) as silent:
         message, seconds = refuse(tmp_path, call, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
     check_message(message, tmp_path)

@@ -27,11 +27,10 @@ MCI2 = ["student.name=mci2", "teachers=['dfn-vitl14']", "data=rendered:train=500
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with one GPU of 80 GiB that knows bf16, and 8 cores."""
+    """A machine with one GPU of 80 GiB that knows bf16."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(budget, "memory_gb", lambda recipe: 85.0)
-    monkeypatch.setattr(budget.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
 
 def settled(recipe, tmp_path, capsys, existing=Existing.REFUSE, world=1):
@@ -43,7 +42,7 @@ def test_a_student_with_a_published_recipe_trains_by_it(machine, tmp_path, capsy
     job, filled, said = settled(load_recipe(None, MCI2), tmp_path, capsys)
     train = job.train
     assert (train.lr, train.lr_floor, train.weight_decay, train.beta1, train.beta2) == (1e-3, 1e-6, 0.2, 0.9, 0.95)
-    assert (train.precision, train.clip_norm, train.workers) == ("bf16", 1.0, 7)
+    assert (train.precision, train.clip_norm, train.workers) == ("bf16", 1.0, "auto")
     assert (job.reinforce.view_preset, job.reinforce.views_per_image) == ("mobileclip", 5)
     assert train.batch_size == 256  # 0.23 GB a pair: the published 512 would need 118 of 85 GB
     assert train.steps == -(-20 * 5000 // 256)
@@ -55,6 +54,15 @@ def test_a_student_with_a_published_recipe_trains_by_it(machine, tmp_path, capsy
         value = getattr(getattr(job, section) if section else job, name)
         assert f"  {key} = {value}: {filled[key]}" in said
     assert "2508.20691" in said
+
+
+def test_processes_on_processors_share_the_memory_of_the_machine_or_its_container(monkeypatch):
+    recipe = load_recipe(None, ["train.device=cpu"])
+    monkeypatch.setattr(budget, "memory_bytes", lambda: 32e9)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert budget.memory_gb(recipe) == 32.0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert budget.memory_gb(recipe) == 8.0
 
 
 @pytest.mark.parametrize(("pixels", "batch"), [(128, 512), (512, 64)])

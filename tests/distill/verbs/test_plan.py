@@ -31,7 +31,11 @@ def no_weights(monkeypatch):
     def refuse(*given, **more):
         raise AssertionError("weights were wanted")
 
-    for place in ("distill.models.load_teacher", "distill.models.load_captioner", "distill.core.hub._from_network"):
+    for place in (
+        "distill.models.load_teacher",
+        "distill.models.load_captioner",
+        "distill.core.folders.hub._from_network",
+    ):
         monkeypatch.setattr(place, refuse)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.atomic import read_json, write_json
 from distill.core.errors import DistillError
+from distill.core.machine import usable_cores
 from reinforced_data.pixels.decode import BadImageError
 from reinforced_data.sources.parts.kept.compact import mapped, names_in
 from reinforced_data.sources.parts.kept.shelf import FACTS, is_much, remember, shelved
@@ -183,7 +184,7 @@ def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
 
 def _read_by_processes(files: Sequence[Path]) -> Iterator[OneTar]:
     """Each of the tars in order, read by a process per core: their headers are Python's work."""
-    workers = min(len(files), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = min(len(files), usable_cores())
     if workers < 2 or multiprocessing.current_process().daemon:  # such a process may start none
         yield from map(read_tar, files)
         return
