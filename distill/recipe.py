@@ -31,7 +31,7 @@ Fact = Literal[
     "context_length",
     "vocabulary",
 ]
-AUTO_KEYS = ("steps", "epochs", "batch_size", "warmup_steps")  # of the train table
+AUTO_KEYS = ("steps", "epochs", "batch_size", "warmup_steps", "precision")  # of the train table
 LENGTHS = ("steps", "samples", "epochs")  # of the train table: three words for one thing
 
 

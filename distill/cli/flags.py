@@ -85,7 +85,7 @@ EpochsFlag = Annotated[
     typer.Option("--epochs", help="Passes over the images (train.epochs); by default as many as fit the data."),
 ]
 StepsFlag = Annotated[int | None, typer.Option("--steps", help="Of training, instead of --epochs (train.steps).")]
-BatchSizeFlag = Annotated[int | None, typer.Option("--batch-size", help="Of training (train.batch_size).")]
+BatchSizeFlag = Annotated[str | None, typer.Option("--batch-size", help="Of training: N, or auto (train.batch_size).")]
 LrFlag = Annotated[float | None, typer.Option("--lr", help="Highest learning rate (train.lr).")]
 LoadersFlag = Annotated[
     str | None,

@@ -18,7 +18,9 @@ class OptimSettings(Strict):
     beta1: float = Field(0.9, description="AdamW's decay of the mean of gradients")
     beta2: float = Field(0.98, description="AdamW's decay of the mean of their squares")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of a step's gradient; a larger one is scaled down")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast of the training; no = float32")
+    precision: Literal["no", "bf16", "fp16"] = Field(
+        "no", description="autocast of the training; no = float32; auto, or left out = bf16 where a GPU has it"
+    )
     device: Literal["auto", "cpu"] = Field("auto", description="where training runs; auto = a GPU where there is one")
     log_every: int = Field(5, ge=1, description="steps between lines of metrics.jsonl")
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(

@@ -114,8 +114,10 @@ def fitted(recipe: Recipe, images: int, world: int = 1, memory: float = math.inf
         if reason:
             batch = share * world
             why.append(reason)
-        if why:
-            values["train.batch_size"], reasons["train.batch_size"] = batch, "; ".join(why)
+        values["train.batch_size"], reasons["train.batch_size"] = (
+            batch,
+            "; ".join(why) or "the usual one, of which the images make enough",
+        )
     if not _said_lengths(recipe):
         values["train.epochs"], reasons["train.epochs"] = _epochs(recipe, images)
     return put(recipe, values), reasons
@@ -152,15 +154,12 @@ def _warmup(recipe: Recipe, published: PublishedTraining | None) -> tuple[int, s
 
 
 def _for_device(recipe: Recipe) -> tuple[Recipe, Filled]:
-    """The recipe with what a GPU that is here is good at, for the keys that are not set; as it is where there is none."""
-    import torch
-
-    if recipe.train.device == "cpu" or not torch.cuda.is_available():
+    """The recipe with the precision that the device is good at, where it says none."""
+    if is_set(recipe, "train.precision"):
         return recipe, {}
-    if is_set(recipe, "train.precision") or not torch.cuda.is_bf16_supported():
-        return recipe, {}
-    reason = "the GPU has it; the losses stay in float32"
-    return put(recipe, {"train.precision": "bf16"}), {"train.precision": reason}
+    precision, lacking = _precision(recipe)
+    reason = lacking or "the GPU has it; the losses stay in float32"
+    return put(recipe, {"train.precision": precision}), {"train.precision": reason}
 
 
 def fill(
@@ -185,8 +184,8 @@ def _choices(
     as_published = "as published"
     for name in ("lr", "lr_floor", "weight_decay", "beta1", "beta2", "clip_norm"):
         yield f"train.{name}", getattr(published, name), as_published
-    precision, why = _precision(recipe)
-    yield "train.precision", precision, why
+    precision, lacking = _precision(recipe)
+    yield "train.precision", precision, f"fp32: bf16 was published, and {lacking}" if lacking else as_published
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
     if not _said_lengths(recipe):
@@ -209,11 +208,14 @@ def _choices(
 
 
 def _precision(recipe: Recipe) -> tuple[str, str]:
+    """(bf16 or no, why it is not bf16)."""
     import torch
 
-    if recipe.train.device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
-        return "bf16", "as published"
-    return "no", "fp32: bf16 was published, and there is no GPU with it here"
+    if recipe.train.device == "cpu":
+        return "no", "training runs on the CPU, as train.device says"
+    if not torch.cuda.is_available():
+        return "no", "there is no GPU here"
+    return ("bf16", "") if torch.cuda.is_bf16_supported() else ("no", "the GPU here has no bf16")
 
 
 def _in_bf16(recipe: Recipe) -> bool:

@@ -54,7 +54,7 @@ def run(
     max_memory: float | str | None = None,
     epochs: float | None = None,
     steps: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     lr: float | None = None,
     workers: int | str | None = None,
     image_size: int | None = None,

@@ -34,7 +34,7 @@ def train(
     caption_column: str | Sequence[str] = (),
     epochs: float | None = None,
     steps: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     lr: float | None = None,
     workers: int | str | None = None,
     image_size: int | None = None,

@@ -115,10 +115,18 @@ def test_a_student_whose_length_and_batch_are_said_is_left_alone_but_for_what_a_
     assert "  train.precision = bf16: " in said
     told = load_recipe(None, [*settings, "train.precision=no"])
     assert settled(told, tmp_path, capsys) == (told, {}, "")
-    on_cpu = load_recipe(None, [*settings, "train.device=cpu"])
-    assert settled(on_cpu, tmp_path, capsys) == (on_cpu, {}, "")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert settled(before, tmp_path, capsys) == (before, {}, "")
+    auto = load_recipe(None, [*settings, "train.precision=auto"])
+    assert settled(auto, tmp_path, capsys)[0] == job
+    for on_cpu, there, reason in (
+        (load_recipe(None, [*settings, "train.device=cpu"]), True, "as train.device says"),
+        (before, False, "there is no GPU here"),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        job, filled, said = settled(on_cpu, tmp_path, capsys)
+        assert job == on_cpu
+        assert list(filled) == ["train.precision"]
+        assert "  train.precision = no: " in said
+        assert reason in said
 
 
 @pytest.mark.parametrize(
@@ -182,7 +190,7 @@ def test_samples_and_epochs_are_other_ways_to_say_steps(tmp_path, capsys, settin
     recipe = load_recipe(None, ["data=rendered:train=500", "train.batch_size=64", setting])
     job, filled, said = settled(recipe, tmp_path, capsys)
     assert (job.train.steps, job.train.samples, job.train.epochs) == (steps, None, None)
-    assert list(filled) == ["train.steps", "train.warmup_steps"]
+    assert list(filled) == ["train.steps", "train.warmup_steps", "train.precision"]
     assert f"train.steps = {steps}" in said
     both = load_recipe(None, ["train.steps=3", setting])
     with pytest.raises(UsageError, match="once"):
