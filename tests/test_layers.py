@@ -38,7 +38,7 @@ EXTENSIONS = {
 HEAVY = {
     "torch", "timm", "open_clip", "coremltools", "executorch", "onnx", "onnxruntime", "datasets", "accelerate", "matplotlib",
 }  # fmt: skip
-LIGHT = ("distill/cli", "distill/recipe.py", "distill/verbs", "teachers/zoo", "teachers/spec.py",
+LIGHT = ("distill/cli", "distill/recipe", "distill/verbs", "teachers/zoo", "teachers/spec.py",
          "teachers/load.py", "teachers/loaders", "teachers/teacher.py", "students/zoo", "students/spec.py",
          "reinforced_data/sources", "reinforced_data/source.py", "reinforced_data/sample.py",
          "reinforced_data/labelling/settings.py", "reinforced_data/store/names.py", "reinforced_data/store/dtypes.py",

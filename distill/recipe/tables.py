@@ -1,24 +1,15 @@
-"""The recipe: every setting of a job as one strict table. Defaults here are the embedded default job's own.
+"""Every setting of a job, table by table. Defaults here are the embedded default job's own."""
 
-Recipe objects stop at the verbs: inside, functions take what they need by name.
-"""
-
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from distill.core.errors import UsageError, nearest
-from distill.core.strict import Settings, Strict, apply_settings, load_toml, parse
+from distill.core.strict import Strict
 from distill.learning.settings import CheckpointSettings, OptimSettings
-from export.settings import NO_CLASSES, ChooseSettings, ExportSettings, LintSettings, ProfileSettings
+from export.settings import ChooseSettings, ExportSettings, LintSettings, ProfileSettings
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
-from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SET_FOLDER
 from teachers.captioner import CaptionSettings
 
-RECIPES = Path(__file__).parent / "recipes"
 PLAN = "plan:"  # of student.inherit: a plan of inheritance in a file
 Fact = Literal[
     "activation",
@@ -230,129 +221,3 @@ class Recipe(Strict):
     rehearse: bool = Field(
         False, description="random weights, a handful of samples: proves the machine, not the accuracy"
     )
-
-
-def find_recipe(name: str) -> Path:
-    """A recipe's path: an existing file, or the name of one that ships in distill/recipes/."""
-    path = Path(name)
-    if path.suffix == ".toml" or path.exists():
-        return path
-    shipped = {file.stem: file for file in RECIPES.glob("*.toml")}
-    if name not in shipped:
-        raise UsageError(f"There is no recipe {name!r}. {nearest(name, shipped)} A path to a .toml file works too.")
-    return shipped[name]
-
-
-def load_recipe(
-    recipe: "Recipe | str | os.PathLike[str] | None" = None,
-    settings: Settings = (),
-    given: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """The recipe of a call: what it starts from, then the flags `given`, then each setting.
-
-    Args:
-        recipe: a path, a shipped recipe's name, or a `Recipe`; None for the embedded default.
-        settings: {"train.steps": 100}, or "train.steps=100" strings as after --set.
-        given: dotted key -> value for the flags that were given; None values are dropped.
-
-    Raises:
-        UsageError: there is no such recipe, or a key or value is wrong; it names the key and the nearest known one.
-    """
-    where = "recipe"
-    if recipe is None:
-        values: dict[str, Any] = {}
-    elif isinstance(recipe, Recipe):
-        values = recipe.model_dump(mode="json", exclude_unset=True)
-    else:
-        values, where = load_toml(find_recipe(os.fspath(recipe))), f"recipe {os.fspath(recipe)}"
-    if isinstance(values.get("student"), str):
-        values["student"] = {"name": values["student"]}
-    flags = {key: value for key, value in (given or {}).items() if value is not None}
-    said = apply_settings(apply_settings({}, flags), settings)
-    values = apply_settings(apply_settings(_without_length(values, said), flags), settings)
-    return _with_absolute_places(parse(Recipe, values, where))
-
-
-def _without_length(values: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's values without the length of training where the call says it anew, by whichever of the words."""
-    train, own = said.get("train"), values.get("train")
-    if not (isinstance(train, dict) and isinstance(own, dict)) or all(train.get(name) is None for name in LENGTHS):
-        return values
-    return {**values, "train": {key: value for key, value in own.items() if key not in LENGTHS}}
-
-
-def _with_absolute_places(recipe: Recipe) -> Recipe:
-    """The recipe with the places of data and models absolute, so that its run can be used from any working folder.
-
-    A run that holds a reinforced set stands for that set.
-    """
-    from reinforced_data.source import absolute_place
-    from teachers.load import absolute_teacher
-    from teachers.load_captioner import absolute_captioner
-    from teachers.spec import absolute_path
-
-    def moved(table: Strict, *names: str) -> dict[str, str]:
-        known = {name: value for name in names if isinstance(value := getattr(table, name), str)}
-        return {name: place for name, value in known.items() if (place := _set_in(absolute_place(value))) != value}
-
-    changed: dict[str, Any] = dict(moved(recipe, "data"))
-    if places := moved(recipe.eval, "data", "zero_shot"):
-        changed["eval"] = recipe.eval.model_copy(update=places)
-    if places := moved(recipe.reinforce, "images"):
-        changed["reinforce"] = recipe.reinforce.model_copy(update=places)
-    if recipe.reinforce.texts:
-        from reinforced_data.labelling.unpaired import absolute_texts
-
-        texts = tuple(map(absolute_texts, recipe.reinforce.texts))
-        changed["reinforce"] = changed.get("reinforce", recipe.reinforce).model_copy(update={"texts": texts})
-    if recipe.student.inherit.startswith(PLAN):
-        file = str(Path(recipe.student.inherit.removeprefix(PLAN)).expanduser().absolute())
-        changed["student"] = recipe.student.model_copy(update={"inherit": PLAN + file})
-    changed["teachers"] = tuple(map(absolute_teacher, recipe.teachers))
-    changed["captioners"] = tuple(map(absolute_captioner, recipe.captioners))
-    changed["filters"] = _absolute_filters(recipe.filters)
-    if recipe.selection not in (None, "none"):
-        changed["selection"] = str(Path(recipe.selection).expanduser().absolute())
-    if recipe.export.classes and recipe.export.classes != NO_CLASSES:
-        labels = str(Path(recipe.export.classes).expanduser().absolute())
-        changed["export"] = recipe.export.model_copy(update={"classes": labels})
-    if recipe.profile.runners:
-        runners = tuple(map(absolute_path, recipe.profile.runners))
-        changed["profile"] = recipe.profile.model_copy(update={"runners": runners})
-    if recipe.student.inherit_from:
-        origin = absolute_teacher(recipe.student.inherit_from)
-        changed["student"] = changed.get("student", recipe.student).model_copy(update={"inherit_from": origin})
-    files = {name: getattr(recipe.student, name) for name in ("tokenizer", "corpus", "vocabulary")}
-    files = {name: value for name, value in files.items() if value and (name != "vocabulary" or value.endswith(".gz"))}
-    if files:
-        places = {name: str(Path(value).expanduser().absolute()) for name, value in files.items()}
-        changed["student"] = changed.get("student", recipe.student).model_copy(update=places)
-    if weights := _absolute_sources(recipe.captions.weights):
-        changed["captions"] = recipe.captions.model_copy(update={"weights": weights})
-    changed = {key: value for key, value in changed.items() if value != getattr(recipe, key)}
-    return recipe.model_copy(update=changed) if changed else recipe
-
-
-def _absolute_filters(filters: tuple[str, ...]) -> tuple[str, ...]:
-    if not filters:
-        return filters
-    from reinforced_data.curation.filter import absolute_filter
-
-    return tuple(map(absolute_filter, filters))
-
-
-def _absolute_sources(weights: dict[str, float]) -> dict[str, float]:
-    """Weights of captions by source, where a source is a captioner named by its path."""
-    from teachers.load_captioner import absolute_captioner
-
-    moved = {}
-    for source, weight in weights.items():
-        kind, _, name = source.partition(":")
-        moved[f"{kind}:{absolute_captioner(name)}" if os.sep in name else source] = weight
-    return moved
-
-
-def _set_in(place: str) -> str:
-    """The reinforced set inside `place` where that is a run which made one, else `place` itself."""
-    inside = Path(place) / SET_FOLDER
-    return str(inside) if any((inside / name).is_file() for name in (PLAN_FILE, MANIFEST_FILE)) else place
