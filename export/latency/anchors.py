@@ -16,7 +16,7 @@ from torch import Tensor
 from distill.core import atomic
 from distill.core.packages.environment import cache_folder
 from export.latency.fit.learn import Kind
-from export.latency.fit.roofline import PRECISIONS, as_values, faster, fit, latency, of_values, widths
+from export.latency.fit.roofline import OPERAND_BYTES, as_values, faster, fit, latency, of_values, widths
 from export.latency.graph.build import clip_operations
 from export.latency.graph.features import Operations, Pack, pack
 from export.latency.predictor import published_predictor
@@ -106,7 +106,7 @@ def learn_anchors(measured: Sequence[tuple[str, str, float]], precision: str, un
         unit: whose common costs the fit starts from.
     """
     kinds = published_predictor().kinds
-    wanted = precision if precision in PRECISIONS else "fp32"
+    wanted = precision if precision in OPERAND_BYTES else "fp32"
     kind: Kind = kinds.get((unit, wanted)) or kinds[unit, "fp32"]
     models = pack([anchor_operations(anchor, tower) for anchor, tower, _ in measured])
     log_ms = torch.tensor([ms for _, _, ms in measured], dtype=torch.float64).log()

@@ -16,7 +16,7 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from export.latency.devices import CHIPS, Chip, find_chip
 from export.latency.fit.learn import Kind
-from export.latency.fit.roofline import PRECISIONS, faster, latency
+from export.latency.fit.roofline import OPERAND_BYTES, faster, latency
 from export.latency.graph.features import Operations, Pack, pack, published_features
 from export.latency.graph.names import squash
 from export.latency.lints import SURCHARGE, WORST, Lint, placement_lints
@@ -166,7 +166,7 @@ class Predictor:
         """What was learned that is nearest, and the precision of the weights where that is another than its own."""
         if (unit, precision) in self.kinds:
             return self.kinds[unit, precision], ""
-        return self.kinds[unit, "fp32" if unit == "CPU" else "fp16"], precision if precision in PRECISIONS else ""
+        return self.kinds[unit, "fp32" if unit == "CPU" else "fp16"], precision if precision in OPERAND_BYTES else ""
 
     def _parameters(self, chip: Chip, group: Group, kind: Kind) -> tuple[Source, Any, str]:
         """Where a latency comes from, what operations cost there, and why."""

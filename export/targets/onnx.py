@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
+from export.artifacts.precision import PrecisionName
 from export.artifacts.record import Operations, Tower
-from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, PrecisionName, Runner, Target
+from export.target import INPUT_NAMES, OUTPUT_NAMES, TARGETS, Runner, Target
 from export.targets.parts.kept import Kept
 
 if TYPE_CHECKING:

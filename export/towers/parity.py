@@ -12,8 +12,9 @@ import numpy as np
 
 from distill.core.arrays import Array
 from export.app.form import Form, batches
+from export.artifacts.precision import Precision
 from export.artifacts.record import ParityReport, Tower
-from export.target import NotCheckedError, Precision, Runner, Target
+from export.target import NotCheckedError, Runner, Target
 from export.towers.probabilities import compare_probabilities
 from export.towers.retrieval import retrieval_drop
 

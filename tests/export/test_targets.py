@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from distill.core.errors import UsageError
-from export.target import ALIASES, PRECISIONS, TARGETS, chosen_targets, get_target
+from export.artifacts.precision import PRECISIONS
+from export.target import ALIASES, TARGETS, chosen_targets, get_target
 from export.targets.parts.npu import NeedsSdk
 from export.towers.parity import Reference, check_file
 from students.student import Student

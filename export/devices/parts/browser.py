@@ -11,12 +11,13 @@ import numpy as np
 
 from distill.core.errors import DistillError, UsageError
 from distill.core.progress import Progress
+from export.artifacts.precision import PRECISIONS
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
 from export.devices.parts.page_server import PageServer, Refusal, qr_code
 from export.settings import ProfileSettings
-from export.target import PRECISIONS, get_target
+from export.target import get_target
 
 PAGE = Path(__file__).with_name("page")
 TARGETS = ("onnx", "ort")

@@ -16,6 +16,7 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.errors import DistillError
 from distill.core.progress import Progress
+from export.artifacts.precision import PRECISIONS
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
@@ -23,7 +24,7 @@ from export.devices.parts.runners import Timing
 from export.devices.parts.steady_state import summed_up
 from export.mil.coremltools import import_coremltools
 from export.settings import ProfileSettings
-from export.target import INPUT_NAMES, PRECISIONS, get_target
+from export.target import INPUT_NAMES, get_target
 
 TARGET = "coreml"
 UNITS = {"MLNeuralEngineComputeDevice": "Neural Engine", "MLGPUComputeDevice": "GPU", "MLCPUComputeDevice": "CPU"}

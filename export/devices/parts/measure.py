@@ -21,6 +21,7 @@ from distill.core.errors import DistillError
 from distill.core.folders.lock import working_in
 from distill.core.packages.environment import cache_folder
 from distill.core.progress import Progress
+from export.artifacts.precision import PRECISIONS
 from export.artifacts.record import ExportArtifact, LatencyProfile
 from export.device import DeviceInfo
 from export.devices.parts import journal
@@ -31,7 +32,7 @@ from export.devices.parts.golden import OUTPUT_COSINE, golden_sample
 from export.devices.parts.runners import Call, FoundRunner, PhoneRunner, Timing, runner_of
 from export.devices.parts.steady_state import summed_up
 from export.settings import ProfileSettings
-from export.target import PRECISIONS, TARGETS, get_target
+from export.target import TARGETS, get_target
 
 INPUT, OUTPUT, TRACE, LOG = "input.bin", "output", "trace.etdump", "log"
 

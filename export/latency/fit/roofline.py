@@ -42,8 +42,8 @@ PRIORS: dict[str, dict[str, float]] = {
 # How sure the priors are: standard deviations of logarithms.
 WIDTHS = dict.fromkeys(NAMES, 0.35) | {"weights": 0.18, "p": 0.14, "start": 0.21, "call": 0.42, "view": 0.56}
 # Bytes of a weight and of an activation.
-PRECISIONS: dict[str, tuple[float, float]] = {"fp32": (4, 4), "fp16": (2, 2), "w8a16": (1, 2), "w8a8": (1, 1)}
-PRECISIONS |= {f"pal{bits}": (bits / 8, 2) for bits in (1, 2, 3, 4, 6, 8)}  # weights by table, computed in fp16
+OPERAND_BYTES: dict[str, tuple[float, float]] = {"fp32": (4, 4), "fp16": (2, 2), "w8a16": (1, 2), "w8a8": (1, 1)}
+OPERAND_BYTES |= {f"pal{bits}": (bits / 8, 2) for bits in (1, 2, 3, 4, 6, 8)}  # weights by table, computed in fp16
 # int8 products run about twice as fast as fp16 ones on every NPU here (latency.md 2.1); a fit learns the rest.
 INT8_RATE = 2.0
 
@@ -72,7 +72,7 @@ def faster(theta: Tensor, factor: float) -> Tensor:
 
 def shares(theta: Tensor, models: Pack, precision: str) -> Tensor:
     """Milliseconds of each model in each class: [n, PRODUCTS + MOVERS + (call, view, start)]."""
-    of_weight, of_activation = PRECISIONS[precision]
+    of_weight, of_activation = OPERAND_BYTES[precision]
     value = theta.exp()
     slow = (1 + value[AT["few"]] / models.outer) * (1 + value[AT["few"]] / models.inner)
     slow = torch.where((models.kind == PRODUCTS.index("dw")) | (models.kind == PRODUCTS.index("bmm")), 1.0, slow)

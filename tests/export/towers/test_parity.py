@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from export.artifacts.precision import PRECISIONS
 from export.settings import ExportSettings
-from export.target import PRECISIONS, NotCheckedError, get_target
+from export.target import NotCheckedError, get_target
 from export.towers.parity import Reference, check_file, compare, required_cosine, run_all
 from export.towers.text import EndPool, TextTower
 from export.towers.tower import ImageTower, deployable_towers
