@@ -8,10 +8,8 @@ from typing import Any
 from benchmarks.gpu_arms.bench import Bench, rendering
 from reinforced_data.source import open_source
 
-FLICKR = Path(__file__).resolve().parents[3] / "shared" / "data" / "flickr8k"
 
-
-def full_teacher_part(bench: Bench, synthetic: Any, folder: Path) -> dict[str, Any]:
+def full_teacher_part(bench: Bench, synthetic: Any, flickr: Path | None, folder: Path) -> dict[str, Any]:
     """Plain CLIP on Flickr8k where it is, else on the synthetic images; then the trained folder labels, and what it stored is verified.
 
     Figures: samples a second and the data's share of waiting, the loss at the first and the last logged step, retrieval on images that were held
@@ -28,8 +26,10 @@ def full_teacher_part(bench: Bench, synthetic: Any, folder: Path) -> dict[str, A
     from students.spec import STUDENTS
     from students.student import load_student
 
-    sizes, real = bench.sizes, FLICKR.is_dir() and bench.device == "cuda"
-    train, held_out = (open_source(str(FLICKR), part) for part in ("train", "eval")) if real else (synthetic, synthetic)
+    sizes = bench.sizes
+    train, held_out = (
+        (synthetic, synthetic) if flickr is None else (open_source(str(flickr), part) for part in ("train", "eval"))
+    )
     AcceleratorState._reset_state(reset_partial_state=True)
     recipe = full_teacher_recipe(bench)
     run = RunFolder(folder / "full")
@@ -38,7 +38,7 @@ def full_teacher_part(bench: Bench, synthetic: Any, folder: Path) -> dict[str, A
     trained = train_model(recipe, Arm("full teacher", run, recipe.objective, "none", None), pairs, "benchmark", silent)
     found: dict[str, Any] = {
         "model": sizes.full_teacher,
-        "data": "flickr8k" if real else "synthetic",
+        "data": "synthetic" if flickr is None else f"flickr8k, {len(train):,} images",
         "batch": recipe.train.batch_size,
     }
     found |= {"steps": recipe.train.steps, "train_s": round(bench.wait() - started, 1), **_of_metrics(run.metrics)}

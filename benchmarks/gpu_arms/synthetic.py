@@ -2,6 +2,7 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -49,18 +50,22 @@ def synthetic(count: int, pixels: tuple[int, int]) -> list[RawSample]:
 
 
 class Synthetic:
-    """The synthetic images as a source of data."""
+    """The synthetic images as a source of data.
+
+    Args:
+        count: how many samples it has, each image again and again under another key; None = each once.
+    """
 
     name, licence, fingerprint = "synthetic", "CC0-1.0", "synthetic"
 
-    def __init__(self, samples: list[RawSample]) -> None:
-        self.samples = samples
+    def __init__(self, samples: list[RawSample], count: int | None = None) -> None:
+        self.samples, self._count = samples, len(samples) if count is None else count
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self._count
 
     def __getitem__(self, index: int) -> RawSample:
-        return self.samples[index]
+        return replace(self.samples[index % len(self.samples)], key=f"{index:06}")
 
     def zero_shot(self) -> None:
         """No classes."""

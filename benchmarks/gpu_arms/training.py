@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_arms.bench import Bench, utilised
+from benchmarks.gpu_arms.bench import Bench, flops_of, utilised
 from benchmarks.gpu_arms.synthetic import WORDS
 from reinforced_data.sample import Batch
 
@@ -19,26 +18,38 @@ from reinforced_data.sample import Batch
 def step_part(bench: Bench, name: str, precision: str, compiled: bool) -> dict[str, Any]:
     """Samples a second of the training loop on one batch over and over, which waits for nothing but the steps themselves."""
     for size in bench.sizes.batches:
-        try:
-            return _steps(bench, name, precision, compiled, size)
-        except torch.cuda.OutOfMemoryError:
-            bench.free()
+        found = _steps_that_fit(bench, name, precision, compiled, size)
+        if found is not None:
+            return found
+        bench.free()
     return {"failed": f"not even a batch of {bench.sizes.batches[-1]} fits"}
 
 
+def _steps_that_fit(bench: Bench, name: str, precision: str, compiled: bool, size: int) -> dict[str, Any] | None:
+    """None where the batch does not fit the device."""
+    try:
+        return _steps(bench, name, precision, compiled, size)
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
 def _steps(bench: Bench, name: str, precision: str, compiled: bool, size: int) -> dict[str, Any]:
+    from distill.core.clip.channels_last import channels_last
     from distill.learning.loop.feed import pair_arguments
 
     task, student = _task(name)
     batch = _batch(student, size)
-    tokens = student.tokenize(batch.texts)
-    arguments = pair_arguments(lambda texts: tokens[: len(texts)])
-    flops = _flops(bench, task, student) * size
-    if compiled:
-        for tower in (student.clip.visual, getattr(student.clip, "text", None) or student.clip.transformer):
-            tower.compile()
-    rows = _fitted(bench, task, arguments, precision, size, lambda first, last: (batch for _ in range(first, last)))
-    return {"batch": size, **rows, **utilised(bench, rows["samples_per_s"], flops / size), "peak_gb": bench.peak_gb()}
+    batch.tokens = student.tokenize(batch.texts)
+    batch = batch.pin_memory() if bench.device == "cuda" else batch  # as the loader's thread does
+    arguments = pair_arguments(student.tokenize)
+    flops = _flops(bench, task, student)
+
+    def feed(first: int, last: int) -> Iterator[Batch]:
+        return (batch for _ in range(first, last))
+
+    with channels_last(student.clip.visual):  # as every training has it
+        rows = _fitted(bench, task, arguments, precision, feed, bench.sizes.steps, compiled)
+    return {"batch": size, **rows, **utilised(bench, rows["samples_per_s"], flops), "peak_gb": bench.peak_gb()}
 
 
 def _task(name: str) -> tuple[Any, Any]:
@@ -76,15 +87,15 @@ def _flops(bench: Bench, task: Any, student: Any) -> float:
     few = 4
     task.to(bench.device).train()
     inputs = pair_arguments(student.tokenize)(_batch(student, few), torch.device(bench.device))
-    with FlopCounterMode(display=False) as counted:
-        task(*inputs)["loss"].backward()
+    counted = flops_of(lambda: task(*inputs)["loss"].backward())
     task.zero_grad(set_to_none=True)
-    return counted.get_total_flops() / few
+    return counted / few
 
 
 def _fitted(
-    bench: Bench, task: Any, arguments: Any, precision: str, size: int, feed: Callable[[int, int], Iterator[Batch]]
-) -> dict[str, Any]:
+    bench: Bench, task: Any, arguments: Any, precision: str, feed: Callable[[int, int], Iterator[Batch]], steps: int,
+    compiled: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """The loop's own figures over the second half of its steps."""
     from accelerate.state import AcceleratorState
 
@@ -95,14 +106,13 @@ def _fitted(
         reset_partial_state=True
     )  # a process is meant to have one precision; here each part has its own
 
-    steps, every = bench.sizes.steps, max(1, bench.sizes.steps // 8)
-    tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    tf32 = precision == "tf32"  # of float32's products; with bf16 as users have it
     device = "auto" if bench.device == "cuda" else "cpu"
     optim = OptimSettings(
         steps=steps,
-        log_every=every,
+        log_every=max(1, steps // 6),
         device=device,
+        compile=compiled,
         precision="no" if tf32 else precision,  # type: ignore[arg-type]
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -119,32 +129,43 @@ def _fitted(
     }
 
 
-def store_part(bench: Bench, name: str, folder: Path) -> dict[str, Any]:
-    """Samples a second of the loader alone, and of a training that it feeds."""
+def store_part(bench: Bench, name: str, folder: Path) -> dict[str, Any]:  # `folder`: whose folders are sets
+    """Samples a second of the loader alone, and of a training that it feeds.
+
+    Workers have batches in hand when the first one is taken, so as many steps are taken as make several times those.
+    """
+    from distill.core.clip.channels_last import channels_last
     from distill.learning.loop.feed import pair_arguments
     from distill.learning.objective import Objective
     from distill.learning.task import DistillTask
-    from reinforced_data.training.loader import batches
+    from reinforced_data.store.names import MANIFEST_FILE
+    from reinforced_data.training.loader import AHEAD, batches
     from reinforced_data.training.pairs import StoredPairs
     from students.spec import STUDENTS
     from students.student import build_student
 
     student = build_student(STUDENTS.get(name), 0)
-    pairs = StoredPairs(folder, student.image_size)
+    stored = next((file.parent for file in sorted(folder.glob(f"*/{MANIFEST_FILE}"))), None)
+    if stored is None:
+        return {"not measured": "no set was labelled"}
+    pairs = StoredPairs(stored, student.image_size)
     size = min(256, len(pairs) // 2)
+    steps = max(bench.sizes.steps, 6 * (AHEAD + 1) * bench.sizes.workers)
 
     def feed(first: int, last: int) -> Iterator[Batch]:
         return batches(
-            pairs, batch_size=size, seed=0, first_step=first, last_step=last, workers=bench.sizes.workers
+            pairs, batch_size=size, seed=0, first_step=first, last_step=last, workers=bench.sizes.workers,
+            tokenize=student.remembered_tokens(), pin_memory=bench.device == "cuda",
         )  # fmt: skip
 
-    drawn = feed(0, bench.sizes.steps)
-    for _ in range(bench.sizes.steps // 2):
+    drawn = feed(0, steps)
+    for _ in range(steps // 3):
         next(drawn)
     started = time.perf_counter()
     rest = sum(len(batch.keys) for batch in drawn)
     alone = rest / (time.perf_counter() - started)
     facts = pairs.teacher_facts
     task = DistillTask(student, Objective("small-batch", int(student.spec.model_cfg["embed_dim"]), facts), facts)
-    rows = _fitted(bench, task, pair_arguments(student.tokenize), "bf16", size, feed)
+    with channels_last(student.clip.visual):
+        rows = _fitted(bench, task, pair_arguments(student.tokenize), "bf16", feed, steps)
     return {"batch": size, "workers": bench.sizes.workers, "loader_samples_per_s": round(alone, 1), **rows}

@@ -1,11 +1,18 @@
 """The benchmark scripts at their smallest: that they run, keep what they measured, and count what they print."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+import weakref
+from dataclasses import replace
 
 import pytest
+import torch
 
+from benchmarks.gpu_arms import training
+from benchmarks.gpu_arms.bench import SMOKE, Bench, flops_of
 from benchmarks.samples_to_accuracy import main, start_of, table
 from distill.core.errors import UsageError
 from students.spec import STUDENTS
@@ -85,18 +92,82 @@ def test_the_gpu_script_takes_every_figure_where_torch_and_timm_are_alone(tmp_pa
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert list(found) == [
-        "device", "step nano, bf16", "labelling rendered, no", "labelling rendered, bf16", "labelling rendered, fp16",
-        "from the store nano", "full teacher nano", "evaluation nano", "step nano, tf32",
+        "device", "step nano, bf16", "labelling rendered, bf16", "labelling rendered, no",
+        "full teacher nano", "from the store nano", "evaluation nano", "step nano, tf32",
     ]  # fmt: skip
     for part, figures in found.items():
         assert not {"failed", "not measured"} & figures.keys(), (part, figures)
     assert found["step nano, bf16"]["samples_per_s"] > 0
-    assert found["labelling rendered, no"]["labelled_views_per_s"] > 0
+    assert found["labelling rendered, bf16"]["labelled_views_per_s_by_threads"] > 0
+    assert found["labelling rendered, bf16"]["labelled_views_per_s_by_1_processes"] > 0
     full = found["full teacher nano"]
     assert full["verified"]
     assert full["labelled_views_per_s"] > 0
     assert (full["data"], full["steps"]) == ("synthetic", 4)
     assert "not measured on a GPU" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench("cpu", SMOKE, tmp_path, time.monotonic() + 60)
+
+
+def test_a_part_that_fails_takes_too_long_or_comes_too_late_costs_no_other_part_of_the_gpu_script(bench):
+    def fails():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def never_ends():
+        while True:
+            time.sleep(0.001)
+
+    bench.part("first", lambda: {"samples_per_s": 1.5})
+    bench.part("wrong", fails)
+    bench.part("slow", never_ends, 0.05)
+    bench.part("fourth", lambda: {"samples_per_s": 2.5})
+    bench.ends = time.monotonic() + 0.05
+    bench.part("at the end", never_ends)
+    bench.part("too late", never_ends)
+    found = json.loads((bench.out / "gpu.json").read_text())
+    assert (found["first"]["samples_per_s"], found["fourth"]["samples_per_s"]) == (1.5, 2.5)
+    assert "illegal memory access" in found["wrong"]["failed"]
+    assert all("stopped after" in found[name]["not measured"] for name in ("slow", "at the end"))
+    assert found["too late"] == {"not measured": "no time was left"}
+    assert "| fourth | samples per s 2.5 |" in (bench.out / "gpu.md").read_text()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_batch_that_does_not_fit_is_let_go_of_before_the_next_one_is_tried(bench, monkeypatch):
+    """Else the peak of the one that fits would be that of the one that did not."""
+    held, seen, free = [], [], Bench.free
+
+    class Model:
+        def __init__(self):
+            self.itself = self  # as accelerate's
+
+    def steps(bench, name, precision, compiled, size):
+        model = Model()
+        held.append(weakref.ref(model))
+        if size > 4:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return {"batch": size}
+
+    monkeypatch.setattr(training, "_steps", steps)
+    monkeypatch.setattr(Bench, "free", lambda self: (free(self), seen.append([ref() for ref in held])))
+    bench.sizes = replace(SMOKE, batches=(16, 8, 4))
+    assert training.step_part(bench, "nano", "bf16", False) == {"batch": 4}
+    assert seen == [[None], [None, None]]
+
+
+def test_operations_of_attention_are_counted_with_and_without_gradients():
+    """Against the products of a transformer layer as its authors wrote it: 4 projections, scores, their sum, two layers of 4 d."""
+    rows, tokens, width = 2, 10, 16
+    layer = torch.nn.TransformerEncoderLayer(width, 4, 4 * width, batch_first=True).eval()
+    inputs = torch.randn(rows, tokens, width)
+    products = 2 * rows * tokens * (4 * width**2 + 2 * tokens * width + 8 * width**2)
+    with torch.no_grad():
+        assert flops_of(lambda: layer(inputs)) == products
+    inputs.requires_grad_()
+    assert flops_of(lambda: layer(inputs).sum().backward()) == 3 * products
 
 
 def test_the_cost_of_a_step_is_split_without_a_rest_that_nobody_names(capsys):
