@@ -1,26 +1,22 @@
 """The run folder: the names of every file and folder in it, and the recipe that it was made by."""
 
 import hashlib
-import json
 import os
 import shlex
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from distill.core import atomic
 from distill.core.atomic import PARTIAL
 from distill.core.errors import DamagedError
 from distill.core.folders.lock import LOCK_FILE
 from distill.recipe import Recipe
+from distill.recipe.kept import as_recipe
 from export.artifacts.folder import ARTIFACT_FILE, FAILED_PARITY, Examined, examine
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE, SELECTION_FILE, SET_FOLDER, SHARD_GLOB
 
 BULKY = ("plan", "origins", "transition")  # of inheritance.json: what no card or report repeats
 _ARMS = ("the student", "the plain student", "the student from a random start", "the student without a teacher")
-# What runs did that are older than a key, where that is not its default.
-BEFORE_THE_CHOICE = {"reinforce.rendering": "pillow", "train.compile": False}
 VERBS = ("reinforce", "train", "run")  # that work in a run folder; each does at least what the one before it does
 
 
@@ -189,19 +185,3 @@ class RunFolder:
         """The command that goes on with this run, with these settings ("key=value") changed."""
         words = ["distill", self.verb() or "run", str(self), "--resume"]
         return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
-
-
-def as_recipe(values: dict[str, Any], file: Path) -> Recipe:
-    """The recipe that a record holds, also one of a version that lacks keys of today. Raises DamagedError, naming the file."""
-    for key, value in BEFORE_THE_CHOICE.items():
-        section, _, name = key.partition(".")
-        if isinstance(values.setdefault(section, {}), dict):
-            values[section].setdefault(name, value)
-    try:
-        return Recipe.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise DamagedError(
-            f"{str(file)!r} holds a recipe that this version of distill-edge cannot read, at {keys}. Use the version "
-            "that wrote it, or begin another run."
-        ) from error

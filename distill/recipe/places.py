@@ -102,11 +102,9 @@ def _filter(name: str) -> str:
     return absolute_filter(name)
 
 
+DATA = ("data", "eval.data", "eval.zero_shot", "reinforce.images")  # places of data, whose content has a fingerprint
 PLACES: dict[str, Callable[[Any], Any]] = {
-    "data": _data,
-    "eval.data": _data,
-    "eval.zero_shot": _data,
-    "reinforce.images": _data,
+    **dict.fromkeys(DATA, _data),
     "reinforce.texts": _texts,
     "teachers": _teacher,
     "student.inherit_from": _teacher,

@@ -17,7 +17,8 @@ from distill.core.strict import apply_settings, parse
 from distill.models import student_spec
 from distill.processes import Place, processes_here
 from distill.recipe import LENGTHS, Recipe
-from distill.run_folder import BEFORE_THE_CHOICE, RunFolder
+from distill.recipe.kept import BEFORE_THE_CHOICE
+from distill.run_folder import RunFolder
 from distill.stages.evaluate import FEW
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced

@@ -3,7 +3,6 @@ inside. What lies where in it is in `distill.run_folder`.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,67 +15,13 @@ from distill.core.folders.lock import LOCK_FILE, leave, refuse_busy, take
 from distill.core.packages.versions import git_commit, versions
 from distill.processes import this_place, wait_until
 from distill.recipe import Recipe
-from distill.run_folder import BEFORE_THE_CHOICE, VERBS, RunFolder
+from distill.recipe.kept import differing_keys, move_places, refuse_other_settings
+from distill.run_folder import VERBS, RunFolder
 from distill.stages.training.stops import MENDING, prepare_to_go_on, unfinished_stops
 
 MINIMUM_FREE_BYTES = 200_000_000
-# What may differ between a run and its continuation without making it another job.
-FREE_TO_CHANGE = (
-    "profile",
-    "cluster",
-    "reinforce.verify",
-    "reinforce.workers",
-    "export",
-    "lint",
-    "train.workers",
-    "train.log_every",
-    "train.sharding",
-    "train.trackers",
-    "train.keep_",
-    "train.checkpoint_minutes",
-)
-
 # What may change until a training begins.
 BATCHES = ("train.batch_size", "train.steps", "train.warmup_steps")
-
-PLACES = ("data", "eval.data", "eval.zero_shot", "reinforce.images")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    result: dict[str, Any] = {}
-    for key, item in value.items():
-        result |= _flat(item, f"{prefix}.{key}" if prefix else key)
-    return result
-
-
-def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, apart from those free to change.
-
-    A key that an older version lacks has its default, or what was done before it could be said.
-    """
-    defaults = {**_flat(Recipe().model_dump(mode="json")), **BEFORE_THE_CHOICE}
-    a, b = _flat(old), _flat(new)
-    pairs = {key: [values.get(key, defaults.get(key)) for values in (a, b)] for key in sorted({*a, *b})}
-    keys = [key for key, (was, now) in pairs.items() if was != now and not _moved(key, was, now)]
-    return [key for key in keys if not key.startswith(FREE_TO_CHANGE)]
-
-
-def refuse_other_settings(place: Path, before: dict[str, Any], keys: list[str], otherwise: str) -> None:
-    """Raise UsageError for a call that would go on with the work in `place` by other words than it was started with.
-
-    Args:
-        before: the words (a recipe) that it was started with.
-        keys: that differ, dotted.
-        otherwise: what else the caller may do, a sentence's end.
-    """
-    own = _flat(before)
-    was = ", ".join(f"{key} = {json.dumps(own.get(key), ensure_ascii=False)}" for key in keys)
-    raise UsageError(
-        f"{str(place)!r} was started with other settings: {', '.join(keys)}. Resume with its own ({was}), which a call "
-        f"that leaves them out does, or {otherwise}"
-    )
 
 
 def begun_training(run: RunFolder) -> bool:
@@ -91,24 +36,10 @@ def _made_the_set(key: str, recipe: Recipe) -> bool:
     return key == "train.batch_size" and bool(recipe.reinforce.calibrate)
 
 
-def _moved(key: str, old: Any, new: Any) -> bool:
-    """Whether two places of data may be one: written differently, or the old one is gone (fingerprints guard the content)."""
-    if key not in PLACES or not isinstance(old, str) or not isinstance(new, str) or not Path(new).exists():
-        return False
-    return (
-        Path(old).is_absolute() != Path(new).is_absolute() and Path(old).absolute() == Path(new).absolute()
-    ) or not (Path(old).exists() or ":" in old)
-
-
 def _keep_places(run: RunFolder, recipe: Recipe) -> None:
     """Where the data lies now, for what reads the run later."""
-    resolved, now = run.read_resolved(), _flat(recipe.model_dump(mode="json"))
-    before = _flat(resolved["recipe"])
-    changed = [key for key in PLACES if before.get(key) != now.get(key)]
-    for key in changed:
-        table, _, name = key.rpartition(".")
-        (resolved["recipe"][table] if table else resolved["recipe"])[name] = now[key]
-    if changed:
+    resolved = run.read_resolved()
+    if move_places(resolved["recipe"], recipe.model_dump(mode="json")):
         atomic.write_json(run.resolved, resolved)
 
 

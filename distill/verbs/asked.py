@@ -13,8 +13,7 @@ from distill.core import atomic
 from distill.core.errors import DamagedError
 from distill.core.strict import Settings
 from distill.recipe import Recipe
-from distill.run_folder import as_recipe
-from distill.stages.opening import differing_keys, refuse_other_settings
+from distill.recipe.kept import as_recipe, differing_keys, refuse_other_settings
 from distill.verbs.flags import RecipeLike, recipe_of
 
 WITHOUT = "call without --resume."

@@ -12,8 +12,8 @@ from distill.core.folders.lock import refuse_busy
 from distill.core.strict import Settings
 from distill.processes import this_place
 from distill.recipe import Recipe
+from distill.recipe.kept import refuse_other_settings
 from distill.run_folder import RunFolder
-from distill.stages.opening import refuse_other_settings
 from distill.verbs.asked import WITHOUT, Asked, keep_asked, read_asked, recipe_by, refuse_others
 from distill.verbs.endings import another_threshold, ending_well
 from distill.verbs.flags import AnyPath, OneOrMore, RecipeLike, recipe_of

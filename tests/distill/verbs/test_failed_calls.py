@@ -209,7 +209,7 @@ def test_the_advice_is_a_command_that_is_taken(runs, name, monkeypatch):
     reached = []
 
     def open_folder(run, job, existing, filled):
-        from distill.stages.opening import differing_keys
+        from distill.recipe.kept import differing_keys
 
         kept = run.read_resolved()["recipe"] if run.resolved.exists() else job.model_dump(mode="json")
         assert differing_keys(kept, job.model_dump(mode="json")) == []

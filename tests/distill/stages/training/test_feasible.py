@@ -5,7 +5,7 @@ import torch
 
 from distill.core.errors import UsageError
 from distill.recipe import Recipe, load_recipe
-from distill.stages.opening import differing_keys
+from distill.recipe.kept import differing_keys
 from distill.stages.training.feasible import refuse_infeasible
 
 
