@@ -1,4 +1,4 @@
-"""How long a student trains, and by which settings: what its authors published, where the user said nothing.
+"""By which settings a student trains, and for how long: what its authors published, where the user said nothing.
 
 Nothing here changes a setting that a recipe, a flag or --set names, and a student without a published recipe (the
 embedded default's among them) is left alone. What is filled in is said with its reason, and stands in resolved.json.
@@ -13,15 +13,23 @@ from distill.core import atomic
 from distill.core.errors import UsageError
 from distill.core.existing import Existing
 from distill.core.machine import memory_bytes
-from distill.core.strict import apply_settings, parse
 from distill.models import student_spec
 from distill.processes import Place, processes_here
-from distill.recipe import LENGTHS, Recipe
+from distill.recipe import Recipe
 from distill.recipe.kept import BEFORE_THE_CHOICE
+from distill.recipe.said import Filled, is_set, kept_values, put, said_lengths
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import FEW
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
+from distill.stages.training.length import (
+    LEAST_SAMPLES,
+    MOST_EPOCHS,
+    TOWERS_BATCH,
+    epochs_that_fit,
+    warmup_steps,
+    with_steps,
+)
 from distill.stages.training.memory import pairs_that_fit
 from distill.stages.training_data import known_selection
 from reinforced_data.store.manifest import read_manifest
@@ -31,11 +39,7 @@ from students.spec import STUDENTS, PublishedTraining, StudentSpec
 if TYPE_CHECKING:
     from distill.console import Console
 
-Filled = dict[str, str]  # a recipe's dotted key -> why it has the value that it has
 TOO_FEW = 1000  # a run that sees a thousandth of the published samples is said to be short
-LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS = 10_240, 1.5, 40  # of training, for a student that inherits
-AT_RANDOM = 4  # times as much for one that does not
-TOWERS_SAMPLES, TOWERS_BATCH = 140_800, 512  # of heads over frozen towers: what the sail teacher's figures were made by
 LEAST_BATCHES = 4  # a batch is halved until the images make so many
 
 
@@ -52,7 +56,7 @@ def settle(
 
     Raises UsageError when the training's length is said twice, and what opening the data raises.
     """
-    said = _said_lengths(recipe)
+    said = said_lengths(recipe)
     if len(said) > 1:
         raise UsageError(f"Say the length of training once: {' or '.join(f'train.{name}' for name in said)}.")
     published = None if recipe.towers else STUDENTS.get(recipe.student.name).training
@@ -63,7 +67,7 @@ def settle(
             before = kept["recipe"]["train"].get("compile", BEFORE_THE_CHOICE["train.compile"])
             recipe = put(recipe, {"train.compile": before})
         if recipe.train.samples or recipe.train.epochs:
-            recipe, length = _with_steps(recipe, training_images(recipe))
+            recipe, length = with_steps(recipe, training_images(recipe))
             filled |= length
     elif published is None and is_set(recipe, "train.steps") and is_set(recipe, "train.batch_size"):
         recipe, filled = _for_device(recipe)
@@ -73,10 +77,10 @@ def settle(
             recipe, filled = fill(recipe, published, images, place, memory_gb(recipe))
         else:
             recipe, filled = fitted(recipe, images, place.world, memory_gb(recipe))
-        recipe, length = _with_steps(recipe, images)
+        recipe, length = with_steps(recipe, images)
         epochs_note = filled.pop("train.epochs", None)
         filled |= {key: f"{reason}; {epochs_note}" if epochs_note else reason for key, reason in length.items()}
-        warmup, reason = _warmup(recipe, published)
+        warmup, reason = warmup_steps(recipe, published)
         if (published is not None or length) and not is_set(recipe, "train.warmup_steps"):
             recipe, filled = put(recipe, {"train.warmup_steps": warmup}), {**filled, "train.warmup_steps": reason}
         recipe, more = _for_device(recipe)
@@ -119,39 +123,9 @@ def fitted(recipe: Recipe, images: int, world: int = 1, memory: float = math.inf
             batch,
             "; ".join(why) or "the usual one, of which the images make enough",
         )
-    if not _said_lengths(recipe):
-        values["train.epochs"], reasons["train.epochs"] = _epochs(recipe, images)
+    if not said_lengths(recipe):
+        values["train.epochs"], reasons["train.epochs"] = epochs_that_fit(recipe, images)
     return put(recipe, values), reasons
-
-
-def _epochs(recipe: Recipe, images: int) -> tuple[float, str]:
-    """(how often each image is seen, why), as `fitted` says."""
-    samples: float
-    least: float
-    most: float
-    inherits = recipe.student.inherit != "none" and bool(recipe.teachers or recipe.student.inherit_from)
-    if recipe.towers:
-        samples, least, most, start = TOWERS_SAMPLES, LEAST_EPOCHS, math.inf, "of heads a step costs next to nothing"
-    elif inherits:
-        samples, least, most, start = LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS, "it inherits"
-    else:
-        samples, least, most = (AT_RANDOM * number for number in (LEAST_SAMPLES, LEAST_EPOCHS, MOST_EPOCHS))
-        start = "it starts at random"
-    wanted = samples / max(1, images)
-    epochs = min(most, max(least, wanted))
-    if epochs == wanted:
-        return epochs, f"{samples:,.0f} samples, since {start}"
-    return epochs, f"at {'most' if epochs < wanted else 'least'} {epochs:g} times each, since {start}"
-
-
-def _warmup(recipe: Recipe, published: PublishedTraining | None) -> tuple[int, str]:
-    """(steps of warm-up, why so many), where the recipe says none."""
-    steps, usual = recipe.train.steps, recipe.train.warmup_steps
-    if published is not None:
-        return math.ceil(published.warmup_share * steps), f"{published.warmup_share:.1%} of the steps, as published"
-    if steps < 4 * usual:
-        return math.ceil(steps / 4), "a quarter of the steps"
-    return max(usual, math.ceil(steps / 20)), f"5 % of the steps, at least {usual}"
 
 
 def _for_device(recipe: Recipe) -> tuple[Recipe, Filled]:
@@ -189,7 +163,7 @@ def _choices(
     yield "train.precision", precision, f"fp32: bf16 was published, and {lacking}" if lacking else as_published
     batch, why = _batch(recipe, published, images, place, memory)
     yield "train.batch_size", batch, why
-    if not _said_lengths(recipe):
+    if not said_lengths(recipe):
         few = min(MOST_EPOCHS, LEAST_SAMPLES / max(1, images))
         note = published.epochs_note
         if few > published.epochs:
@@ -259,37 +233,6 @@ def training_images(recipe: Recipe) -> int:
     return len(open_data(recipe))
 
 
-def _with_steps(recipe: Recipe, images: int) -> tuple[Recipe, Filled]:
-    """The recipe with train.samples or train.epochs, if it has either, turned into train.steps."""
-    train = recipe.train
-    if train.samples:
-        seen, why = float(train.samples), f"{train.samples:,} samples"
-    elif train.epochs:
-        seen, why = train.epochs * images, f"{train.epochs:.4g} epochs of {images:,} images"
-    else:
-        return recipe, {}
-    steps = max(1, math.ceil(round(seen / train.batch_size, 6)))  # 10,240 samples / 300 images x 300 is a hair more
-    values = {"train.steps": steps, "train.samples": None, "train.epochs": None}
-    return put(recipe, values), {"train.steps": f"{why} in batches of {train.batch_size:,}"}
-
-
-def kept_values(recipe: Recipe, kept: dict[str, Any]) -> tuple[Recipe, Filled]:
-    """The recipe with what a resumed run had filled in, for the keys that the call leaves out.
-
-    Args:
-        kept: resolved.json of the run; one of an older version filled nothing in, and gets nothing.
-    """
-    filled: Filled = dict(kept.get("filled", {}))
-    said_length = bool(_said_lengths(recipe))
-    values = {}
-    for key in filled:
-        section, _, name = key.rpartition(".")
-        table = kept["recipe"][section] if section else kept["recipe"]
-        if not is_set(recipe, key) and not (key == "train.steps" and said_length):
-            values[key] = table[name]
-    return put(recipe, values), {key: reason for key, reason in filled.items() if key in values}
-
-
 def _kept(run: RunFolder) -> dict[str, Any] | None:
     return atomic.read_json(run.resolved) if run.resolved.exists() else None
 
@@ -321,21 +264,3 @@ def short_budget(recipe: Recipe, published: PublishedTraining, spec: StudentSpec
         f"steps of {published.batch_size:,}, {published.source}), {published.samples // seen:,} times as many. Expect a weak "
         "student: give more images, or train longer (train.epochs, train.samples)."
     ]
-
-
-def _said_lengths(recipe: Recipe) -> list[str]:
-    """Which of `LENGTHS` the recipe says; one that is there as None, as in the recipe that a run keeps, says nothing."""
-    return [name for name in LENGTHS if is_set(recipe, f"train.{name}") and getattr(recipe.train, name) is not None]
-
-
-def is_set(recipe: Recipe, key: str) -> bool:
-    """Whether the recipe's file, a flag or --set names the key."""
-    section, _, name = key.rpartition(".")
-    if section:
-        return section in recipe.model_fields_set and name in getattr(recipe, section).model_fields_set
-    return name in recipe.model_fields_set
-
-
-def put(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """The recipe with these values, dotted key -> value. Raises UsageError for one that its key does not take."""
-    return parse(Recipe, apply_settings(recipe.model_dump(mode="json", exclude_unset=True), values), "recipe")

@@ -15,10 +15,10 @@ from distill.core.existing import Existing
 from distill.core.progress import Progress, silent
 from distill.processes import this_place
 from distill.recipe import Recipe
+from distill.recipe.said import Filled, is_set, put
 from distill.reporting.pareto import choices
 from distill.reporting.terminal import plain_lines
 from distill.run_folder import RunFolder
-from distill.stages.budget import Filled, is_set, put
 from distill.stages.latency.candidates import Candidate, candidates
 from distill.stages.latency.counted_on import devices_of, precisions_of, targets_of, timer_of, with_figures
 from distill.stages.lint import errors_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.core.errors import UsageError
 from distill.recipe import Recipe
-from distill.stages.budget import is_set
+from distill.recipe.said import is_set
 from distill.stages.latency.candidates import Figure, Timer
 
 UNIT_TARGETS = {"ANE": "coreml", "HTP": "onnx-qnn", "CPU": "executorch-xnnpack"}

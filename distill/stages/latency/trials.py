@@ -15,8 +15,8 @@ from distill.core import atomic
 from distill.models import TeacherSet
 from distill.processes import WEEK_S, stage_device, this_place, wait_until
 from distill.recipe import Recipe
+from distill.recipe.said import put
 from distill.run_folder import RunFolder
-from distill.stages.budget import put
 from distill.stages.evaluate import open_evalset
 from distill.stages.latency.choose import KEYS
 from distill.stages.opening import keep_recipe
