@@ -101,6 +101,8 @@ def _fit(student: "Student", tower: str, rows: Rows, total: int, space: Tensor, 
             done += len(features)
             progress(min(done, total), total, f"features of the {NOUNS[tower]} tower")
     fit = regression.fit()
+    if not place.holds(fit.weight, fit.offset):  # fewer samples than the map is wide
+        fit = regression.through_zero().fit()
     place.set(fit.weight, fit.offset)
     return {"samples": fit.samples, "penalty": fit.penalty, "explained": round(fit.explained, 4)}
 

@@ -2,7 +2,8 @@
 
 open_clip keeps the map as a bare parameter, as a linear layer with or without an offset, or as the classifier of a timm
 model. Where it has no place for an offset of its own, the norm layer before it has: `W (x + d) = W x + b` for `d = W⁺ b`, as
-long as W has full row rank. Left out: where the map comes from (`students.inherit.projections.ridge`).
+long as W has full row rank. A map of fewer samples than its width has not, or by rounding alone, and d is then beyond all
+measure: see `holds`. Left out: where the map comes from (`students.inherit.projections.ridge`).
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.errors import UsageError
+
+LARGEST_SHIFT = 8.0  # of a norm layer, whose outputs are about 1; whole sets of captions ask for less than 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,17 @@ class Projection:
         own = isinstance(found, nn.Linear) and found.bias is not None
         return own or (getattr(self.norm, "bias", None) is not None and width <= features)
 
+    def holds(self, weight: Tensor, offset: Tensor) -> bool:
+        """Whether `set` can place this offset: by the map itself, or by a shift of the norm layer that leaves its features visible.
+
+        Args: those of `set`. A weight of too low a rank asks for a shift of millions, in which features are rounded away.
+        """
+        if isinstance(self._map, nn.Linear) and self._map.bias is not None:
+            return True
+        if not self.takes_offset:
+            return not bool(offset.any())
+        return float(_shift(weight, offset).abs().max()) <= LARGEST_SHIFT
+
     @contextlib.contextmanager
     def left_out(self) -> Iterator[None]:
         """Inside, the tower returns what would go into the map, [b, features]."""
@@ -81,7 +95,7 @@ class Projection:
 
         Args:
             weight: [width, features], of full row rank where the offset goes into the norm layer.
-            offset: [width]; zero where the tower has no place for one.
+            offset: [width]; zero where the tower has no place for one, which `holds` tells.
         """
         found = self._map
         with torch.no_grad():
@@ -94,9 +108,15 @@ class Projection:
                 return
             bias: Any = getattr(self.norm, "bias", None)
             if self.takes_offset:
-                bias.add_((torch.linalg.pinv(weight.double()) @ offset.double()).to(bias))
+                bias.add_(_shift(weight, offset).to(bias))
             elif offset.any():
                 raise ValueError("The tower has no place for an offset.")
+
+
+def _shift(weight: Tensor, offset: Tensor) -> Tensor:
+    """What the features are shifted by so that the map adds the offset, [features] float64."""
+    shift: Tensor = torch.linalg.pinv(weight.double()) @ offset.double()
+    return shift
 
 
 def projection_of(clip: nn.Module, tower: str) -> Projection:

@@ -104,6 +104,11 @@ class RidgeRegression:
         self.fitted.add(x[~held], y[~held])
         self.held.add(x[held], y[held])
 
+    def through_zero(self) -> "RidgeRegression":
+        """The same samples, to be fitted by a map without an offset."""
+        self.fitted.offset = self.held.offset = False
+        return self
+
     def fit(self) -> RidgeFit:
         """The fit to all samples, under the penalty that serves the held-out ones best. Needs 16 samples or more."""
         if self.held.count < 2:

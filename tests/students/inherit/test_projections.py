@@ -136,6 +136,32 @@ def test_a_map_without_an_offset_is_fitted_through_zero() -> None:
     assert not offset.any()
 
 
+def test_a_map_of_few_samples_leaves_the_norm_layer_as_it_was() -> None:
+    """A hundred captions for a map 256 wide gave a LayerNorm a bias of 7e7: no export, and features rounded away."""
+    clip: Any = build_clip(FORMS["open_clip"], seed=0).eval()
+    place = projection_of(clip, "text")
+    (features, width), rng = place.shape, torch.Generator().manual_seed(3)
+    tokens, targets = torch.randint(1, 64, (16, 8), generator=rng), torch.randn(16, width, generator=rng) + 2
+    with torch.no_grad(), place.left_out():
+        inside = clip.encode_text(tokens)
+    regression = RidgeRegression(features, width, offset=place.takes_offset)
+    regression.add(inside, targets)
+    fit = regression.fit()
+    assert place.takes_offset
+    assert not place.holds(fit.weight, fit.offset)
+    before = clip.ln_final.bias.detach().clone()
+    fit = regression.through_zero().fit()
+    assert place.holds(fit.weight, fit.offset)
+    place.set(fit.weight, fit.offset)
+    assert torch.equal(clip.ln_final.bias, before)
+    x, y = inside.double().numpy(), targets.double().numpy()
+    added = np.sqrt(fit.penalty * (x**2).sum(0).mean()) * np.eye(features)
+    rows, goal = np.concatenate([x, added]), np.concatenate([y, np.zeros((features, width))])
+    expected = np.linalg.lstsq(rows, goal, rcond=None)[0]
+    with torch.no_grad():
+        assert np.allclose(clip.encode_text(tokens).numpy(), x @ expected, atol=1e-3)
+
+
 def test_a_tower_without_one_linear_map_is_said() -> None:
     cfg = {**FORMS["timm head"], "vision_cfg": {**FORMS["timm head"]["vision_cfg"], "timm_proj": "mlp"}}
     with pytest.raises(UsageError, match="image tower does not end in one linear map"):
