@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+NO_CAPTIONS = "no captions"
 MOST_TOLD = 8  # kinds of unread things in the line; the JSON has them all
 
 
@@ -21,7 +22,7 @@ class ReadAs:
     """
 
     kind: str
-    captions: str = "no captions"
+    captions: str = NO_CAPTIONS
     classes: int = 0
     split: str = ""
     notes: tuple[str, ...] = ()

@@ -131,8 +131,8 @@ def _check_eval(recipe: Recipe) -> None:
     if not recipe.eval.zero_shot and source.zero_shot() is None:
         raise UsageError(
             f"There is nothing to judge the student on: {source.name!r} has {captioned} evaluation images with captions and "
-            "no class labels (captioners write for the training images alone). Name data with captions: --set "
-            "eval.data=PLACE."
+            f"no class labels (captioners write for the training images alone); {source.read_as.line()}. Say what has captions "
+            "(--caption-column NAME), or name other data: --set eval.data=PLACE."
         )
 
 

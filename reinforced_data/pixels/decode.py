@@ -104,7 +104,7 @@ def _decode(data: bytes, key: str) -> "Image":
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
-        raise BadImageError(key, "it is not an image in a known format") from None
+        raise BadImageError(key, _what_it_is(data)) from None
     except Image.DecompressionBombError:
         raise BadImageError(key, f"it has more than {MAX_PIXELS // 10**6} million pixels") from None
     width, height = image.size
@@ -113,6 +113,26 @@ def _decode(data: bytes, key: str) -> "Image":
     turn = orientation(image)
     image.load()
     return _upright(_to_rgb(image, key), turn)
+
+
+def _what_it_is(data: bytes) -> str:
+    """What bytes are that no decoder knows, by how they begin, and what can be done."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if data[4:8] == b"ftyp":
+        if data[8:12] in (b"avif", b"avis"):
+            return "it is AVIF, which Pillow reads from 11.3 on: pip install -U pillow"
+        if data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
+            return "it is HEIC, which is read with: pip install pillow-heif"
+        return "it is a video, not an image"
+    if b"<svg" in start:
+        return "it is an SVG drawing, which has no pixels; convert it to PNG first"
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return "it is a web page, not an image: what was downloaded was an error; download it again"
+    if start.startswith(b"%pdf"):
+        return "it is a PDF, not an image; convert it first"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the image: git lfs pull"
+    return "it is not an image in a known format"
 
 
 def _quiet_pillow() -> None:

@@ -8,7 +8,8 @@ captions are then missing. Links to folders are not followed. "images:FOLDER" an
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -17,11 +18,12 @@ import numpy as np
 from distill.core.arrays import Array
 from distill.core.atomic import sha256_json
 from distill.core.errors import DistillError, UsageError
-from reinforced_data.read_as import listed
+from reinforced_data.read_as import NO_CAPTIONS, listed
 from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.hub import is_saved, open_saved
 from reinforced_data.sources.parts.columns import IMAGE_NAMES, LABEL_NAMES, PATH_NAMES, column_of_images
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found, ending, walk
+from reinforced_data.sources.parts.image_list import READ_BY_NAME
 from reinforced_data.sources.parts.images import ImageListing
 from reinforced_data.sources.parts.kept.compact import Column, Marks
 from reinforced_data.sources.parts.listing import serve
@@ -53,7 +55,7 @@ def open_folder(location: str, split: Split, limit: int | None = None, columns: 
     found, licence = walk(root), _licence(root)
     read: list[Read] = []
     asked = sha256_json([columns.to_json(), columns.lenient, IMAGE_SUFFIXES])[:16]
-    names = found.remember(f"data-{asked}", lambda: _data_files(found, columns, where, read))
+    names = found.remember(f"data2-{asked}", lambda: _data_files(found, columns, where, read))
     files = [root / name for name in names["packed"]]
     if files:
         used = {*names["packed"]}
@@ -68,20 +70,23 @@ def open_folder(location: str, split: Split, limit: int | None = None, columns: 
         tables = [root / name for name in names["tables"]]
         listing = TableListing(tables, root.name, str(root), licence, columns, found, read[0] if read else None)
         return serve(listing, Choice((), hold_out=split in ("train", "eval")), split, limit, where)
-    return _open_images(found, split, limit, columns, licence, where, None)
+    return _open_images(found, split, limit, columns, licence, where, None, names["hints"])
 
 
 def _data_files(found: Found, columns: ColumnNames, where: str, read: list[Read]) -> dict[str, list[str]]:
     """The names of the files that are the data of a place, `packed` ones or `tables`; none where it is its images.
 
-    What tables were found to hold is added to `read`, so that they are read once.
+    What tables were found to hold is added to `read`, so that they are read once; `hints` say what tables of the images hold
+    that no caption was found in.
     """
     packed = [file.relative_to(found.folder).as_posix() for file in _packed(found, columns)]
-    tables = None if packed else _tables(found, columns, where)
+    hints: list[str] = []
+    tables = None if packed else _tables(found, columns, where, hints)
     if tables is None:
-        return {"packed": packed, "tables": []}
+        return {"packed": packed, "tables": [], "hints": hints}
     read.append(tables)
-    return {"packed": [], "tables": [file.relative_to(found.folder).as_posix() for file in tables.tables]}
+    names = [file.relative_to(found.folder).as_posix() for file in tables.tables]
+    return {"packed": [], "tables": names, "hints": []}
 
 
 @SOURCES.register("images")
@@ -113,8 +118,9 @@ def _open_images(
     licence: str,
     where: str,
     classes: bool | None,
+    hints: Sequence[str] = (),
 ) -> Source:
-    """Image files, in sub-folders named like splits or in one place."""
+    """Image files, in sub-folders named like splits or in one place. `hints`: said where they have no captions."""
     root, choice = found.folder, Choice((), hold_out=split in ("train", "eval"))
     folders = found.remember(f"tops-{len(IMAGE_SUFFIXES)}", lambda: _tops(found))
     tops = {part: name for name in reversed(folders) if (part := part_of(name))}
@@ -122,7 +128,11 @@ def _open_images(
     if {*TRAIN_NAMES} & {*tops} and (len(tops) > 1 or len(folders) == 1):
         choice = choose(list(tops), split, where)
         found = walk(root / tops[choice.parts[0]])
-    return serve(ImageListing(found, root, licence, columns, classes), choice, split, limit, where)
+    listing = ImageListing(found, root, licence, columns, classes)
+    if hints and listing.read_as.captions == NO_CAPTIONS:
+        notes = [note for note in listing.read_as.notes if note != READ_BY_NAME]
+        listing.read_as = replace(listing.read_as, notes=(*notes, *hints))
+    return serve(listing, choice, split, limit, where)
 
 
 def _tops(found: Found) -> list[str]:
@@ -163,8 +173,10 @@ def _part_of(file: Path, root: Path) -> str | None:
     return part_of_file(file.stem) or next((part for name in folders if (part := part_of(name))), None)
 
 
-def _tables(found: Found, columns: ColumnNames, where: str) -> Read | None:
+def _tables(found: Found, columns: ColumnNames, where: str, hints: list[str]) -> Read | None:
     """The tables that hold captions, else labels, of the images in a place; of those of the same images the first.
+
+    Where there are none, `hints` gets a line for each table of these images whose columns have other names.
 
     Raises UsageError where several might be meant and none is named like a table of captions, or none has a column asked for.
     """
@@ -185,10 +197,12 @@ def _tables(found: Found, columns: ColumnNames, where: str) -> Read | None:
     }
     if not fitting and columns.image and not columns.lenient:
         raise UsageError(_no_such_table(columns, [found.folder / name for name in candidates], where))
-    with_captions = {name: fit.images for name, fit in fitting.items() if fit.captions}
-    chosen = with_captions or {name: fit.images for name, fit in fitting.items()}
+    if not fitting:
+        hints += filter(None, (_other_columns(found.folder / name, paths, columns) for name in candidates[:3]))
+    captioned = {name: fit.images for name, fit in fitting.items() if fit.captions}
+    chosen = captioned or {name: fit.images for name, fit in fitting.items()}
     named = [name for name in chosen if _named_as_table(name)]
-    if not named and not with_captions and len(chosen) > 1:
+    if not named and not captioned and len(chosen) > 1:
         return None  # of labels alone; which of them? they are named as unread
     if not named and _overlap(chosen):
         raise UsageError(
@@ -196,7 +210,8 @@ def _tables(found: Found, columns: ColumnNames, where: str) -> Read | None:
             "(or rename it captions)."
         )
     kept: list[str] = []
-    for name in sorted(named or chosen, key=lambda name: (name.count("/"), name)):
+    # Of Flickr8k.token.txt and Flickr8k.lemma.token.txt the first is meant: the plainer name.
+    for name in sorted(named or chosen, key=lambda name: (name.count("/"), PurePosixPath(name).name.count("."), name)):
         if not any(np.intersect1d(chosen[name], chosen[other]).size for other in kept):
             kept.append(name)
     return Read(paths, {found.folder / name: fitting[name].read for name in sorted(kept)}) if kept else None
@@ -259,6 +274,18 @@ def _fitting(read: TextTable, base: Path, paths: Paths, there: bool, columns: Co
         if (number := paths.find_row(row.get(image), base)) is not None:
             known.append(number)
     return _Fit(np.unique(known.done()), captions, read) if len(known) or (rows and not there) else None
+
+
+def _other_columns(file: Path, paths: Paths, columns: ColumnNames) -> str:
+    """What to say of a table of the images none of whose columns has a name of captions; "" of any other file."""
+    with contextlib.suppress(DistillError):
+        rows = read_rows(file, columns).first()
+        names = [*dict.fromkeys(str(name) for row in rows for name in row)]
+        image = image_column(names, rows, columns)
+        if image and any(paths.find_row(row.get(image), file.parent) is not None for row in rows):
+            others = ", ".join(name for name in names if name != image)
+            return f"{file.name} is of these images; which of its columns ({others}) has captions is said by --caption-column NAME"
+    return ""
 
 
 def _named_as_table(name: str) -> bool:

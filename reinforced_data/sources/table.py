@@ -34,6 +34,7 @@ from reinforced_data.sources.parts.parquet import RowGroups, footer_sha256, open
 from reinforced_data.sources.parts.same import Grouped, same_images, told
 from reinforced_data.sources.parts.splits import Choice
 from reinforced_data.sources.parts.tables.listing import RowKeys, TableWriter
+from reinforced_data.sources.parts.tables.paths import part_lists, relative_paths
 from reinforced_data.sources.parts.tables.rows import ParquetRows, Read, TextRows
 
 _ROW_BYTES = 100  # of a text table, about
@@ -246,8 +247,9 @@ def _list_text(
         writer.add(row)
     unread: dict[str, int] = {}
     if found is not None:
-        unread = found.unread([file.relative_to(found.folder).as_posix() for file in files], [found.image_rows])
-        named = Marks(writer.paths())
+        used = [file.relative_to(found.folder).as_posix() for file in files]
+        unread = found.unread([*used, *part_lists(found)], [found.image_rows])
+        named = Marks(relative_paths(writer.paths(), found.folder))
         known = sum(name in named for name in found.images)
         if known < len(found.images):
             unread["images that no table names"] = len(found.images) - known

@@ -49,11 +49,12 @@ CAPTION_NAMES = (
     "alt_text",
     "prompt",
     "comment",
+    "conversations",
 )
 CAPTION_COLUMN = re.compile(
     r"(caption|text|sentence|prompt|description|comment)s?[-_ ]?\d{1,2}"
 )  # caption_0 ... caption_4
-_NESTED = (*CAPTION_NAMES, "raw", "sent", "value")  # of an object inside a cell
+_NESTED = (*CAPTION_NAMES, "raw", "sent", "value", "content")  # of an object inside a cell
 SPLIT_NAMES = ("split", "subset", "partition")
 LABEL_NAMES = ("label", "labels", "class", "class_name", "category", "fine_label")
 MADE_FROM_CLASSES = "captions made from templates"
@@ -205,8 +206,13 @@ def caption_texts(value: Any, depth: int = 4) -> list[str]:
         found = (caption_texts(lower[name], depth - 1) for name in _NESTED if name in lower)
         return next((texts for texts in found if any(text.strip() for text in texts)), [])
     if isinstance(value, list | tuple):
-        return [text for item in value for text in caption_texts(item, depth - 1)]
+        return [text for item in value if not _asks(item) for text in caption_texts(item, depth - 1)]
     return [str(value)] if isinstance(value, int | float) and math.isfinite(value) else []
+
+
+def _asks(item: Any) -> bool:
+    """Whether it is what a person says in a conversation about an image, which the model's answer describes."""
+    return isinstance(item, dict) and item.get("from", item.get("role")) in ("human", "user", "system")
 
 
 def _list_literal(text: str) -> list[str] | None:

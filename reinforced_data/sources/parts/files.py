@@ -27,6 +27,8 @@ _PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".p
 READS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = (*_PLAIN, *HEIC_SUFFIXES) if READS_HEIC else _PLAIN
 _NAMED = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".parquet", ".caption", ".xml", ".mat", ".npy", ".npz", ".xlsx")
+# What systems lay beside people's files: thumbnails of network disks, what a Mac packs, bins.
+_OF_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 _MOST_NAMED = 2  # more files of one ending in one folder are told as a pattern
 _TRIES = 3
 
@@ -180,6 +182,7 @@ class _Look:
     def _entries(self, below: str) -> list[tuple[str, tuple[int, int] | None]]:
         """The files (path, (size, time)) and folders (path with "/" at its end, None) of one folder, in order of their paths."""
         found: list[tuple[str, tuple[int, int] | None]] = []
+        before = self._aside.total()
         try:
             with os.scandir(self._folder / below) as entries:
                 for entry in entries:
@@ -187,6 +190,8 @@ class _Look:
                         self._take(entry, below + entry.name, found)
         except OSError:
             self._aside["folders that cannot be read"] += 1
+        if below and not found and self._aside.total() == before:
+            self._aside["empty folders"] += 1
         return sorted(found)
 
     def _take(self, entry: "os.DirEntry[str]", name: str, found: list[tuple[str, tuple[int, int] | None]]) -> None:
@@ -194,6 +199,8 @@ class _Look:
             if entry.is_dir():
                 if entry.is_symlink():
                     self._aside["linked folders"] += 1
+                elif entry.name.lower() in _OF_SYSTEMS:
+                    self._aside["system folders"] += 1
                 else:
                     found.append((f"{name}/", None))
                 return

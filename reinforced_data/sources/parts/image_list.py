@@ -9,7 +9,7 @@ import numpy as np
 
 from distill.core.arrays import Array
 from distill.core.errors import UsageError
-from reinforced_data.read_as import ReadAs, listed
+from reinforced_data.read_as import NO_CAPTIONS, ReadAs, listed
 from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, Found
 from reinforced_data.sources.parts.kept.compact import Coded, Column, Picked
@@ -21,6 +21,7 @@ from reinforced_data.sources.parts.words import ASIDE, folder_words
 
 TEXT_ENDINGS = (".txt", ".caption", ".text")
 _TEXT_FOLDERS = ("captions", "caption", "texts", "text", "txt", "prompts")
+READ_BY_NAME = "a table, a key of .json files, or files of another ending are read by name: --caption-column NAME"
 _MOST_LOOKED_AT = 200
 _AT_ONCE = 1 << 14
 
@@ -77,10 +78,8 @@ def list_images(found: Found, asked: Asked, folder: Path | None) -> Sheet:
         notes.append(".txt files hold numbers (boxes?), no captions")
     unread = found.unread(used_rows=(rows, *sides))
     if not with_text and any("/" in name or "*" in name for name in unread):
-        notes.append(
-            "a table, a key of .json files, or files of another ending are read by name: --caption-column NAME"
-        )
-    read = ReadAs("images", "no captions", notes=tuple(notes), unread=unread)
+        notes.append(READ_BY_NAME)
+    read = ReadAs("images", NO_CAPTIONS, notes=tuple(notes), unread=unread)
     if with_text:
         endings = sorted({PurePosixPath(found.names[row]).suffix for side in sides for row in side.tolist()})
         read = read.but(captions=f"captions from {' and '.join(endings)} files of the images' names")

@@ -231,9 +231,10 @@ def test_tables_that_cannot_be_read(tmp_path):
     put(tmp_path / "cut.parquet", b"PAR1" + b"\0" * 50)
     with pytest.raises(DistillError, match=r"cut\.parquet"):
         open_source(str(tmp_path / "cut.parquet"), "train")
-    put(tmp_path / "latin.csv", "path,caption\na.png,caf\xe9\n".encode("latin-1"))
-    with pytest.raises(DistillError, match="UTF-8"):
-        open_source(str(tmp_path / "latin.csv"), "train")
+    for text in ("犬が走っている".encode("shift_jis"), "собака бежит".encode("cp1251"), "café".encode() + b" caf\xe9"):
+        put(tmp_path / "old.csv", b"path,caption\na.png," + text + b"\n")
+        with pytest.raises(DistillError, match="UTF-8"):
+            open_source(str(tmp_path / "old.csv"), "train")
     put(tmp_path / "bad.jsonl", '{"path": "a.png", "caption": "x"}\n{"path": \n')
     with pytest.raises(DistillError, match="line 2"):
         open_source(str(tmp_path / "bad.jsonl"), "train")

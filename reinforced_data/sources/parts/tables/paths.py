@@ -1,7 +1,8 @@
 """Which image file a cell of a text table means, and which part of a set the lists beside it say."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,24 @@ _REMEMBERED = 1 << 16  # cells of a base
 
 
 def part_lists(found: Found) -> dict[str, str]:
-    """Name of an image -> its part, by the lists that Flickr8k has: "Flickr_8k.trainImages.txt", a name a line."""
+    """The lists of a part's images that Flickr8k has ("Flickr_8k.trainImages.txt") -> the part."""
+    matches = ((name, _PART_LIST.fullmatch(name.lower())) for name in found.names)
+    return {name: match[1] for name, match in matches if match}
+
+
+def listed_parts(found: Found) -> dict[str, str]:
+    """Name of an image -> its part, by such lists; a name a line."""
     parts: dict[str, str] = {}
-    for name in found.names:
-        if match := _PART_LIST.fullmatch(name.lower()):
-            lines = decoded((found.folder / name).read_bytes())[0].splitlines()
-            parts |= {line.strip(): match[1] for line in lines if line.strip()}
+    for name, part in part_lists(found).items():
+        lines = decoded((found.folder / name).read_bytes())[0].splitlines()
+        parts |= {line.strip(): part for line in lines if line.strip()}
     return parts
+
+
+def relative_paths(paths: Iterable[str], root: Path) -> Iterator[str]:
+    """Paths as the files below `root` are named: of absolute ones and those with "./" or "../" what is inside."""
+    inside = f"{root.absolute().as_posix().rstrip('/')}/"
+    return (os.path.normpath(path).removeprefix(inside) for path in paths)
 
 
 class _Table:

@@ -11,7 +11,7 @@ from reinforced_data.sources.parts.columns import ADDRESSES, Columns, column_of_
 from reinforced_data.sources.parts.files import Found, walk
 from reinforced_data.sources.parts.parquet import first_cells, open_parquet, read_group
 from reinforced_data.sources.parts.splits import part_of
-from reinforced_data.sources.parts.tables.paths import Paths, part_lists
+from reinforced_data.sources.parts.tables.paths import Paths, listed_parts
 from reinforced_data.sources.parts.tables.text import TextTable, first_rows, read_rows
 
 
@@ -134,7 +134,7 @@ class TextRows:
             file: read.tables[file] if read and file in read.tables else read_rows(file, asked) for file in files
         }
         self._paths = read.paths if read else None
-        self._lists = part_lists(found) if found else {}
+        self._lists = listed_parts(found) if found else {}
         self.around: str | None = None
         names = dict.fromkeys(name for table in self._tables.values() for row in table for name in row)
         self.columns: Columns = find_columns(
@@ -173,8 +173,10 @@ class TextRows:
         if not isinstance(cell, str | int) or str(cell).startswith(ADDRESSES):
             return cell
         try:
-            if base == self._base and isinstance(cell, str) and (base / cell).is_file():
-                return cell
+            if base == self._base and isinstance(cell, str):
+                for path in dict.fromkeys((cell, cell.replace("\\", "/"))):  # as Windows writes it
+                    if (base / path).is_file():
+                        return path
         except (OSError, ValueError):
             return cell
         if self._paths is None:

@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distill.core.errors import DistillError
 from reinforced_data.read_as import counted
 from reinforced_data.source import NO_COLUMNS, ColumnNames
 from reinforced_data.sources.parts.columns import (
+    ADDRESSES,
     CAPTION_COLUMN,
     CAPTION_NAMES,
     IMAGE_NAMES,
@@ -24,6 +26,7 @@ from reinforced_data.sources.parts.columns import (
     column_of_images,
 )
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES, ending
+from reinforced_data.sources.parts.text import table_encoding
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".token")
 MAX_CELL_CHARS = 64 << 20  # of a CSV cell; Python's own limit of 128 KiB would refuse a whole table for one caption
@@ -48,6 +51,10 @@ class TextTable:
         self.notes: list[str] = []
         self._held: Rows | None = None
 
+    @cached_property
+    def _encoding(self) -> str:
+        return table_encoding(self._file)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises DistillError naming file and line where it cannot be read."""
         return iter(self._held) if self._held is not None else self._read()
@@ -64,10 +71,10 @@ class TextTable:
     def _read(self) -> Iterator[dict[str, Any]]:
         line, notes = [0], list[str]()
         try:
-            yield from _parsed(self._file, line, self._asked, notes)
+            yield from _parsed(self._file, self._encoding, line, self._asked, notes)
         except (OSError, ValueError, RecursionError, csv.Error) as error:  # ValueError: JSON and Unicode
             raise DistillError(
-                f"The table {str(self._file)!r} cannot be read at or after line {line[0]} ({error}). It must be UTF-8, with a "
+                f"The table {str(self._file)!r} cannot be read at or after line {line[0]} ({error}). Save it as UTF-8, with a "
                 "header line (CSV, TSV), one JSON object a line (JSONL), or a list of objects (JSON)."
             ) from error
         self.notes = notes
@@ -87,10 +94,15 @@ def read_rows(file: Path, asked: ColumnNames = NO_COLUMNS) -> TextTable:
     return table if large and suffix in (".csv", ".tsv", ".jsonl") else table.hold()
 
 
-def _parsed(file: Path, line: list[int], asked: ColumnNames, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _parsed(
+    file: Path, encoding: str, line: list[int], asked: ColumnNames, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     suffix = file.suffix.lower()
-    with open(file, "rb") as stream:
-        encoding = "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if encoding == "cp1252":
+        if suffix in (".json", ".jsonl"):
+            encoding = "utf-8"
+        else:
+            notes.append(f"{file.name} is not UTF-8 and read as cp1252, as a western Excel writes it")
     if suffix == ".jsonl":
         with open(file, encoding=encoding, newline="\n") as lines:
             yield from _json_lines(lines, line)
@@ -117,7 +129,7 @@ def _json_lines(lines: Iterable[str], line: list[int]) -> Iterator[dict[str, Any
         if not isinstance(row, dict):
             raise ValueError("not a JSON object")
         if row:
-            yield row
+            yield _flat(row)
 
 
 def _cells(
@@ -228,7 +240,26 @@ def _json_rows(value: Any) -> Rows:
         value = lists[0] if lists else []
     if not isinstance(value, list):
         raise ValueError("no list of objects")
-    return [row for row in value if isinstance(row, dict)]
+    return [_flat(row) for row in value if isinstance(row, dict)]
+
+
+def _flat(row: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """A row whose objects are columns too: {"image": {"path": "a.jpg"}} is the image a.jpg, {"meta": {"alt": 1}} has "meta.alt"."""
+    if depth == 0 or not any(isinstance(cell, dict) for cell in row.values()):
+        return row
+    flat: dict[str, Any] = {}
+    for name, cell in row.items():
+        flat[name] = cell
+        if isinstance(cell, dict):
+            path = next((cell[key] for key in PATH_NAMES if _is_file(cell.get(key))), None)
+            flat[name] = cell if path is None else path
+            inner = {key: value for key, value in cell.items() if path is None or value is not path}
+            flat |= {f"{name}.{key}": value for key, value in _flat(inner, depth - 1).items()}
+    return flat
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and ending(value.strip()) in IMAGE_SUFFIXES and not value.startswith(ADDRESSES)
 
 
 def _karpathy(image: dict[str, Any]) -> dict[str, Any]:
