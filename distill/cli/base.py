@@ -2,12 +2,15 @@
 
 stdout holds the result (a table, or one JSON object with --json; then a failure is one too, {"error": ...}); stages and
 progress go to stderr. Exit status: 0 done, 1 the work failed (a gate included), 2 the call was wrong, 130 interrupted
-(Ctrl-C; 0 where a training saved its last step). Nothing heavy is imported before a verb needs it.
+(Ctrl-C, SIGTERM; 0 where a training saved its last step). Nothing heavy is imported before a verb needs it.
 """
 
 import json
 import math
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +45,7 @@ class _Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Read the words after the verb and call it. Here, since typer ends a program by Ctrl-C without a word of ours."""
-        with self._ending_well():
+        with self._ending_well(), terminated_as_interrupted():
             return super().invoke(ctx)
 
     @contextmanager
@@ -89,6 +92,31 @@ class _Verbs(TyperGroup):
             first = True
         if self._as_json and first:
             print(_as_json({"error": {"message": message, "kind": kind, "exit_status": status}}))
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM (of a cluster, a container, `kill`) is what Ctrl-C is: the verb says what is kept and how to go on, and ends
+    the processes that it started. A training takes both for itself; forked processes keep their own way, as does a caller that
+    has a handler already.
+    """
+    own = os.getpid()
+
+    def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() != own:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.default_int_handler(number, frame)
+
+    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if usual:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 app = typer.Typer(

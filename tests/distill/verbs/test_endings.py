@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from distill.cli.base import terminated_as_interrupted
 from distill.core import atomic
 from distill.core.errors import Interrupted
 from distill.core.existing import Existing
@@ -230,6 +231,27 @@ def test_a_training_that_is_told_to_end_keeps_its_last_step(runs, tmp_path, numb
     assert kept, said
     assert int(kept[1]) == metrics.read_text().count("\n")  # the last step that was taken
     assert printed_command(said) == ["train", str(out), "--resume"]
+
+
+def test_outside_of_trainings_sigterm_is_what_ctrl_c_is():
+    """Once a `kill` in the middle of labelling or evaluation ended the program without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        with terminated_as_interrupted():
+            child = os.fork()
+            if not child:  # a process of a loader, say, which is ended by its parent
+                os.kill(os.getpid(), signal.SIGTERM)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == signal.SIGTERM
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with terminated_as_interrupted():
+            os.kill(os.getpid(), signal.SIGTERM)  # whoever called us has a way of its own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.process
