@@ -18,7 +18,7 @@ METRICS = (
 FEW_IMAGES = 100  # whose intervals are too wide to tell much
 HALF = 50.0  # percent of the teacher's figure that a student is expected to keep
 
-USABLE, FAR, SAME = "usable", "far from its teacher", "not distinguishable"
+USABLE, FEW, FAR, SAME = "usable", "judged on few", "far from its teacher", "not distinguishable"
 WORSE, CHANCE, ALONE = "worse", "no better than chance", "nothing beside it"
 
 
@@ -41,7 +41,8 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
     Returns:
         metric: what the rest is of, a key of `METRICS`. images: judged on. chance: percent.
         student, low, high: percent, and the 95 % interval. teacher, share, size_share: the (best) teacher's percent, and the
-        student's share of it and of its size in percent; None without one. gains: of "plain", "inheritance", "distillation"
+        student's share of it and of its size in percent; None without one. lost: whether that teacher is itself no better than
+        chance; there is then no share. gains: of "plain", "inheritance", "distillation"
         and "training" (against its start), as far as those were trained or kept, "points", "low", "high" and whether the
         interval is "paired". seen: how many of the images were trained on, None = not known. word: the judgement, one of the
         words of this module.
@@ -69,7 +70,8 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
         for name, (one, other) in against.items()
         if one in same and other in same
     }
-    share = 100 * figures[key] / best[part][key] if best and best[part][key] else None
+    lost = best is not None and best[part][f"{key}_ci95"][0] <= chance
+    share = 100 * figures[key] / best[part][key] if best and not lost else None
     size, teacher_size = sizes.get("student"), sizes.get("teacher")
     return {
         "metric": metric,
@@ -80,14 +82,15 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
         "high": high,
         "teacher": best[part][key] if best else None,
         "share": share,
+        "lost": lost,
         "size_share": 100 * size / teacher_size if size and teacher_size and len(teachers) == 1 else None,
         "gains": gains,
         "seen": student.get("seen_in_training"),
-        "word": _word(low, chance, gains.get("plain"), share),
+        "word": _word(low, chance, gains.get("plain"), share, figures["images"]),
     }
 
 
-def _word(low: float, chance: float, plain: dict[str, Any] | None, share: float | None) -> str:
+def _word(low: float, chance: float, plain: dict[str, Any] | None, share: float | None, images: int) -> str:
     if low <= chance:
         return CHANCE
     if plain is None:
@@ -96,7 +99,9 @@ def _word(low: float, chance: float, plain: dict[str, Any] | None, share: float 
         return WORSE
     if plain["low"] <= 0:
         return SAME
-    return FAR if share is not None and share < HALF else USABLE
+    if share is not None and share < HALF:
+        return FAR
+    return FEW if images < FEW_IMAGES else USABLE
 
 
 def gain(one: dict[str, Any], other: dict[str, Any], found: tuple[str, str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
     found = facts["verdict"]
     sentences = [] if found is None else [judgement(found, facts["longer"]), _told_apart(found)]
     if teacher is not None:
-        sentences.append(_kept(student, teacher))
+        sentences.append(_lost(found, teacher) if found is not None and found["lost"] else _kept(student, teacher))
     if found is not None:
         sentences += [_brought(found, facts), _seen(found)]
     sentences.append(_words(facts.get("vocabulary")))
@@ -43,6 +43,15 @@ def _kept(student: dict[str, Any], teacher: dict[str, Any]) -> str:
     return f"Of the teacher {teacher['model']} the student keeps {_listed(kept)}{size}."
 
 
+def _lost(found: dict[str, Any], teacher: dict[str, Any]) -> str:
+    """That the teacher itself does not know the data, in place of what of it the student keeps."""
+    return (
+        f"The teacher {teacher['model']} is itself no better than chance here ({found['teacher']:.1f} % {NAMES[found['metric']]}): "
+        "it cannot teach what it does not know. Look whether it reads the captions' language and knows such pictures, or give "
+        "another (distill list teachers)."
+    )
+
+
 def judgement(found: dict[str, Any], longer: str) -> str:
     """The verdict in a sentence, with the command that mends it where one may.
 
@@ -55,6 +64,8 @@ def judgement(found: dict[str, Any], longer: str) -> str:
     advice, word = f"rain longer: {longer}", found["word"]
     if word == verdicts.CHANCE:
         said = f"no better than chance ({figure}, whose interval reaches the {chance} of chance)."
+        if found["lost"]:
+            return f"Verdict: {said} Nor is its teacher."
         return f"Verdict: {said} Give more images, or a student that inherits more, or t{advice}"
     if word == verdicts.ALONE or plain is None:
         return (
@@ -72,6 +83,11 @@ def judgement(found: dict[str, Any], longer: str) -> str:
     if word == verdicts.FAR:
         kept = f"but it keeps only {found['share']:.0f} % of its teacher's figure"
         return f"Verdict: better than the plain student, which no teacher touched, by {by}, {kept}. T{advice}"
+    if word == verdicts.FEW:
+        return (
+            f"Verdict: better than the plain student, which no teacher touched, by {by}, but {found['images']} images are too few "
+            "to call it usable. Judge it on more: --set eval.data=PLACE."
+        )
     return f"Verdict: usable. It is better than the plain student, which no teacher touched, by {by}."
 
 

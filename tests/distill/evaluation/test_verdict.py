@@ -88,6 +88,15 @@ def test_each_word_by_its_figures(word):
     assert ("plain" in found["gains"]) == (plain is not None)
 
 
+def test_fewer_images_than_a_hundred_are_too_few_to_call_a_student_usable():
+    for images, word in ((99, verdicts.FEW), (100, verdicts.USABLE)):
+        owner = np.arange(images)
+        shares = {"teacher": 0.9, "student": 0.8, "plain": 0.1}
+        evals = [judged(role, (owner < images * share).astype(float), owner) for role, share in shares.items()]
+        assert verdict(evals, {})["word"] == word
+        assert verdict(evals, {})["lost"] is False
+
+
 def test_what_is_judged_on_other_data_is_not_compared():
     owner = np.arange(50)
     evals = [judged("student", np.ones(50), owner), {**judged("plain", np.zeros(50), owner), "data": "other"}]

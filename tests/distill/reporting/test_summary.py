@@ -54,6 +54,24 @@ def test_a_gain_within_the_interval_is_none_and_the_command_that_mends_it_is_sai
     assert "keeps only 40 % of its teacher's figure" in summary(_facts(32.0, 20.0))[0]
 
 
+def test_a_few_images_call_nothing_usable_and_a_teacher_at_chance_teaches_nothing():
+    facts = _facts(60.0, 50.0)
+    for item in facts["evals"]:
+        item["zero_shot"]["images"] = 14
+    facts["verdict"] = verdict(facts["evals"], {})
+    assert "usable. It is" not in summary(facts)[0]
+    assert "14 images are too few to call it usable. Judge it on more: --set eval.data=PLACE." in summary(facts)[0]
+    for top1 in (11.0, 60.0):  # of the student; the teacher is at 11, its interval reaches the 10 of chance
+        facts = _facts(top1, 5.0)
+        facts["evals"][0]["zero_shot"] |= {"top1": 11.0, "top1_ci95": [9.0, 13.0]}
+        facts["table"][0]["zero_shot_top1"] = 11.0
+        facts["verdict"] = verdict(facts["evals"], {})
+        said = " ".join(summary(facts))
+        assert "is itself no better than chance here (11.0 % zero-shot top-1)" in said
+        assert "the student keeps" not in said
+        assert ("rain longer" in said) is False
+
+
 def test_what_each_part_brought_is_said_where_it_was_trained():
     facts = _facts(60.0, 50.0)
     found = {"low": -3.0, "high": -1.0, "points": -2.0, "paired": True}
