@@ -23,7 +23,7 @@ FLOORS = {
                 "stages", "verbs", "cli", "__main__"],
     "export": ["app artifacts settings", "device target", "mil", "devices", "targets towers", "children", "run", "latency", "predict_rows"],
     "students": ["spec tokenizer folding", "vocabularies", "student zoo reparameterize", "inherit checkpoints"],
-    "reinforced_data": ["sample sentences read_as", "source pixels rendered", "sources", "store", "labelling", "training published",
+    "reinforced_data": ["sample sentences read_as captions_look", "source pixels rendered", "sources", "store", "labelling", "training published",
                         "curation"],
     "teachers": ["spec", "teacher captioner zoo", "open_clip", "towers captioners", "loaders", "load load_captioner"],
 }  # fmt: skip

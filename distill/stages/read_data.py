@@ -1,16 +1,19 @@
 """Telling how the data of a job is read: a line per place on the terminal, and read-as.json for the report."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.console import Console
 from distill.core import atomic
+from distill.models import student_spec
 from distill.processes import this_place
 from distill.recipe import Recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evaluation
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
+from reinforced_data.captions_look import LOOKED_AT, remarks
 
 if TYPE_CHECKING:
     from reinforced_data.source import Source
@@ -30,6 +33,7 @@ def tell_how_read(recipe: Recipe, run: RunFolder, console: Console, *, evaluatio
     if not (is_published(recipe.data) or is_reinforced(Path(recipe.data))):
         source = open_data(recipe)
         found["training"] = told_how_read("training data", recipe.data, source, console)
+        found["training"]["captions_look"] = _look_at_captions(recipe, source, console)
     if evaluation:
         for role, place, source in open_evaluation(recipe):
             found[role] = told_how_read(f"{role} data", place, source, console)
@@ -40,6 +44,23 @@ def told_how_read(role: str, place: str, source: "Source", console: Console) -> 
     """Say in one line how `source` was read; returns the same as an object."""
     console.say(f"{role} {place}: {len(source)} samples, {source.read_as.line()}")
     return {"place": place, "samples": len(source), **source.read_as.to_json()}
+
+
+def _look_at_captions(recipe: Recipe, source: "Source", console: Console) -> list[str]:
+    """Say what some of the captions show; those made from class names show nothing."""
+    from reinforced_data.pixels.decode import BadImageError
+
+    if source.zero_shot() is not None:
+        return []
+    captions: list[str] = []
+    for place in range(min(LOOKED_AT, len(source))):
+        with contextlib.suppress(BadImageError):
+            sample = source[place * len(source) // min(LOOKED_AT, len(source))]
+            captions += [caption.text for caption in sample.captions]
+    said = remarks(captions, 77 if recipe.towers else student_spec(recipe.student).context_length)
+    for remark in said:
+        console.say(f"training data: {remark}.")
+    return said
 
 
 def look_first(recipe: Recipe) -> None:
