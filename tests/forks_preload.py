@@ -9,9 +9,11 @@ from distill.core.torch_compat import ensure_torchvision
 ensure_torchvision()
 
 import accelerate
+import matplotlib.pyplot
 import open_clip
 import scipy.sparse
 import timm
+import torch.export._trace  # which torch.export would import at its first call
 
 import distill.cli
 import distill.stages.evaluate

@@ -4,6 +4,7 @@ Left out: attached devices (`export.device`), and what is learned of a chip (`ex
 """
 
 import difflib
+import functools
 import re
 from dataclasses import dataclass
 
@@ -101,6 +102,7 @@ CHIPS = {
 REPORTED = ("iphone-15", "iphone-16-pro", "iphone-17", "galaxy-s24", "galaxy-s25", "galaxy-s26")
 
 
+@functools.cache  # a report asks for each phone many times, and every chip has several names
 def _squash(name: str) -> str:
     low = re.sub(
         r"(?i)\b(galaxy|apple|samsung|qualcomm|google|oneplus|mediatek|arm|bionic|proxy|qrd|crd|soc|mobile|phone)\b",

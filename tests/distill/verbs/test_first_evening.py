@@ -73,6 +73,7 @@ def evening(tmp_path_factory, tiny_teacher):
 
 def test_a_shop_with_a_table_of_its_own(evening):
     """Its columns are read as the call says, and the last line is the hit of a search."""
+    evening.short = (*SHORT, *NO_EXPORT)
     jobs.shop(evening)
     (_, trained), (_, searched) = evening.said["shop"]
     assert "product_name" in trained
@@ -89,6 +90,7 @@ def test_a_shop_with_a_table_of_its_own(evening):
 
 def test_a_classifier_of_class_folders(evening):
     """`distill run` on them makes labels, their embeddings, figures of each class and a classifier, which predict uses."""
+    evening.short = SHORT  # its files are read
     jobs.things(evening)
     assert "knows its pictures by 4 classes alone" in evening.said["things"][0][1]
     run, place = evening.place / "runs" / "things", evening.place / "things"
@@ -120,6 +122,7 @@ def test_a_classifier_of_class_folders(evening):
 
 def test_a_parquet_file_by_a_verb_each_and_two_students_of_it(evening):
     """What is labelled once serves every student; the comparison has both of them."""
+    evening.short = SHORT
     jobs.parquet(evening)
     figures = evening.said["parquet"][2][1]
     assert "text to image" in figures

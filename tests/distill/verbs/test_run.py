@@ -19,12 +19,14 @@ from tests.command_line import on_terminal
 
 pytestmark = pytest.mark.whole
 
+DATA = "rendered:train=96,eval=40"
 SMALL = [
-    "--set", "data=rendered:train=192,eval=40", "--set", "train.steps=6", "--set", "train.batch_size=32",
-    "--set", "train.checkpoint_every=2", "--set", "reinforce.shard_size=48", "--set", "reinforce.verify=4",
+    "--set", f"data={DATA}", "--set", "train.steps=6", "--set", "train.batch_size=16",
+    "--set", "train.checkpoint_every=2", "--set", "reinforce.shard_size=24", "--set", "reinforce.verify=4",
     "--set", "export.parity_samples=8", "--set", "profile.runs=6", "--set", "profile.warmup_runs=1",
     "--set", "export.targets=['coreml', 'onnx']",  # ExecuTorch takes longer than all the rest; tests/export has it
 ]  # fmt: skip
+TRAINED_ONLY = ["--set", "export.targets=[]", "--set", "profile.enabled=false"]  # `finished` has files and latencies
 
 
 def small(out, teacher, *more):
@@ -192,7 +194,7 @@ def test_the_exported_files_give_the_students_retrieval(finished):
 
     out, facts = finished
     student = load_student(out / "student")
-    data = load_evalset(open_source("rendered:train=192,eval=40", "eval"))
+    data = load_evalset(open_source(DATA, "eval"))
     images = pixels([(s.key, s.image) for s in data.samples], 64)
     texts = [c.text for s in data.samples for c in s.captions]
     owner = np.repeat(np.arange(40), 5)
@@ -329,7 +331,7 @@ def test_compare_eval_profile_and_report_read_a_run(finished, tmp_path):
     assert "host" not in warning.partition("alike. ")[2]
     assert {row["image_p50_ms"] for row in unlike.table} == {None}
     assert {row["image_p50_ms"] for row in result.table} != {None}
-    again = distill.eval(out, data="rendered:train=192,eval=40")
+    again = distill.eval(out, data=DATA)
     assert again.retrieval["t2i_r1"] == facts["table"][1]["t2i_r1"]
     assert distill.report(out).table == facts["table"]
     rows = distill.profile(out, settings={"profile.runs": 2, "profile.rounds": 1, "profile.warmup_runs": 1}).profiles
@@ -420,8 +422,7 @@ def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teache
     (photos / "05.jpg").write_bytes(b"not an image")
     result = call(
         *small(tmp_path / "o", tiny_teacher), "--data", photos, "--set", f"data='{photos}'", "--set", "train.batch_size=8",
-        "--set", "train.steps=2", "--set", "export.targets=['onnx']", "--set", "baseline.enabled=false",
-        "--set", "profile.enabled=false", "--json",
+        "--set", "train.steps=2", *TRAINED_ONLY, "--set", "baseline.enabled=false", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     facts = json.loads(result.stdout)
@@ -433,8 +434,7 @@ def test_a_folder_of_ones_own_photos_with_one_corrupt_runs(tmp_path, tiny_teache
 def test_four_arms_stand_in_the_report_as_they_were_measured(tmp_path, tiny_teacher):
     out = tmp_path / "four"
     result = call(
-        *small(out, tiny_teacher), "--set", "baseline.four_arms=true", "--set", "export.targets=['onnx']",
-        "--set", "profile.enabled=false", "--json",
+        *small(out, tiny_teacher), "--set", "baseline.four_arms=true", *TRAINED_ONLY, "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     text = (out / "report.md").read_text()
