@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 NO_CAPTIONS = "no captions"
+TARS = "tars"  # a kind
 MOST_TOLD = 8  # kinds of unread things in the line; the JSON has them all
 
 

@@ -24,7 +24,7 @@ from reinforced_data.source import Source
 from reinforced_data.sources.parts.columns import MAX_IMAGE_BYTES
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
 from reinforced_data.sources.parts.tars.index import read_index
-from reinforced_data.sources.webdataset import tar_files
+from reinforced_data.sources.parts.tars.places import tar_files
 from reinforced_data.store.folder import disk_errors, open_output
 from reinforced_data.store.manifest import (
     SCHEMA_VERSION,

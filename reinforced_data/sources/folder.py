@@ -32,8 +32,9 @@ from reinforced_data.sources.parts.splits import TRAIN_NAMES, Choice, choose, pa
 from reinforced_data.sources.parts.tables.paths import Paths
 from reinforced_data.sources.parts.tables.rows import Read
 from reinforced_data.sources.parts.tables.text import TEXT_SUFFIXES, TextTable, image_column, is_caption_name, read_rows
+from reinforced_data.sources.parts.tars.places import TAR
 from reinforced_data.sources.table import TableListing
-from reinforced_data.sources.webdataset import BESIDE_TARS, TAR, TarListing
+from reinforced_data.sources.webdataset import BESIDE_TARS, TarListing
 
 _TABLE_WORDS = {
     "metadata", "captions", "caption", "annotations", "results", "dataset", "labels", "index", "token", "data"

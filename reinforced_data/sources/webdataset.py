@@ -1,8 +1,9 @@
 """WebDataset tars as data: one .tar, a folder of them, or a pattern like "shards/{00000..00009}.tar".
 
 A sample is all members of a tar whose names agree up to the first dot: an image (.jpg, .png, .webp, ...), its captions
-(.txt, one caption, or one a line where dataset_type.txt says "retrieval"; .json with a caption key) and perhaps a class (.cls:
-a number or a name; `classnames.txt` beside the tars names the numbers). Samples of one image are one. Members are read in place
+(.txt, one caption, or one a line where dataset_type.txt says "retrieval"; .0.txt, .1.txt ..., one caption each; .json with a
+caption key) and perhaps a class (.cls: a number or a name; `classnames.txt` beside the tars names the numbers; or, where there are
+neither captions nor .cls, the folder inside the tar). Samples of one image are one. Members are read in place
 by offset, in any order; nothing is extracted (see `tars`). Left out: compressed tars, which have no random access, and tars
 that are not files.
 """
@@ -19,7 +20,7 @@ from distill.core.arrays import Array
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError
-from reinforced_data.read_as import ReadAs
+from reinforced_data.read_as import TARS, ReadAs, listed
 from reinforced_data.sample import Caption
 from reinforced_data.source import NO_COLUMNS, SOURCES, ColumnNames, Source, Split
 from reinforced_data.sources.parts.columns import (
@@ -29,6 +30,7 @@ from reinforced_data.sources.parts.columns import (
     json_captions,
 )
 from reinforced_data.sources.parts.files import IMAGE_SUFFIXES
+from reinforced_data.sources.parts.image_list import read_folders
 from reinforced_data.sources.parts.kept.compact import Coded, Picked, repeated
 from reinforced_data.sources.parts.listing import (
     check_tags_occur,
@@ -38,15 +40,14 @@ from reinforced_data.sources.parts.same import Groups, digest_of
 from reinforced_data.sources.parts.same import told as merged
 from reinforced_data.sources.parts.splits import choose, part_of, part_of_file
 from reinforced_data.sources.parts.tars.index import read_index
+from reinforced_data.sources.parts.tars.places import tar_files
 from reinforced_data.sources.parts.text import READ_AT_MOST, decoded
 
-TAR = ".tar"
 # What CLIP_benchmark lays beside its tars.
 BESIDE_TARS = ("classnames.txt", "dataset_type.txt", "zeroshot_classification_templates.txt", "nshards.txt")
 TEXT_KINDS, LABEL_KINDS = ("txt", "caption", "text"), ("cls", "cls.txt", "label")
-_MAX_FILES = 1_000_000
+_NUMBERED_TEXT = re.compile(r"(?:captions?|texts?)?[-_]?(\d{1,3})\.(?:txt|caption|text)")  # one of several
 _COMPARED_END = 256  # bytes; images that differ mostly differ there
-_BRACES = re.compile(r"\{(?:(\d{1,12})\.\.(\d{1,12})|([^{}]*,[^{}]*))\}")
 
 
 @SOURCES.register("webdataset")
@@ -61,40 +62,6 @@ def open_webdataset(location: str, split: Split, limit: int | None = None, colum
     kept = [file for file in files if not choice.parts or part_of_tar(file) in choice.parts]
     listing = TarListing(kept, files[0].parent.name, location, columns=columns)
     return serve(listing, choice, split, limit, where)
-
-
-def tar_files(location: str) -> list[Path]:
-    """The files that a path, a folder or a pattern means, in order. Raises UsageError when one is not there."""
-    path = Path(location).expanduser()
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*" + TAR) if file.is_file() and not file.name.startswith("."))
-        if not found:
-            raise UsageError(f"The folder {location!r} holds no {TAR} files. Give the folder of the tars.")
-        return found
-    files = [path] if path.is_file() else [Path(name).expanduser() for name in expand_braces(location)]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} of the {len(files)} tars of {location!r} are not there: {str(missing[0])!r} is the first. "
-            "Give a pattern of the files that are there, for example shards/{00000..00009}.tar."
-        )
-    return files
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """What "a{00..11}b" (numbers, padded as written) and "a{x,y}b" stand for. Raises UsageError for a million names."""
-    names = [pattern]
-    while match := _BRACES.search(names[0]):
-        low, high, choice = match.groups()
-        if choice is not None:
-            parts = choice.split(",")
-        else:
-            numbers = range(int(low), int(high) + 1) if int(low) <= int(high) else range(int(low), int(high) - 1, -1)
-            if len(numbers) * len(names) > _MAX_FILES:
-                raise UsageError(f"The pattern {pattern!r} means more than {_MAX_FILES} files. Check its numbers.")
-            parts = [str(number).zfill(len(low)) for number in numbers]
-        names = [name.replace(match[0], part, 1) for name in names for part in parts]
-    return names
 
 
 def part_of_tar(file: Path) -> str | None:
@@ -153,13 +120,33 @@ class TarListing:
             line.replace("{c}", "{}") for line in _said(files[0].parent, "zeroshot_classification_templates.txt")
         )
         self._labels, self.class_names = self._read_labels(files[0].parent)
-        if any(kind in self.index.kinds for kind in (*TEXT_KINDS, "json", *self._tagged)):
+        numbered = {kind: int(found[1]) for kind in self.index.kinds if (found := _NUMBERED_TEXT.fullmatch(kind))}
+        self._numbered = sorted(numbered, key=lambda kind: (numbered[kind], kind))
+        self.parts: Sequence[str | None] | None = None
+        self._note = ""
+        if any(kind in self.index.kinds for kind in (*TEXT_KINDS, *self._numbered, "json", *self._tagged)):
             self._groups = self._same_images()
+        elif self._labels is None:
+            self._read_folders()
         if self._groups:
             self.keys = Picked(self.index.keys, self._groups.firsts)
-        self.parts: Sequence[str | None] | None = None
         self.read_as = self._read_as()
         check_tags_occur(self, self._tagged)
+
+    def _read_folders(self) -> None:
+        """Labels and parts by the folders that the images lie in, as in tars that are packed folders of classes."""
+        rows = np.flatnonzero(self.index.first_of(self._image_kinds) >= 0)
+        read = read_folders(Picked(self.index.keys, rows))
+        if read.unsure:
+            could, nameless = map(listed, read.unsure)
+            self._note = f"folders inside are not taken for classes: {could} could be, and {nameless} are no words"
+        if read.labels is not None:
+            self._labels, self.class_names = np.full(len(self.index), -1, np.int64), tuple(read.class_names)
+            self._labels[rows] = read.labels
+        if read.parts is not None:
+            codes = np.full(len(self.index), len(read.parts.values), np.int64)
+            codes[rows] = read.parts.codes
+            self.parts = Coded([*read.parts.values, None], codes)
 
     def _same_images(self) -> Groups | None:
         """Rows of equal images; only images of equal size and end are read whole and compared."""
@@ -204,7 +191,7 @@ class TarListing:
         return self._groups[sample] if self._groups else (sample,)
 
     def _read_as(self) -> ReadAs:
-        usual = ("json",) if self._only else (*TEXT_KINDS, "json")
+        usual = ("json",) if self._only else (*TEXT_KINDS, *self._numbered, "json")
         texts = [kind for kind in self.index.kinds if kind in usual or kind in self._tagged]
         told = f"captions from members .{', .'.join(texts)}" if texts else "no captions"
         if not texts and self.class_names:
@@ -217,8 +204,8 @@ class TarListing:
         advice = ""
         if not texts and not self.class_names and unread:
             advice = f"captions are members .{', .'.join((*TEXT_KINDS, 'json'))}; others are named by --caption-column ENDING"
-        notes = tuple(filter(None, [merged(self._groups), advice]))
-        return ReadAs("tars", told, len(self.class_names), notes=notes, unread=unread)
+        notes = tuple(filter(None, [merged(self._groups), self._note, advice]))
+        return ReadAs(TARS, told, len(self.class_names), notes=notes, unread=unread)
 
     def _read_labels(self, folder: Path) -> tuple[Array | None, tuple[str, ...]]:
         """Per sample of the index its class, -1 where it has none, and the names of the classes."""
@@ -262,8 +249,11 @@ class TarListing:
         members = self.index.members(row)
         usual = () if self._only else TEXT_KINDS
         text = next((kind for kind in usual if kind in members and kind not in self._tagged), None)
-        whole = self._text(row, text) if text else ""
-        real = [Caption(line) for line in (whole.splitlines() if self._lines else [whole]) if line.strip()]
+        wholes = [self._text(row, text)] if text else []
+        if not text and not self._only:
+            wholes = [self._text(row, kind) for kind in self._numbered if kind in members and kind not in self._tagged]
+        lines = [line for whole in wholes for line in (whole.splitlines() if self._lines else [whole])]
+        real = [Caption(line) for line in lines if line.strip()]
         tagged = [Caption(self._text(row, kind), source) for kind, source in self._tagged.items() if kind in members]
         for kind in members:
             if kind == "json" or (self._tagged and kind.endswith(".json")):

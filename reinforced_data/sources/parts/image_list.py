@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def list_images(found: Found, asked: Asked, folder: Path | None) -> Sheet:
         texts = np.full_like(texts, -1)
     sides = (texts[texts >= 0], jsons[jsons >= 0])
     writer = SheetWriter(folder)
-    class_names: list[str] = []
+    class_names: Sequence[str] = ()
     if not any(map(len, sides)) and asked.classes is not False:
         class_names, note = _read_classes(found, keys, asked, writer)
         notes += [note] if note else []
@@ -166,6 +167,43 @@ def _beside(key: str) -> list[str]:
 
 def _read_classes(found: Found, keys: Iterable[str], asked: Asked, writer: SheetWriter) -> tuple[list[str], str]:
     """The classes: sub-folders below what all keys share; labels and parts go to the writer. Else a note that says why not."""
+    read = read_folders(keys, anyhow=bool(asked.classes))
+    if read.parts is not None:
+        writer.coded("part", read.parts)
+    if read.unsure:
+        could, nameless = read.unsure
+        raise UsageError(
+            f"Are the sub-folders of {str(found.folder)!r} classes? {listed(could)} could be, and "
+            f"{listed(nameless)} {'is' if len(nameless) == 1 else 'are'} no word. If they are, rename those or write "
+            f"classes:{asked.location}; if not, write images:{asked.location} (captions then come from a captioner)."
+        )
+    if read.labels is not None:
+        writer.numbers("label", "i4").extend(read.labels.tobytes())
+    return [*read.class_names], read.note
+
+
+class Folders(NamedTuple):
+    """What the folders of images say.
+
+    Attributes:
+        labels: [n] int32 into class_names; None where the folders are no classes.
+        parts: the part of each image; None where folders say none.
+        unsure: the names that are words and those that are not, where there are both.
+        note: why the folders are no classes, where that is not plain.
+    """
+
+    labels: Array | None = None
+    class_names: Sequence[str] = ()
+    parts: Coded | None = None
+    unsure: tuple[list[str], list[str]] | None = None
+    note: str = ""
+
+
+def read_folders(keys: Iterable[str], *, anyhow: bool = False) -> Folders:
+    """The classes and parts of images by their paths: classes are the sub-folders below what all paths share.
+
+    `anyhow`: also where their names are no words.
+    """
     homes = Coded.of(key.rpartition("/")[0] for key in keys)
     ways = [home.split("/") if home else [] for home in homes.values]
     parts: list[str | None] = []
@@ -180,24 +218,19 @@ def _read_classes(found: Found, keys: Iterable[str], asked: Asked, writer: Sheet
     depth = 0
     while all(len(way) > depth for way in ways) and (len({way[depth] for way in ways}) == 1 or parts_at(depth)):
         depth += 1
-    if parts:
-        writer.coded("part", _grouped(parts, homes.codes))
+    coded = _grouped(parts, homes.codes) if parts else None
     if not all(len(way) > depth for way in ways):
-        return [], ""
+        return Folders(parts=coded)
     names = sorted({way[depth] for way in ways})
     nameless = [name for name in names if folder_words(name) is None]
-    if nameless and not asked.classes:
+    if nameless and not anyhow:
         if len(nameless) == len(names):
-            return [], f"its sub-folders are no classes, since their names are no words: {listed(names)}"
-        raise UsageError(
-            f"Are the sub-folders of {str(found.folder)!r} classes? {listed(sorted({*names} - {*nameless}))} could be, and "
-            f"{listed(nameless)} {'is' if len(nameless) == 1 else 'are'} no word. If they are, rename those or write "
-            f"classes:{asked.location}; if not, write images:{asked.location} (captions then come from a captioner)."
-        )
+            note = f"its sub-folders are no classes, since their names are no words: {listed(names)}"
+            return Folders(parts=coded, note=note)
+        return Folders(parts=coded, unsure=(sorted({*names} - {*nameless}), nameless))
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[way[depth]] for way in ways], np.int32)[homes.codes]
-    writer.numbers("label", "i4").extend(labels.tobytes())
-    return [folder_words(name) or name for name in names], ""
+    return Folders(labels, [folder_words(name) or name for name in names], coded)
 
 
 def _grouped(values: Sequence[str | None], codes: Array) -> Coded:

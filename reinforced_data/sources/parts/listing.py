@@ -15,7 +15,7 @@ import numpy as np
 from distill.core.atomic import sha256_json
 from distill.core.errors import UsageError
 from reinforced_data.pixels.decode import BadImageError, storable_text
-from reinforced_data.read_as import ReadAs, listed
+from reinforced_data.read_as import TARS, ReadAs, listed
 from reinforced_data.sample import Caption, RawSample, ZeroShotTask
 from reinforced_data.source import NAMED, Split
 from reinforced_data.sources.parts.columns import MADE_FROM_CLASSES
@@ -157,6 +157,8 @@ class ListedSource:
             nameless = [name for name in listing.class_names if label_words(name) is None]
             told = "no captions" if self.read_as.captions == MADE_FROM_CLASSES else self.read_as.captions
             note = f"labels are not used: {listed(nameless)} are no words"
+            if listing.read_as.kind == TARS:
+                note += " (classnames.txt beside the tars gives their names, one a line)"
             self.read_as = self.read_as.but(note, captions=told, classes=0)
         self._rows = rows
         digest = kept(f"rows-{len(rows)}{name}", lambda: _rows_digest(rows))

@@ -7,6 +7,7 @@ import pytest
 from distill.core.errors import DistillError
 from reinforced_data.pixels.decode import BadImageError, decode_rgb
 from reinforced_data.source import ColumnNames, open_source
+from tests.reinforced_data.sources.tar_tools import make_tar
 from tests.reinforced_data.sources.test_sources import keys, png, put, texts
 
 
@@ -112,3 +113,39 @@ def test_a_table_that_is_no_text_says_how_to_save_it(tmp_path):
     put(tmp_path / "old.csv", b"path,caption\na.png," + "犬".encode("euc_jp") + b"\n")
     with pytest.raises(DistillError, match="Save it as UTF-8"):
         open_source(str(tmp_path / "old.csv"), "train")
+
+
+@pytest.mark.parametrize("ending", ["{}.txt", "caption{}.txt", "text_{}.txt"])
+def test_several_texts_of_an_image_in_a_tar(tmp_path, ending):
+    members = [(f"{image}.{ending.format(n)}", f"{n} of {image}") for image in "78" for n in (0, 1, 10, 2)]
+    make_tar(
+        tmp_path / "a.tar",
+        [("7.jpg", png(7)), *members, ("8.jpg", png(8)), ("v2.0.jpg", png(2)), ("v2.0.txt", "a dot")],
+    )
+    source = open_source(str(tmp_path / "a.tar"), "given")
+    found = {sample.key: (sample.image, texts(sample)) for sample in map(source.__getitem__, range(len(source)))}
+    assert found == {
+        **{image: (png(int(image)), [f"{n} of {image}" for n in (0, 1, 2, 10)]) for image in "78"},
+        "v2.0": (png(2), ["a dot"]),
+    }
+
+
+def test_a_tar_of_class_folders_has_classes_and_parts(tmp_path):
+    names = [
+        f"pets/{part}/{name}/{n}.jpg" for part in ("train", "val") for name in ("red_fox", "dog") for n in range(2)
+    ]
+    make_tar(tmp_path / "pets.tar", [(name, png(at)) for at, name in enumerate(names)])
+    source = open_source(str(tmp_path / "pets.tar"), "eval")
+    assert keys(source) == [name.removesuffix(".jpg") for name in names[4:]]
+    assert source.zero_shot().class_names == ("dog", "red fox")
+    assert source.zero_shot().labels == (1, 1, 0, 0)
+    assert texts(source[0])[0] == "a photo of a red fox."
+    make_tar(tmp_path / "mixed.tar", [("2021/1.jpg", png(1)), ("dog/2.jpg", png(2)), ("dog/3.jpg", png(3))])
+    source = open_source(str(tmp_path / "mixed.tar"), "given")
+    assert source.zero_shot() is None
+    assert "not taken for classes: dog could be, and 2021 are no words" in source.read_as.line()
+    make_tar(tmp_path / "numbers.tar", [m for n in range(3) for m in ((f"{n}.jpg", png(n)), (f"{n}.cls", str(n)))])
+    assert (
+        "classnames.txt beside the tars gives their names"
+        in open_source(str(tmp_path / "numbers.tar"), "given").read_as.line()
+    )

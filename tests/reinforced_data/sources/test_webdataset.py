@@ -10,7 +10,7 @@ from reinforced_data.source import open_source
 from reinforced_data.sources.parts.listing import LABEL_CAPTION_SOURCE
 from reinforced_data.sources.parts.tars.index import TarIndex
 from reinforced_data.sources.parts.tars.members import MAX_HEADER_BYTES, Member, Problem, scan
-from reinforced_data.sources.webdataset import expand_braces
+from reinforced_data.sources.parts.tars.places import expand_braces
 from tests.reinforced_data.sources.tar_tools import add, make_tar
 from tests.reinforced_data.stubs import encoded, picture
 

@@ -24,6 +24,7 @@ from reinforced_data.sources.parts.kept.compact import Column, Names, NamesWrite
 MAX_HEADER_BYTES = 1 << 20  # of a long name or a pax header; a longer one is an attack or damage
 MAX_KEY_CHARS = 1024
 _BLOCK = 512
+_TEXTS, _MOST_DIGITS = ("txt", "caption", "text"), 3  # of one of several texts of an image
 COLUMNS = {"tar": "i4", "first": "i8", "kind": "i4", "offset": "i8", "size": "i8"}  # of a `Layout`
 
 
@@ -171,7 +172,22 @@ def groups_in(file: Path) -> tuple[dict[str, list[Member]], list[Problem]]:
             problems.append(Problem(f"{found.key}.{found.kind}", "the tar has two members of this name"))
         else:
             members.append(found)
+    _join_numbered_texts(groups)
     return {key: members for group in groups.items() for key, members in _by_last_dot(*group)}, problems
+
+
+def _join_numbered_texts(groups: dict[str, list[Member]]) -> None:
+    """Several texts of an image, "7.0.txt" and "7.1.txt" beside "7.jpg", become members 0.txt and 1.txt of its sample."""
+    for key in [key for key, members in groups.items() if all(member.kind in _TEXTS for member in members)]:
+        stem, _, number = key.rpartition(".")
+        if (
+            number.isdecimal()
+            and len(number) <= _MOST_DIGITS
+            and any(m.kind not in _TEXTS for m in groups.get(stem, ()))
+        ):
+            kinds = {member.kind for member in groups[stem]}
+            moved = [replace(member, key=stem, kind=f"{number}.{member.kind}") for member in groups.pop(key)]
+            groups[stem] += [member for member in moved if member.kind not in kinds]
 
 
 @dataclass(frozen=True)
