@@ -148,7 +148,13 @@ class RunFolder:
         if not self.resolved.exists() or self.kept() or self.candidates.exists() or self.cluster_logs.exists():
             return False
         ours = {value.name for value in vars(self).values() if isinstance(value, Path)}
-        ours |= {arm.path.name for arm in self.arms()[1:]} | {"stages", "tensorboard", LOCK_FILE}
+        ours |= {arm.path.name for arm in self.arms()[1:]} | {
+            "stages",
+            "tensorboard",
+            "wandb",
+            "trackers.json",
+            LOCK_FILE,
+        }
         return all(child.name in ours or child.name.startswith(PARTIAL) for child in self.path.iterdir())
 
     def read_recipe(self) -> Recipe:

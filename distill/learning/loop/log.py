@@ -25,13 +25,11 @@ class MetricsLog:
         self._trackers: Trackers | None = None
         if settings is None:
             return
-        kept = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         if settings.trackers:
-            self._trackers = Trackers(settings.trackers, path.parent, settings.model_dump())
+            self._trackers = Trackers(settings.trackers, path.parent, settings.model_dump(), first_step)
 
     def write(self, row: dict[str, float]) -> None:
         """Append one row."""
