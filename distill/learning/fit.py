@@ -77,7 +77,10 @@ def fit(
         Saved: SIGINT or SIGTERM came; there is a checkpoint of the last step taken.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # accelerate holds a process to the precision of its first training; a notebook or a script may make several.
+    AcceleratorState._reset_state()
     # Without a device accelerate takes several processes for strangers to each other, unless it is told that they are on CPUs.
     on_cpu = optim.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(mixed_precision=optim.precision, cpu=on_cpu)

@@ -87,6 +87,15 @@ def test_a_run_cut_anywhere_and_resumed_is_bit_identical(tmp_path, step):
     assert logs[0] == logs[1]
 
 
+def test_trainings_of_one_process_have_each_its_own_precision(tmp_path):
+    """A notebook trains in bf16 after one in float32, which then gives the same weights again."""
+    before, half, after = (
+        train(tmp_path / name, 3, precision=kind) for name, kind in (("a", "no"), ("b", "bf16"), ("c", "no"))
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not all(torch.equal(before[name], half[name]) for name in before)
+
+
 def test_old_checkpoints_go_and_half_written_ones_do_not_count(tmp_path):
     train(tmp_path / "a", 12)
     folder = tmp_path / "a" / "checkpoints"

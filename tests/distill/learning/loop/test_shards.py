@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from benchmarks import sharded_memory
@@ -70,7 +69,6 @@ def batches_of(rank, world, dtype):
 
 def train(out, case, rank=0, world=1, **more):
     task = task_of(case)
-    AcceleratorState._reset_state()  # another precision
     out.mkdir(exist_ok=True, parents=True)
     settings = {"lr": 1e-2, "warmup_steps": 1, "clip_norm": 0.5, "device": "cpu", "log_every": 1, "ema": 0.9}
     fit(
