@@ -121,7 +121,8 @@ def fitted(recipe: Recipe, images: int, world: int = 1, memory: float = math.inf
             why.append(reason)
         values["train.batch_size"], reasons["train.batch_size"] = (
             batch,
-            "; ".join(why) or "the usual one, of which the images make enough",
+            "; ".join(why)
+            or ("the usual one, of which the images make enough" if batch <= images else "the usual one"),
         )
     if not said_lengths(recipe):
         values["train.epochs"], reasons["train.epochs"] = epochs_that_fit(recipe, images)

@@ -129,8 +129,13 @@ def _check_eval(recipe: Recipe) -> None:
         if captioned == 2:
             return
     if not recipe.eval.zero_shot and source.zero_shot() is None:
+        if captioned:
+            raise UsageError(
+                f"There is too little to judge the student on: {source.name!r} has 1 evaluation image with captions, and telling "
+                f"images apart takes two; {source.read_as.line()}. Give more images, or name other data: --set eval.data=PLACE."
+            )
         raise UsageError(
-            f"There is nothing to judge the student on: {source.name!r} has {captioned} evaluation images with captions and "
+            f"There is nothing to judge the student on: {source.name!r} has no evaluation images with captions and "
             f"no class labels (captioners write for the training images alone); {source.read_as.line()}. Say what has captions "
             "(--caption-column NAME), or name other data: --set eval.data=PLACE."
         )

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -82,3 +83,10 @@ def test_lines_said_before_the_log_are_in_it_and_stand_first(tmp_path, capsys):
     lines = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert lines == ["train.lr = 0.001: as published", "later", "last"]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+@pytest.mark.process
+def test_a_caller_that_closes_its_streams_gets_the_work_done():
+    """`>&-` left Python without a sys.stdout: a training that was finished ended in a traceback as its result was printed."""
+    closed = 'exec "$0" -W ignore -m distill list recipes <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", closed, sys.executable], check=False, timeout=60).returncode == 0

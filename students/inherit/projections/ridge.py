@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # shares of the features' mean variance
+_ALIKE = 1e-9  # of the targets' squares: targets that differ by less are all the same, and rounding is left
 HELD_OUT = 8  # every eighth sample chooses the penalty
 
 
@@ -117,7 +118,8 @@ class RidgeRegression:
         best = min(errors, key=lambda penalty: errors[penalty])
         spread = self.held.yy - float(self.held.y @ self.held.y) / self.held.count
         weight, offset = (self.fitted + self.held).solve(best)
-        return RidgeFit(weight.T.float(), offset.float(), best, 1 - errors[best] / spread, self._seen)
+        explained = 1 - errors[best] / spread if spread > _ALIKE * self.held.yy else 0.0
+        return RidgeFit(weight.T.float(), offset.float(), best, explained, self._seen)
 
 
 def shared_space(embeds: list[Tensor], width: int) -> Tensor:

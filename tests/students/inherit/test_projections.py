@@ -80,6 +80,17 @@ def test_too_few_samples_are_said() -> None:
         few.fit()
 
 
+def test_targets_that_are_all_the_same_have_nothing_to_explain() -> None:
+    """Captions that all say "a photo" ended in a division by zero, in the middle of a run."""
+    same = RidgeRegression(5, 3)
+    rng = torch.Generator().manual_seed(4)
+    features, target = torch.randn(40, 5, generator=rng), torch.tensor([[0.6, 0.0, 0.8]]).repeat(40, 1)
+    same.add(features, target)
+    fit = same.fit()
+    assert fit.explained == 0.0
+    assert torch.allclose(features @ fit.weight.T + fit.offset, target, atol=1e-5)
+
+
 @pytest.mark.parametrize("width", [4, 6, 9])
 def test_the_shared_space_keeps_what_it_can_of_the_mean_similarity(width: int) -> None:
     """The mean of the teachers' similarities is a Gram matrix; a basis of it cut to fewer axes is its best low-rank form."""
