@@ -20,11 +20,15 @@ PLAIN_EVERY_S = 10.0
 class Console:
     """Prints to stderr and, once `log_to` was called, to a log file.
 
+    Args:
+        to: takes the lines in place of stderr, where another process has the terminal.
+
     Attributes:
         seconds: stage name -> seconds it took, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, to: Callable[[str], None] | None = None) -> None:
+        self._to = to
         self.seconds: dict[str, float] = {}
         self._plan: list[str] = []
         self._log: Path | None = None
@@ -48,7 +52,10 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line; on a terminal as many as it takes, each of whole words."""
-        print(_folded(self._speaker + text), file=sys.stderr, flush=True)
+        if self._to is not None:
+            self._to(text)
+        else:
+            print(_folded(self._speaker + text), file=sys.stderr, flush=True)
         line = time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n"
         if self._log is None:
             self._unlogged.append(line)
@@ -64,7 +71,7 @@ class Console:
     def stage(self, name: str) -> Iterator[Progress]:
         """Time a stage; yields advance(done, total, note) for progress inside it."""
         started, placed = time.perf_counter(), self._placed(name)
-        with _bar(placed) if sys.stderr.isatty() else _lines(placed, self.say) as advance:
+        with _bar(placed) if self._to is None and sys.stderr.isatty() else _lines(placed, self.say) as advance:
             yield advance
         self.seconds[name] = time.perf_counter() - started
         self.say(f"{placed}: done in {self.seconds[name]:.1f} s")

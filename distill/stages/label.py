@@ -177,16 +177,20 @@ def label_on_cluster(
     Raises DistillError when a task failed, UsageError when the executor is not installed.
     """
     from reinforced_data.labelling.cluster.executors import run_tasks
-    from reinforced_data.labelling.reinforce import finish
+    from reinforced_data.labelling.reinforce import finish, shards_made
 
     cluster = recipe.cluster
     _prepare(recipe, teachers, set_folder, console, Place(), extend)
     task = partial(
         label_task, recipe.model_dump_json(), str(set_folder.absolute()), os.getcwd(), cluster.threads_per_task
     )
-    with console.stage(cluster_stage(recipe)):
+    with console.stage(cluster_stage(recipe)) as advance:
         return run_tasks(
-            task, cluster, RunFolder(set_folder.parent).cluster_logs, finished=lambda: finish(set_folder) is not None
+            task,
+            cluster,
+            RunFolder(set_folder.parent).cluster_logs,
+            finished=lambda: finish(set_folder) is not None,
+            look=lambda: advance(*shards_made(set_folder), "shards"),
         )
 
 
@@ -196,13 +200,14 @@ def label_task(recipe_json: str, set_folder: str, folder: str, threads: int | No
     Raises DistillError or UsageError when the models or versions there are not those of the plan.
     """
     import torch
+    from loguru import logger  # which datatrove makes write to the task's log
 
     os.chdir(folder)  # relative names of data and teachers mean what they meant where the job was given
     if threads:
         torch.set_num_threads(threads)
     recipe = Recipe.model_validate_json(recipe_json)
     teachers = TeacherSet(recipe.teachers, random_weights=recipe.rehearse, seed=recipe.seed)
-    label(recipe, teachers, Path(set_folder), Console(), Place(rank, world, rank))
+    label(recipe, teachers, Path(set_folder), Console(logger.info), Place(rank, world, rank))
 
 
 def verify_stage(recipe: Recipe, teachers: TeacherSet, set_folder: Path, console: Console) -> None:

@@ -55,13 +55,6 @@ class PlanResult:
         return {**asdict(self), "out": str(self.out)}
 
 
-class _Quiet(Console):
-    """What is found is in the result."""
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
-
-
 def plan(
     recipe: RecipeLike = None,
     *,
@@ -117,7 +110,7 @@ def plan(
     )  # fmt: skip
     run = RunFolder(default_out(words) if out is None else out)
     with opening_once():
-        job, filled, choice = settled(words, run, Existing.REFUSE, console or _Quiet())
+        job, filled, choice = settled(words, run, Existing.REFUSE, console or Console(to=lambda text: None))
         check_words(job, run)
         teachers = TeacherSet(job.teachers, random_weights=job.rehearse, seed=job.seed)
         stages, found = stages_of(job, teachers, run), expected.look_at(job)

@@ -40,7 +40,7 @@ from reinforced_data.store.manifest import (
     reasons_of,
     write_record,
 )
-from reinforced_data.store.names import MANIFEST_FILE, shard_name
+from reinforced_data.store.names import FACTS_GLOB, MANIFEST_FILE, shard_name
 from reinforced_data.store.record_batch import StoredBatch
 from reinforced_data.store.row import Row
 from reinforced_data.store.shard_file import read_notes, write_shard
@@ -256,6 +256,12 @@ class _Summed:
         """Of each shard, in order."""
         names = list(ShardFacts.model_fields)
         return (ShardFacts(**dict(zip(names, values, strict=True))) for values in self._facts)
+
+
+def shards_made(folder: Path) -> tuple[int, int]:
+    """(finished, all) shards of the set that is being made in `folder`, by what is kept beside each finished one."""
+    count = _shard_count(read_plan(folder))
+    return min(count, sum(1 for _ in folder.glob(FACTS_GLOB))), count
 
 
 def shard_paths(folder: Path, plan: Plan) -> Iterator[Path]:

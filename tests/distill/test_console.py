@@ -22,6 +22,15 @@ def screen():
         yield lambda: re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", close())
 
 
+def test_another_takes_the_lines_where_the_terminal_is_not_ours():
+    lines: list[str] = []
+    with screen() as sent:
+        with Console(to=lines.append).stage("train") as advance:
+            advance(1, 2)
+        assert sent() == ""
+    assert [re.sub(r"[\d.]+ s", "N s", line) for line in lines] == ["train: done in N s"]
+
+
 def test_a_stage_says_its_place_and_never_a_total_that_nobody_knows():
     console = Console()
     console.plan(["load", "train", "report", "train"])

@@ -27,18 +27,29 @@ from reinforced_data.labelling.settings import ClusterSettings
 Task = Callable[[int, int], object]  # task(rank, world); pickled, so a module's function or a partial of one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Step:
     """A datatrove pipeline step that takes and gives no documents."""
 
     task: Task
+
+    def __repr__(self) -> str:
+        """What datatrove's logs call it; a task's own would be the whole recipe."""
+        return "label a share of the shards"
 
     def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         """Run the task for `rank`."""
         self.task(rank, world_size)
 
 
-def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Callable[[], bool]) -> bool:
+def run_tasks(
+    task: Task,
+    settings: ClusterSettings,
+    logs: Path,
+    *,
+    finished: Callable[[], bool],
+    look: Callable[[], None] = lambda: None,
+) -> bool:
     """Run `task(rank, world)` for every rank that has not ended well yet.
 
     Args:
@@ -46,6 +57,7 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
         settings: of the executor; not "none".
         logs: folder on a disk that all machines share; holds logs and the marks of finished tasks, by world.
         finished: whether the work as a whole is done; asked after the tasks.
+        look: called every ten seconds or oftener while tasks run here or on Ray, to say how far they are.
 
     Returns:
         True when it is; False when Slurm has taken the job and will do it.
@@ -59,7 +71,7 @@ def run_tasks(task: Task, settings: ClusterSettings, logs: Path, *, finished: Ca
     for _ in range(2):
         asked = _request(settings)
         executor = _executor(task, settings, asked, folder)
-        _launch(executor, settings, asked, folder)
+        _launch(executor, settings, asked, folder, look)
         if settings.executor == "slurm" and executor.job_id != -1:  # -1: every task is marked
             return False
         if finished():
@@ -101,12 +113,12 @@ def _request(settings: ClusterSettings) -> Resources:
     return request(settings, nodes)
 
 
-def _launch(executor: Any, settings: ClusterSettings, asked: Resources, folder: Path) -> None:
+def _launch(executor: Any, settings: ClusterSettings, asked: Resources, folder: Path, look: Callable[[], None]) -> None:
     try:
         if settings.executor == "ray":
-            run_ray(executor, settings, asked)
-        elif settings.executor == "local" and settings.workers > 1:
-            run_local(executor, settings.workers)
+            run_ray(executor, settings, asked, look)
+        elif settings.executor == "local":
+            run_local(executor, settings.workers, look)
         else:
             executor.run()
     except UsageError:

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
 from distill.core.errors import DistillError
@@ -17,6 +18,7 @@ from reinforced_data.labelling.settings import ClusterSettings
 
 TRIES = 3  # of one task whose workers die
 _LOOK_EVERY_S = 10.0
+_QUIET = 1  # a "local rank" of datatrove's other than 0: what the task says goes to its log file, errors apart
 
 
 class Deaths:
@@ -35,11 +37,20 @@ class Deaths:
             )
 
 
-def run_local(executor: Any, workers: int) -> None:
-    """Run every rank of a LocalPipelineExecutor that is not marked, each in a process of its own, `workers` at a time.
+def run_local(executor: Any, workers: int, look: Callable[[], None] = lambda: None) -> None:
+    """Run every rank of a LocalPipelineExecutor that is not marked, each in a process of its own, `workers` at a time;
+    a single worker is this process.
+
+    Args:
+        look: called every ten seconds or oftener while they run.
 
     Raises DistillError when a task failed or its process died too often; the others are ended then.
     """
+    if workers == 1:
+        for rank in executor.get_incomplete_ranks():
+            executor._run_for_rank(rank, _QUIET)
+            look()
+        return
     import multiprocess
     from multiprocess.connection import wait
 
@@ -58,7 +69,9 @@ def run_local(executor: Any, workers: int) -> None:
                 process.start()
                 theirs.close()
                 running[process.sentinel] = (rank, process, ours)
-            for sentinel in wait(list(running)):
+            ready = wait(list(running), timeout=_LOOK_EVERY_S)
+            look()
+            for sentinel in ready:
                 rank, process, ours = running.pop(sentinel)
                 process.join()
                 if process.exitcode != 0:
@@ -80,7 +93,7 @@ def _run_rank(executor: Any, rank: int, words: Any, ended: Any) -> None:
     threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began us; it ends us
     try:
-        executor._run_for_rank(rank, 0)  # what datatrove's own pool calls
+        executor._run_for_rank(rank, _QUIET)  # what datatrove's own pool calls
     except Exception as error:
         words.send(f"{type(error).__name__}: {error}"[:2000])
         raise SystemExit(1) from None
@@ -117,7 +130,7 @@ def ray_nodes() -> list[Resources]:
     import ray
 
     if not ray.is_initialized():
-        ray.init()
+        ray.init(log_to_driver=False)  # tasks have log files
     return [
         Resources(node["Resources"].get("CPU", 0.0), node["Resources"].get("memory", 0.0) / 2**30,
                   node["Resources"].get("GPU", 0.0))
@@ -125,11 +138,14 @@ def ray_nodes() -> list[Resources]:
     ]  # fmt: skip
 
 
-def run_ray(executor: Any, settings: ClusterSettings, asked: Resources) -> None:
+def run_ray(
+    executor: Any, settings: ClusterSettings, asked: Resources, look: Callable[[], None] = lambda: None
+) -> None:
     """Run every rank of a RayPipelineExecutor that is not marked as a Ray task, `settings.workers` at a time.
 
     Args:
         asked: what a task asks for.
+        look: called every ten seconds or oftener while they run.
 
     Raises:
         DistillError: a task failed, or its worker died too often.
@@ -150,6 +166,7 @@ def run_ray(executor: Any, settings: ClusterSettings, asked: Resources) -> None:
                 rank = waiting.popleft()
                 running[remote.remote(shared, rank)] = rank
             done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
+            look()
             for reference in done:
                 rank = running.pop(reference)
                 try:
@@ -167,4 +184,4 @@ def run_ray(executor: Any, settings: ClusterSettings, asked: Resources) -> None:
 
 
 def _run_ray_rank(executor: Any, rank: int) -> None:
-    executor._run_for_rank(rank, 0)
+    executor._run_for_rank(rank, _QUIET)

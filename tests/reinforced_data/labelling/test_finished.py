@@ -6,7 +6,7 @@ import json
 import pytest
 
 from reinforced_data.labelling.plan import make_plan
-from reinforced_data.labelling.reinforce import finish, unfinished, work
+from reinforced_data.labelling.reinforce import finish, shards_made, unfinished, work
 from reinforced_data.labelling.settings import ReinforceSettings
 from reinforced_data.store.folder import open_output
 from reinforced_data.store.names import SHARD_GLOB, facts_name, shard_name
@@ -31,6 +31,13 @@ def opened(monkeypatch):
     names, real = [], module.finished_shard
     monkeypatch.setattr(module, "finished_shard", lambda path, sha256: names.append(path.name) or real(path, sha256))
     return names
+
+
+def test_how_far_a_set_is_can_be_counted_without_opening_a_shard(half, monkeypatch):
+    folder, _ = half
+    names = opened(monkeypatch)
+    assert shards_made(folder) == (2, 3)
+    assert names == []
 
 
 def test_who_finishes_opens_no_shard_that_another_has_made(half, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 from distill.core.errors import DistillError, UsageError
 from reinforced_data.labelling.cluster.executors import run_tasks
 from reinforced_data.labelling.plan import make_plan
-from reinforced_data.labelling.reinforce import finish, reinforce, work
+from reinforced_data.labelling.reinforce import finish, reinforce, shards_made, work
 from reinforced_data.labelling.settings import ClusterSettings, ReinforceSettings
 from reinforced_data.store.folder import open_output
 from reinforced_data.store.names import MANIFEST_FILE
@@ -90,7 +90,13 @@ def planned(folder: Path) -> Path:
 
 
 def run(out: Path, cluster: ClusterSettings, task=share) -> bool:
-    return run_tasks(partial(task, str(out)), cluster, out.parent / "cluster", finished=lambda: finish(out) is not None)
+    return run_tasks(
+        partial(task, str(out)),
+        cluster,
+        out.parent / "cluster",
+        finished=lambda: finish(out) is not None,
+        look=lambda: print(*shards_made(out)),
+    )
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -111,11 +117,15 @@ def single(tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize(("tasks", "workers"), [(2, 2), (3, 1)])
-def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_path):
+def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_path, capfd):
     out = planned(tmp_path)
     assert run(out, ClusterSettings(executor="local", tasks=tasks, workers=workers))
     assert digests(out) == single
     assert ranks(out) == [f"{rank} of {tasks}" for rank in range(tasks)]
+    said = capfd.readouterr()
+    assert said.err == ""  # what datatrove says of a task is in its log
+    assert "label a share of the shards" in (tmp_path / "cluster" / f"local-{tasks}/logs/task_00000.log").read_text()
+    assert 2 <= len(said.out.splitlines())  # how far they are is told while they run
     assert run(out, ClusterSettings(executor="local", tasks=tasks, workers=workers))  # nothing is asked twice
     assert len(ranks(out)) == tasks
 
