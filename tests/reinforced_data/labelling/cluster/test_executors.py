@@ -125,7 +125,7 @@ def test_local_tasks_make_the_bytes_of_one_process(tasks, workers, single, tmp_p
     said = capfd.readouterr()
     assert said.err == ""  # what datatrove says of a task is in its log
     assert "label a share of the shards" in (tmp_path / "cluster" / f"local-{tasks}/logs/task_00000.log").read_text()
-    assert 2 <= len(said.out.splitlines())  # how far they are is told while they run
+    assert len(said.out.splitlines()) >= 2  # how far they are is told while they run
     assert run(out, ClusterSettings(executor="local", tasks=tasks, workers=workers))  # nothing is asked twice
     assert len(ranks(out)) == tasks
 
