@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.gpu_arms.bench import Bench, flops_of, utilised
 from benchmarks.gpu_arms.synthetic import WORDS
+from distill.core.errors import DeviceMemoryError
 from reinforced_data.sample import Batch
 
 
@@ -29,7 +30,7 @@ def _steps_that_fit(bench: Bench, name: str, precision: str, compiled: bool, siz
     """None where the batch does not fit the device."""
     try:
         return _steps(bench, name, precision, compiled, size)
-    except torch.cuda.OutOfMemoryError:
+    except (torch.OutOfMemoryError, DeviceMemoryError):
         return None
 
 

@@ -12,7 +12,7 @@ class DistillError(Exception):
 
     Attributes:
         exit_status: of the command line.
-        kind: a word for programs: "failed", "usage", "output-exists", "busy", "disk" or "loss".
+        kind: a word for programs: "failed", "usage", "output-exists", "busy", "disk", "memory" or "loss".
     """
 
     exit_status = 1
@@ -30,6 +30,12 @@ class DiskError(DistillError):
     """The disk takes no more, or refuses to: full, read-only, no permission, broken."""
 
     kind = "disk"
+
+
+class DeviceMemoryError(DistillError):
+    """What was asked for does not fit the memory of the device that computes."""
+
+    kind = "memory"
 
 
 class LossError(DistillError):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.core.errors import DistillError
+from distill.core.errors import DeviceMemoryError, DistillError
 from distill.core.progress import Progress, silent
 from distill.learning import checkpoint as checkpoints
 from distill.learning.loop import speed
@@ -74,6 +74,7 @@ def fit(
 
     Raises:
         LossError: the loss or its gradient is not finite; names the step and the samples.
+        DeviceMemoryError: a step does not fit the device.
         Saved: SIGINT or SIGTERM came; there is a checkpoint of the last step taken.
     """
     from accelerate import Accelerator
@@ -177,7 +178,14 @@ class _Loop:
         for group in self.held.optimizer.param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
         self.held.task.before_step(step)
-        self.losses, norm = take_step(self.held, inputs, self.optim)
+        try:
+            self.losses, norm = take_step(self.held, inputs, self.optim)
+        except torch.OutOfMemoryError as error:
+            said = str(error).splitlines()[0]
+            raise DeviceMemoryError(
+                f"The device's memory is full at step {step + 1}, with {len(keys)} pairs in a process ({said}). Lower "
+                "train.batch_size; or keep it, in less memory, with train.chunk, train.recompute or train.precision=bf16."
+            ) from error
         self.held.task.after_step()
         self.unread.note(step, keys, self.losses["loss"], norm)
         if self.average is not None:

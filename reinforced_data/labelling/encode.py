@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.core.arrays import Array
-from distill.core.errors import DistillError
+from distill.core.errors import DeviceMemoryError, DistillError
 from reinforced_data.sample import Caption
 from reinforced_data.sources.parts.listing import clean_captions
 from reinforced_data.store.dtypes import TeacherPrecision
@@ -52,7 +52,7 @@ class _ReadLater:
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        self._width = teacher.spec.width
+        self._width, self._name = teacher.spec.width, teacher.spec.name
         self._last: Any = None
         self._done: list[Array] = []
 
@@ -69,7 +69,37 @@ class _ReadLater:
 
     def _fetch(self, embeds: Any) -> None:
         if embeds is not None:
-            self._done.append(embeds.detach().cpu().float().numpy())
+            with failing_by_name(
+                "Teacher", self._name, "what it was asked before"
+            ):  # a device says late what went wrong
+                self._done.append(embeds.detach().cpu().float().numpy())
+
+
+@contextlib.contextmanager
+def failing_by_name(kind: str, name: str, asked: str) -> Iterator[None]:
+    """Raise DistillError, which says whose fault it was, for what a model raises inside; DeviceMemoryError where it did not fit.
+
+    Args:
+        kind, name: of the model: "Teacher", "dfn-vitl14".
+        asked: what about, as "128 images".
+    """
+    import torch
+
+    try:
+        yield
+    except DistillError:
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, torch.OutOfMemoryError):
+            raise DeviceMemoryError(
+                f"{kind} {name!r} does not fit the device with {asked} ({said}). Free its memory and call again with --resume, "
+                "which keeps finished shards; or begin anew with a lower reinforce.batch_size."
+            ) from error
+        raise DistillError(
+            f"{kind} {name!r} failed on {asked} ({type(error).__name__}: {said}). Finished shards are kept: when it is mended, "
+            "call again with --resume."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -101,7 +131,7 @@ def encode_texts(teacher: Teacher, texts: Sequence[str], batch_size: int, precis
     read = _ReadLater(teacher)
     for start in range(0, len(texts), batch_size):
         places = order[start : start + batch_size]
-        with arithmetic(teacher, precision):
+        with failing_by_name("Teacher", teacher.spec.name, f"{len(places)} captions"), arithmetic(teacher, precision):
             embeds = teacher.encode_text([texts[place] for place in places])
         read.add(_of_right_shape(teacher, embeds, len(places), "captions"))
     result = np.empty((len(texts), teacher.spec.width), np.float32)
@@ -118,7 +148,7 @@ def _ask_images(teacher: Teacher, views: Sequence[Array], precision: TeacherPrec
     pixels = torch.empty((len(views), *views[0].shape), dtype=torch.uint8, pin_memory=gpu)
     np.stack(views, out=pixels.numpy())
     pixels = pixels.to(teacher.device, non_blocking=gpu)
-    with arithmetic(teacher, precision):
+    with failing_by_name("Teacher", teacher.spec.name, f"{len(views)} images"), arithmetic(teacher, precision):
         embeds = teacher.encode_image(pixels.permute(0, 3, 1, 2).contiguous().float().div(255))
     return _of_right_shape(teacher, embeds, len(views), "images")
 
@@ -155,7 +185,8 @@ class CaptionAsker:
     def _caption(self) -> None:
         waiting, self._waiting = self._waiting, []
         name = self.captioner.spec.name
-        answers = self.captioner.caption([image for _, image, _ in waiting], [seed for _, _, seed in waiting])
+        with failing_by_name("Captioner", name, f"{len(waiting)} images"):
+            answers = self.captioner.caption([image for _, image, _ in waiting], [seed for _, _, seed in waiting])
         if len(answers) != len(waiting):
             raise DistillError(
                 f"Captioner {name!r} gave {len(answers)} answers for {len(waiting)} images. It must give one list of "

@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu_arms import training
 from benchmarks.gpu_arms.bench import SMOKE, Bench, flops_of
 from benchmarks.samples_to_accuracy import main, start_of, table
-from distill.core.errors import UsageError
+from distill.core.errors import DeviceMemoryError, UsageError
 from students.spec import STUDENTS
 
 
@@ -148,7 +148,7 @@ def test_a_batch_that_does_not_fit_is_let_go_of_before_the_next_one_is_tried(ben
         model = Model()
         held.append(weakref.ref(model))
         if size > 4:
-            raise torch.cuda.OutOfMemoryError("out of memory")
+            raise DeviceMemoryError("out of memory")
         return {"batch": size}
 
     monkeypatch.setattr(training, "_steps", steps)

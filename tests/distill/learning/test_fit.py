@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.core.errors import DistillError
+from distill.core.errors import DeviceMemoryError, DistillError
 from distill.learning import checkpoint
 from distill.learning.fit import fit
 from distill.learning.loop.schedule import learning_rate, parameter_groups
@@ -158,6 +158,15 @@ def test_a_checkpoint_holds_the_scaler_of_fp16(tmp_path):
     checkpoint.restore(checkpoint.latest(tmp_path), task, optimizer, fresh)
     assert fresh.state_dict() == scaler.state_dict()
     assert fresh.state_dict()["scale"] == 64.0
+
+
+def test_a_batch_that_does_not_fit_the_device_is_an_error_for_people(tmp_path):
+    class Large(Toy):
+        def forward(self, *inputs):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    with pytest.raises(DeviceMemoryError, match=r"step 1, .*9\.00 GiB.*train\.chunk"):
+        train(tmp_path / "a", 3, Large())
 
 
 def test_the_task_is_told_of_every_step(tmp_path):

@@ -333,3 +333,36 @@ def test_verify_on_real_photos(tmp_path, dtype):
     for figures in report["teachers"].values():
         least = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.9999, "int8": 0.999}[dtype]
         assert min(figures["image_min"], figures["text_min"]) >= least
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "says"),
+    [
+        (
+            RuntimeError("CUDA error: device-side assert\nCUDA kernel errors might"),
+            "failed",
+            "RuntimeError: CUDA error: device-side assert",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "memory", "reinforce.batch_size"),
+    ],
+)
+@pytest.mark.parametrize(("asked", "call"), [("encode_image", 6), ("encode_text", 3)])
+def test_a_teacher_that_fails_is_named_and_finished_shards_are_kept(tmp_path, raised, kind, says, asked, call):
+    source = ListSource(samples(12))
+    make_set(source, two_teachers(), tmp_path / "whole", **BASE)
+    first, second = two_teachers()
+    real, calls = getattr(second, asked), []
+
+    def fails(inputs):
+        calls.append(len(inputs))
+        if len(calls) == call:  # of the second shard
+            raise raised
+        return real(inputs)
+
+    setattr(second, asked, fails)
+    with pytest.raises(DistillError, match=f"Teacher {second.spec.name!r} .*--resume") as caught:
+        make_set(source, [first, second], tmp_path / "killed", **BASE)
+    assert (caught.value.kind, says in str(caught.value)) == (kind, True)
+    assert (tmp_path / "killed" / "shard-00000.arrow").exists()
+    make_set(source, two_teachers(), tmp_path / "killed", **BASE, existing=Existing.RESUME)
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
