@@ -203,11 +203,7 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
     console.say(f"Models are judged on {device}.")
     with console.stage("evaluate") as advance:
         data = open_evalset(recipe)
-        seen = seen_in_training(run, data)
-        if seen:
-            console.say(
-                f"{seen} of the evaluation's images were trained on too (the same bytes), which flatters students."
-            )
+        seen = tell_seen(run, data, console)
         for done, model in enumerate(missing):
             advance(done, len(missing), model.name)
             embedder = model.embedder(device)
@@ -223,6 +219,14 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
             _keep_pictures(result["examples"], data, run)
             atomic.write_json(eval_file(run, model), result)
             model.rest()
+
+
+def tell_seen(run: RunFolder, data: "EvalSet", console: Console) -> int | None:
+    """`seen_in_training`, which is said where there are any."""
+    seen = seen_in_training(run, data)
+    if seen:
+        console.say(f"{seen} of the evaluation's images were trained on too (the same bytes), which flatters students.")
+    return seen
 
 
 def seen_in_training(run: RunFolder, data: "EvalSet") -> int | None:

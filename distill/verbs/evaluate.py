@@ -79,20 +79,26 @@ def evaluate(
     opened = open_evaluation(job)  # before a teacher is downloaded
     if exported:
         with exported_embedder(path, job.profile.threads) as embedder:
-            return _judge(embedder, job, opened, console, "its own runtime")
+            return _judge(embedder, job, opened, console, "its own runtime", run)
     embedder = replace(teacher_embedder(load_any(name).to(device)), name=str(model))
-    return _judge(embedder, job, opened, console, device)
+    return _judge(embedder, job, opened, console, device, run)
 
 
 def _judge(
-    model: "Embedder", job: Recipe, opened: "list[tuple[str, str, Source]]", console: Console, where: str
+    model: "Embedder",
+    job: Recipe,
+    opened: "list[tuple[str, str, Source]]",
+    console: Console,
+    where: str,
+    run: RunFolder,
 ) -> EvalResult:
     from distill.evaluation.evalset import evaluate_model
-    from distill.stages.evaluate import open_evalset
+    from distill.stages.evaluate import open_evalset, tell_seen
     from distill.stages.read_data import told_how_read
 
     told = {role: told_how_read(f"{role} data", place, source, console) for role, place, source in opened}
     console.say(f"{model.name} is judged on {where}.")
     with console.stage("evaluate"):
-        found = evaluate_model(model, open_evalset(job), job.eval.batch_size)
-    return EvalResult(found["model"], found["retrieval"], found["zero_shot"], told)
+        samples = open_evalset(job)
+        found = evaluate_model(model, samples, job.eval.batch_size)
+    return EvalResult(found["model"], found["retrieval"], found["zero_shot"], told, tell_seen(run, samples, console))

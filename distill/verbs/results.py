@@ -102,16 +102,21 @@ class EvalResult:
     Attributes:
         retrieval, zero_shot: None where the data has no captions, or no labels.
         read_as: how the data was read, see `reinforced_data.read_as.ReadAs`, by its role.
+        seen_in_training: how many of the images the run's student was trained on, by their bytes; None = not known.
     """
 
     model: str
     retrieval: dict[str, Any] | None
     zero_shot: dict[str, Any] | None
     read_as: dict[str, Any] = field(default_factory=dict)
+    seen_in_training: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One object."""
-        return {"model": self.model, "retrieval": self.retrieval, "zero_shot": self.zero_shot, "read_as": self.read_as}
+        return {
+            "model": self.model, "retrieval": self.retrieval, "zero_shot": self.zero_shot, "read_as": self.read_as,
+            "seen_in_training": self.seen_in_training,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
