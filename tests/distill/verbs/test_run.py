@@ -48,9 +48,10 @@ def test_terminals_and_pipes_get_whole_headers_and_nothing_wider(finished, colum
     place, out = finished[0].parent, finished[0].name  # short: a path is never folded
     headers = {
         ("run", "--out", out, "--resume"): [
-            "zero-shot",
-            "text-to-image",
-            "image-to-text",
+            "top-1",
+            "T2I R@1",
+            "I2T R@1",
+            "ms image/text",
             "parity",
             "[9/9] report: done in",
         ],
