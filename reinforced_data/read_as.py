@@ -65,6 +65,13 @@ def counted(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
 
 
+def left_out(reasons: Mapping[str, int], most: int = 4) -> str:
+    """Why samples were left out, for people: "14 (no caption), 3 (the file ... cannot be read) and 2 for other reasons"."""
+    told = [f"{count} ({reason})" for reason, count in [*reasons.items()][:most]]
+    rest = sum([*reasons.values()][most:])
+    return ", ".join(told) + (f" and {rest} for other reasons" if rest else "")
+
+
 def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()  # file names on Linux need not be UTF-8
 

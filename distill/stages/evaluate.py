@@ -1,6 +1,7 @@
 """Judging the models of a run: what they are, on which data, and their figures in out/eval/."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from distill.rehearsal import MARK, small_task
 from distill.run_folder import RunFolder
 from distill.stages.label import column_names, open_data
 from distill.stages.reinforce import is_reinforced
+from reinforced_data.read_as import left_out
 from reinforced_data.store.names import MANIFEST_FILE, PLAN_FILE
 
 if TYPE_CHECKING:
@@ -195,6 +197,7 @@ def judged_models(recipe: Recipe, teachers: TeacherSet, run: RunFolder) -> list[
 def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Console) -> None:
     """Write eval/<role or teacher name>.json for every model that has none."""
     from distill.evaluation.evalset import evaluate_model
+    from reinforced_data.store.manifest import most_first
 
     missing = [model for model in models if not eval_file(run, model).exists()]
     if not missing:
@@ -203,6 +206,9 @@ def eval_stage(recipe: Recipe, models: list[Judged], run: RunFolder, console: Co
     console.say(f"Models are judged on {device}.")
     with console.stage("evaluate") as advance:
         data = open_evalset(recipe)
+        if data.rejected:
+            reasons = most_first(Counter(data.rejected.values()))
+            console.say(f"Left out of the evaluation: {left_out(reasons)}; {len(data.samples)} images are judged by.")
         seen = tell_seen(run, data, console)
         for done, model in enumerate(missing):
             advance(done, len(missing), model.name)

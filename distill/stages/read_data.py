@@ -14,6 +14,8 @@ from distill.stages.evaluate import open_evaluation
 from distill.stages.label import is_published, open_data
 from distill.stages.reinforce import is_reinforced
 from reinforced_data.captions_look import LOOKED_AT, remarks
+from reinforced_data.read_as import left_out
+from reinforced_data.store.names import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from reinforced_data.source import Source
@@ -49,18 +51,32 @@ def told_how_read(role: str, place: str, source: "Source", console: Console) -> 
 def _look_at_captions(recipe: Recipe, source: "Source", console: Console) -> list[str]:
     """Say what some of the captions show; those made from class names show nothing."""
     from reinforced_data.pixels.decode import BadImageError
+    from reinforced_data.sources.parts.listing import LABEL_CAPTION_SOURCE
 
-    if source.zero_shot() is not None:
-        return []
     captions: list[str] = []
     for place in range(min(LOOKED_AT, len(source))):
         with contextlib.suppress(BadImageError):
             sample = source[place * len(source) // min(LOOKED_AT, len(source))]
-            captions += [caption.text for caption in sample.captions]
+            captions += [caption.text for caption in sample.captions if caption.source != LABEL_CAPTION_SOURCE]
     said = remarks(captions, 77 if recipe.towers else student_spec(recipe.student).context_length)
     for remark in said:
         console.say(f"training data: {remark}.")
     return said
+
+
+def tell_left_out(set_folder: Path, console: Console) -> None:
+    """The first process says how many samples a set leaves out, and why; nothing where it has all of them."""
+    from reinforced_data.store.manifest import by_example
+
+    if this_place().rank:
+        return
+    manifest = atomic.read_json(set_folder / MANIFEST_FILE)
+    reasons = by_example(manifest["rejected_reasons"], manifest.get("rejected", ()))
+    if count := sum(reasons.values()):
+        console.say(
+            f"{manifest['samples']} samples are labelled and {count} left out: {left_out(reasons)}. Which they are is in "
+            f"{set_folder / MANIFEST_FILE}."
+        )
 
 
 def look_first(recipe: Recipe) -> None:

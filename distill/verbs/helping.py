@@ -96,6 +96,12 @@ def _keys_called(meant: str, word: str) -> list[str]:
     return whole[:3] or [key for key, name in names.items() if name in near][:3]
 
 
+_ONE_PLACE = {"data": "place", "student": "student"}  # of flags that several might be meant by
+_INSTEAD = {
+    "data": "Put the images into one folder, or name them all in one table.",
+    "student": "Each student is a run of its own, on the set of the first (distill run --data FIRST_RUN --student OTHER); then: "
+    "distill compare.",
+}
 _LIGHT = ("list", "doctor", "devices")  # verbs that answer at once
 
 
@@ -110,8 +116,12 @@ class Grouped(typer.core.TyperCommand):
 
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does it, but for a flag that the verb does not have: what it may mean is said."""
+        """As typer does it, but for a flag that the verb does not have, and several places for one: what is meant is said.
+
+        Of other flags the last counts, as everywhere, so that a script's own can be overridden.
+        """
         try:
+            self._refuse_several(ctx, args)
             return super().parse_args(ctx, args)
         except Exception as error:  # its class lies in click, or in typer's copy of it, by typer's version
             if type(error).__name__ != "NoSuchOption":
@@ -119,6 +129,20 @@ class Grouped(typer.core.TyperCommand):
             from distill.core.errors import UsageError
 
             raise UsageError(unknown_flag(getattr(error, "option_name", ""), self, ctx)) from None
+
+    def _refuse_several(self, ctx: Any, args: list[str]) -> None:
+        """Raise UsageError where a flag that takes one place is given several: all but the last would be dropped in silence."""
+        from distill.core.errors import UsageError
+
+        words, parser = [*args], self.make_parser(ctx)
+        given = [parameter for parameter in parser.parse_args(words)[2] if parameter.name in _ONE_PLACE]
+        twice = [parameter for parameter in given if not parameter.multiple and given.count(parameter) > 1]
+        if twice:
+            flag = twice[0].opts[0]
+            raise UsageError(
+                f"{flag} takes one {_ONE_PLACE[twice[0].name]}, and is given {given.count(twice[0])} times. "
+                f"{_INSTEAD[twice[0].name]}"
+            )
 
     @override
     def invoke(self, ctx: Any) -> Any:

@@ -204,7 +204,7 @@ def _check(job: Recipe, run: RunFolder, existing: Existing, teachers: "TeacherSe
 def _label(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console) -> Path:
     """The finished reinforced set of the run; how the data is read is said before."""
     from distill.rehearsal import MARK
-    from distill.stages.read_data import tell_how_read
+    from distill.stages.read_data import tell_how_read, tell_left_out
     from distill.stages.reinforce import reinforce_stage
 
     if job.rehearse:
@@ -212,6 +212,7 @@ def _label(job: Recipe, run: RunFolder, teachers: "TeacherSet", console: Console
     tell_how_read(job, run, console)
     set_folder = reinforce_stage(job, teachers, run, console)
     assert set_folder is not None  # it waits
+    tell_left_out(set_folder, console)
     return set_folder
 
 

@@ -181,7 +181,19 @@ def licence_summary(
 
 def reasons_of(rejected: Iterable[Rejected]) -> dict[str, int]:
     """How many samples each reason cost, most first; numbers inside a reason (sizes, offsets) are not told apart."""
-    return most_first(Counter(re.sub(r"\d+", "N", item.reason)[:120] for item in rejected))
+    return most_first(Counter(_kind(item.reason) for item in rejected))
+
+
+def _kind(reason: str) -> str:
+    return re.sub(r"\d+", "N", reason)[:120]
+
+
+def by_example(reasons: Mapping[str, int], rejected: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """What `reasons_of` says, for people: each in the words of the first sample that it cost, as far as they are listed."""
+    words: dict[str, str] = {}
+    for item in rejected:
+        words.setdefault(_kind(item["reason"]), item["reason"])
+    return {words.get(reason, reason): count for reason, count in reasons.items()}
 
 
 def most_first(reasons: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from distill.core import atomic
 from distill.recipe import load_recipe
 from distill.run_folder import RunFolder
 from distill.stages.evaluate import open_evaluation
-from distill.stages.read_data import tell_how_read
+from distill.stages.read_data import tell_how_read, tell_left_out
 from tests.reinforced_data.sources.test_sources import png, put
 
 
@@ -52,3 +52,40 @@ def test_how_data_was_read_is_said_once_and_kept(tmp_path, capsys):
     assert kept["training"]["line"] in said[0]
     assert (kept["evaluation"]["samples"], kept["evaluation"]["place"]) == (7, "rendered:eval=7")
     json.dumps(kept)
+
+
+def test_class_folders_are_not_read_whole_for_a_look_at_captions(tmp_path, monkeypatch, capsys):
+    from reinforced_data.sources.parts.listing import ListedSource
+
+    for name in ("cat", "dog"):
+        for i in range(10):
+            put(tmp_path / "mine" / name / f"{i}.jpg", png(i))
+    recipe = load_recipe(settings={"data": str(tmp_path / "mine"), "eval.data": "rendered:eval=7"})
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    monkeypatch.setattr(ListedSource, "zero_shot", lambda source: 1 / 0)  # it holds every image
+    tell_how_read(recipe, run, Console())
+    assert "training data: " not in capsys.readouterr().err
+
+
+def test_what_a_set_leaves_out_is_said_with_its_reasons(tmp_path, capsys):
+    reasons = {
+        "no caption": 14,
+        "it is HEIC, which is read with: pip install pillow-heif": 3,
+        "it has pN": 1,
+        "b": 1,
+        "c": 1,
+        "d": 1,
+    }
+    atomic.write_json(
+        tmp_path / "manifest.json",
+        {"samples": 114, "rejected_reasons": reasons, "rejected": [{"key": "k", "reason": "it has p42"}]},
+    )
+    tell_left_out(tmp_path, Console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "114 samples are labelled and 21 left out: 14 (no caption), 3 (it is HEIC" in said
+    assert "1 (it has p42)" in said
+    assert "1 (b) and 2 for other reasons" in said
+    atomic.write_json(tmp_path / "manifest.json", {"samples": 135, "rejected_reasons": {}})
+    tell_left_out(tmp_path, Console())
+    assert capsys.readouterr().err == ""

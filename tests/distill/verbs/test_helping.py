@@ -121,3 +121,11 @@ def test_the_list_of_verbs_cuts_no_sentence(monkeypatch):
         assert max(map(len, said.splitlines())) <= int(columns)
         for name, command in COMMANDS.items():
             assert f"{name} {' '.join(str(command.help).split())}" in words
+
+
+def test_several_places_for_a_flag_of_one_are_refused_and_other_flags_may_come_again(tmp_path):
+    said = distill("plan", "--data", "a", "--batch-size", "8", "--data", "b", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "--data takes one place, and is given 2 times. Put the images into one folder" in said.stderr
+    said = distill("plan", "--data", "rendered", "--batch-size", "8", "--batch-size", "0", cwd=tmp_path)
+    assert "train.batch_size" in said.stderr
