@@ -53,6 +53,7 @@ def show_trained(done: Any) -> None:
 
 def show_figures(result: Any) -> None:
     """Accuracies with their 95 % intervals, on how much, and what chance gives; per class where there are a few."""
+    from distill.evaluation.metrics import chance_r1
     from distill.reporting.table import PER_CLASS, per_class_rows
 
     retrieval, zero_shot = result.retrieval, result.zero_shot
@@ -63,7 +64,7 @@ def show_figures(result: Any) -> None:
         rows = [
             [f"{names[way]}", *(_with_interval(retrieval, f"{way}_r{k}") for k in (1, 5, 10))] for way in ("t2i", "i2t")
         ]
-        title = f"retrieval among {images} images and {captions} captions; chance R@1 is {100 / images:.2g}"
+        title = f"retrieval among {images} images and {captions} captions; chance R@1 is {chance_r1(retrieval):.2g}"
         print_table(("retrieval", "R@1", "R@5", "R@10"), rows, title=title, figures=True)
     if zero_shot:
         chance = 100 / zero_shot["classes"]

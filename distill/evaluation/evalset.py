@@ -16,6 +16,7 @@ from distill.evaluation.examples import example_searches
 from distill.evaluation.metrics import (
     class_embeddings,
     per_class,
+    retrieval_chance,
     retrieval_figures,
     retrieval_ranks,
     zero_shot_figures,
@@ -231,6 +232,7 @@ def evaluate_model(model: Embedder, data: EvalSet, batch_size: int) -> dict[str,
         text = _embed_texts(model, texts, batch_size)
         text_rank, image_rank = retrieval_ranks(image, text, owner, caption)
         result["retrieval"] = retrieval_figures(text_rank, image_rank, owner)
+        result["retrieval"] |= retrieval_chance(owner, caption, len(samples))
         result["hits"]["t2i_r1"] = hits_as_text(text_rank < 1, owner)
         result["hits"]["i2t_r1"] = hits_as_text(image_rank < 1)
         result["examples"] = example_searches(image, text, owner, [sample.key for sample in samples], texts)

@@ -90,6 +90,26 @@ def retrieval_ranks(
     return text_rank, image_rank
 
 
+def retrieval_chance(
+    owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]], images: int
+) -> dict[str, float]:
+    """R@1 of an order drawn at random, in percent: "t2i_chance_r1" and "i2t_chance_r1", of arguments as of `retrieval`.
+
+    One in as many as there are, where every caption is of one image; more where captions repeat, since each then has several
+    right answers.
+    """
+    right = _describes(owner, caption, images)
+    return {
+        "t2i_chance_r1": round(float(right.mean(1).mean()) * 100, 4),
+        "i2t_chance_r1": round(float(right.mean(0).mean()) * 100, 4),
+    }
+
+
+def chance_r1(figures: dict[str, Any]) -> float:
+    """What chance gives of text-to-image R@1, in percent; `figures` of an older version do not say how captions repeated."""
+    return float(figures.get("t2i_chance_r1", 100 / figures["images"]))
+
+
 def _describes(owner: NDArray[np.integer[Any]], caption: NDArray[np.integer[Any]], images: int) -> NDArray[np.bool_]:
     """[M, N]: whether caption m stands at image n, there or at another of its repeats."""
     distinct, place = np.unique(caption, return_inverse=True)

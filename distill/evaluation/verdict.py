@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.metrics import difference_interval, interval
+from distill.evaluation.metrics import chance_r1, difference_interval, interval
 
 METRICS = (
     ("zero_shot_top1", "zero_shot", "top1"),
@@ -55,7 +55,7 @@ def verdict(evals: list[dict[str, Any]], sizes: dict[str, float | None]) -> dict
     metric, part, key = found
     figures = student[part]
     low, high = figures[f"{key}_ci95"]
-    chance = 100 / figures["classes" if part == "zero_shot" else "images"]
+    chance = 100 / figures["classes"] if part == "zero_shot" else chance_r1(figures)
     same = {role: item for role, item in by_role.items() if item.get("data") == student.get("data") and item[part]}
     teachers = [item for item in evals if item["role"] == "teacher" and item[part]]
     best = max(teachers, key=lambda item: item[part][key], default=None)

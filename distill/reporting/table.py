@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+from distill.evaluation.metrics import chance_r1
 from distill.reporting import phones
 from distill.reporting.summary import summary
 from distill.reporting.terminal import print_table, room_for_lines
@@ -99,9 +100,7 @@ def retrieval_note(facts: dict[str, Any]) -> str:
     if found is None:
         return ""
     images, captions = found["images"], found["captions"]
-    return (
-        f"{images} images, {captions} captions; 95 % bootstrap interval in brackets; chance R@1 is {100 / images:.2f}."
-    )
+    return f"{images} images, {captions} captions; 95 % bootstrap interval in brackets; chance R@1 is {chance_r1(found):.2f}."
 
 
 def zero_shot_note(facts: dict[str, Any]) -> str:

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from distill.evaluation.metrics import class_embeddings, interval, retrieval, zero_shot
+from distill.evaluation.metrics import (
+    chance_r1,
+    class_embeddings,
+    interval,
+    retrieval,
+    retrieval_chance,
+    retrieval_ranks,
+    zero_shot,
+)
 
 
 def unit(rng, *shape):
@@ -104,3 +112,26 @@ def test_a_paired_interval_is_of_the_difference_alone() -> None:
     ours = np.array([1.0, 0.0, 1.0, 1.0] * 25)
     assert interval(ours - ours) == (0.0, 0.0)
     assert interval(ours - 1 - ours) == (-100.0, -100.0)
+
+
+def test_chance_counts_every_right_answer():
+    """Against 4,000 orders drawn at random; captions that repeat have several right images, and images with more captions more."""
+    owner, caption = np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 1, 0, 2, 2, 3, 0])
+    rng, found = np.random.default_rng(0), {"t2i_r1": 0.0, "i2t_r1": 0.0}
+    rounds = 4000
+    for _ in range(rounds):
+        similarity = rng.permutation(35).reshape(7, 5).astype(np.float32)  # no ties
+        ranks = retrieval_ranks(np.eye(5, dtype=np.float32), similarity, owner, caption)
+        for name, rank in zip(found, ranks, strict=True):
+            found[name] += float((rank < 1).mean()) * 100 / rounds
+    chance = retrieval_chance(owner, caption, 5)
+    assert chance["t2i_chance_r1"] == pytest.approx(found["t2i_r1"], abs=1.5)
+    assert chance["i2t_chance_r1"] == pytest.approx(found["i2t_r1"], abs=1.5)
+    assert chance["t2i_chance_r1"] > 100 / 5  # which it is where every caption is of one image
+    assert retrieval_chance(np.arange(5), np.arange(5), 5) == {"t2i_chance_r1": 20.0, "i2t_chance_r1": 20.0}
+    assert chance_r1({"images": 5} | chance) == chance["t2i_chance_r1"]
+    assert chance_r1({"images": 8}) == 12.5
+
+
+def test_captions_that_are_all_one_give_everything_by_chance():
+    assert retrieval_chance(np.arange(6), np.zeros(6, int), 6) == {"t2i_chance_r1": 100.0, "i2t_chance_r1": 100.0}
