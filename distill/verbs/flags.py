@@ -60,6 +60,7 @@ _LIST_KEYS = {
     "device": "profile.devices",
     "runner": "profile.runners",
 }
+_BY_COMMA = ("target", "precision", "device")  # "onnx,litert" is two, as in other tools: these names hold no comma
 
 
 def flagged(**flags: Any) -> dict[str, Any]:
@@ -73,7 +74,10 @@ def flagged(**flags: Any) -> dict[str, Any]:
             raise UsageError(f"{flag} is empty, as from a variable that is not set. Give it a value, or leave it out.")
         if name in _LIST_KEYS:
             several = [value] if isinstance(value, str | os.PathLike) else list(value)
-            given[_LIST_KEYS[name]] = [os.fspath(item) for item in several]
+            words = [os.fspath(item) for item in several]
+            if name in _BY_COMMA:
+                words = [word.strip() for item in words for word in item.split(",") if word.strip()]
+            given[_LIST_KEYS[name]] = words
         else:
             given[_KEYS[name]] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return given

@@ -8,6 +8,7 @@ import typer
 
 from distill.cli import app
 from distill.recipe import Recipe, load_recipe
+from distill.verbs.flags import flagged
 from distill.verbs.helping import ALSO_CALLED, GROUPS
 from distill.verbs.listing import KINDS, recipe_keys
 from tests.command_line import distill, on_terminal
@@ -129,3 +130,17 @@ def test_several_places_for_a_flag_of_one_are_refused_and_other_flags_may_come_a
     assert "--data takes one place, and is given 2 times. Put the images into one folder" in said.stderr
     said = distill("plan", "--data", "rendered", "--batch-size", "8", "--batch-size", "0", cwd=tmp_path)
     assert "train.batch_size" in said.stderr
+
+
+def test_several_names_may_stand_in_one_word_with_commas():
+    """As other tools take them; places and filters may hold commas, and are one each."""
+    given = flagged(
+        target="onnx,litert-w8", precision=("fp32", "fp16, int8"), device="pixel 8,host", data="a,b", teacher="x,y"
+    )
+    assert given == {
+        "export.targets": ["onnx", "litert-w8"],
+        "export.precisions": ["fp32", "fp16", "int8"],
+        "profile.devices": ["pixel 8", "host"],
+        "data": "a,b",
+        "teachers": ["x,y"],
+    }
