@@ -1,11 +1,14 @@
-"""Shared by all tests: their tiers, quiet threads, and where the shared photos lie."""
+"""Shared by all tests: their tiers, quiet threads, what no test may leave to the next, and where the shared photos lie."""
 
 import gc
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests import process_state
 
 # No test is timed: machines are shared.
 settings.register_profile("untimed", deadline=None)
@@ -45,6 +48,51 @@ def pytest_collection_finish() -> None:
     """The collector need not look again and again at the million objects that imports have made."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Whatever ran before, a test draws the same random numbers."""
+    process_state.begin_random_numbers()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    """So does a fixture that several tests share, whichever of them asks for it first; and that one's own numbers do not change."""
+    if fixturedef.scope == "function":
+        return (yield)
+    process_state.begin_random_numbers()
+    try:
+        return (yield)
+    finally:
+        process_state.begin_random_numbers()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of this process: no test finds listings or measurements of the user, of another process or of an earlier run.
+    What was installed there is found all the same."""
+    from distill.core.packages.environment import CACHE_VARIABLE, cache_folder
+
+    users, own = cache_folder(), tmp_path_factory.mktemp("cache")
+    for installed in ("environments", "web"):
+        if (users / installed).is_dir():
+            (own / installed).symlink_to(users / installed, target_is_directory=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(own))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def process_is_as_it_was(own_cache: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Names the unit test that leaves a variable, a setting of torch, a registered name, ... to those after it."""
+    if request.node.get_closest_marker("unit") is None:
+        yield
+        return
+    before, modules = process_state.state(), process_state.modules()
+    yield
+    left = process_state.changes(before, modules)
+    assert not left, "this test leaves the process otherwise than it found it: " + "; ".join(left)
 
 
 @pytest.fixture(scope="session")

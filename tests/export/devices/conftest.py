@@ -62,9 +62,9 @@ class StandIn:
         return sorted(path.name for path in (self.root / "data/local/tmp").glob("*"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def adb_server() -> Iterator[None]:
-    """An adb server of its own port, so that this computer's own one is left alone."""
+    """An adb server of its own port, so that this computer's own one is left alone; other files' tests do not see it."""
     if shutil.which("adb") is None:
         pytest.skip("adb is not here (Debian: apt install adb)")
     before = os.environ.get("ANDROID_ADB_SERVER_PORT")
