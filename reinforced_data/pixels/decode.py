@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 100_000_000  # above this a file is taken for a decompression bomb
+_DAMAGED = "it is damaged or cut off"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")  # HEIF by pillow-heif
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -116,13 +117,16 @@ def _decode(data: bytes, key: str) -> "Image":
 
 
 def _what_it_is(data: bytes) -> str:
-    """What bytes are that no decoder knows, by how they begin, and what can be done."""
+    """What bytes are that no decoder took, by how they begin, and what can be done; a decoder that is here took no damaged ones."""
+    readable = _formats()
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if data[4:8] == b"ftyp":
         if data[8:12] in (b"avif", b"avis"):
-            return "it is AVIF, which Pillow reads from 11.3 on: pip install -U pillow"
+            return (
+                _DAMAGED if "AVIF" in readable else "it is AVIF, which Pillow reads from 11.3 on: pip install -U pillow"
+            )
         if data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
-            return "it is HEIC, which is read with: pip install pillow-heif"
+            return _DAMAGED if "HEIF" in readable else "it is HEIC, which is read with: pip install pillow-heif"
         return "it is a video, not an image"
     if b"<svg" in start:
         return "it is an SVG drawing, which has no pixels; convert it to PNG first"

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import zlib
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reinforced_data.pixels import decode
 from reinforced_data.pixels.decode import BadImageError, decode_rgb, square_view
 from reinforced_data.pixels.views import render_view
 from tests.reinforced_data.stubs import encoded, picture
@@ -106,6 +108,17 @@ def test_damaged_files_are_one_error_that_names_the_sample(name, data):
     assert "holiday/7.jpg" in str(caught.value)
     assert caught.value.reason
     assert "0x" not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("brand", "format", "package"), [(b"avif", "AVIF", "pillow"), (b"heic", "HEIF", "pillow-heif")]
+)
+def test_a_format_that_is_read_here_needs_no_package_when_a_file_is_cut(monkeypatch, brand, format, package):
+    """ "Install Pillow" was said of a cut AVIF, beside a Pillow that reads AVIF."""
+    cut = struct.pack(">I", 24) + b"ftyp" + brand + bytes(12)
+    for formats, words in ((("PNG", format), "damaged or cut off"), (("PNG",), f"pip install .*{package}$")):
+        monkeypatch.setattr(decode, "_formats", lambda formats=formats: formats)
+        assert re.search(words, decode._what_it_is(cut))
 
 
 def test_flipped_bytes_never_crash():
